@@ -1,0 +1,46 @@
+"""Packaging of durian_jax: `pip install -e .[dev]` is all a fresh machine needs."""
+
+from setuptools import find_packages, setup
+
+JAX = ">=0.10.1,<0.13"
+
+setup(
+    name="durian_jax",
+    version="0.1.0",
+    description="Durian (ICLR 2026) in JAX: portrait animation with attribute transfer",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(
+        include=["durian_jax", "durian_jax.*", "input_pipeline", "input_pipeline.*", "configs"]
+    ),
+    package_data={"input_pipeline": ["assets/*"]},
+    entry_points={"console_scripts": ["durian = durian_jax.cli:main"]},
+    install_requires=[
+        f"jax{JAX}",
+        "flax>=0.12.8,<0.13",
+        "optax>=0.2.8,<0.3",
+        "orbax-checkpoint>=0.12.4,<0.13",
+        "grain>=0.2.18,<0.3",
+        "array-record>=0.8.6",
+        "tensorflow-datasets>=4.9.10,<5",
+        "ml_collections>=1.1,<2",
+        "absl-py>=2.1",
+        "numpy>=2.0",
+        "opencv-python-headless>=4.10",
+        "simplejpeg>=1.8",
+        "av>=14",
+        "pillow>=11",
+        "ai-edge-litert>=2.0",
+        "tqdm>=4.66",
+        "matplotlib>=3.9",
+        "tensorboardX>=2.6",
+    ],
+    extras_require={
+        "cuda12": [f"jax[cuda12]{JAX}"],
+        "cuda13": [f"jax[cuda13]{JAX}"],
+        "tpu": [f"jax[tpu]{JAX}"],
+        "dev": ["pytest>=8", "ruff>=0.8", "scikit-image>=0.25"],
+    },
+)
