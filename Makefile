@@ -1,0 +1,29 @@
+# `make test` and `make demo` need Python 3.11 and a package index, nothing else.
+PYTHON ?= python3.11
+CLIPS ?= $(firstword $(wildcard clips data/videos))
+RUN ?= runs/demo
+
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
+
+.PHONY: install test lint demo clean
+
+.venv/installed: setup.py pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --editable '.[dev]'
+	touch $@
+
+install: .venv/installed
+
+test: install lint
+	.venv/bin/python -m pytest -m 'not slow' tests
+
+lint: install
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+demo: install
+	PATH="$(CURDIR)/.venv/bin:$$PATH" launch/demo.sh "$(CLIPS)" "$(RUN)"
+
+clean:
+	rm -rf .venv .cache build *.egg-info

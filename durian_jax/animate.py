@@ -1,0 +1,194 @@
+"""The Animator: portrait, attribute photos and driving clip in, video out."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+from tqdm import tqdm
+
+from durian_jax import checkpoint, sampler
+from durian_jax.diffusion import Diffusion
+from durian_jax.models.durian import Durian, DurianConfig
+from input_pipeline import faces, inputs, masks, video
+
+PROGRESS_PARTS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Video:
+    """A generated clip.
+
+    Attributes:
+      frames: uint8 [F, S, S, 3] RGB.
+      grid: uint8 [F, S, (3 + N) S, 3]: portrait | N attributes | driver | result.
+      fps: frames per second, the driver's.
+      driving: the driving clip, whose sound `save` keeps.
+      settings: what reproduces the clip, in plain JSON values.
+    """
+
+    frames: np.ndarray
+    grid: np.ndarray
+    fps: Fraction
+    driving: Path
+    settings: dict
+
+    def save(self, path: str | Path) -> None:
+        """Writes OUT.mp4, OUT_grid.mp4 and OUT.json. Raises InputError if it cannot."""
+        path = Path(path)
+        grid = path.with_name(f"{path.stem}_grid.mp4")
+        video.write_video(path, self.frames, self.fps, audio_from=self.driving)
+        video.write_video(grid, self.grid, self.fps, audio_from=self.driving)
+        path.with_suffix(".json").write_text(json.dumps(self.settings, indent=2) + "\n")
+
+
+class Animator:
+    """A trained model, ready to animate; compiled programs are kept between calls.
+
+    Example:
+      animator = Animator.load("runs/stage2")
+      animator("her.png", [("him.png", "glasses")], "driver.mp4").save("out.mp4")
+    """
+
+    def __init__(self, model: Durian, params: dict, diffusion: Diffusion, source: str):
+        self.model, self.params, self.diffusion = model, params, diffusion
+        self.source = source
+        self._landmarker = faces.FaceLandmarker()
+        self._segmenter = masks.HeuristicSegmenter()
+        self._programs = {}
+
+    @classmethod
+    def load(cls, workdir: str | Path) -> "Animator":
+        """The averaged weights of a training run. Raises InputError if there is no checkpoint."""
+        params, meta = checkpoint.load(workdir)
+        config = meta["config"]
+        model = Durian(DurianConfig.from_dict(config["model"]))
+        return cls(model, params, Diffusion(**config["diffusion"]), str(workdir))
+
+    def __call__(
+        self,
+        portrait: str | Path,
+        attributes: list[tuple[str | Path, str]],
+        driving: str | Path,
+        *,
+        steps: int = 30,
+        guidance: float = 3.5,
+        seed: int = 0,
+    ) -> Video:
+        """Animates the portrait with the driver's motion, wearing the attributes.
+
+        Args:
+          portrait: photo of the person.
+          attributes: (photo, kind) pairs; kind is hair, glasses, beard or hat.
+          driving: clip; the result has its length, frame rate and sound.
+          steps: denoising steps. guidance: classifier-free guidance scale, 1 = none.
+
+        Raises:
+          InputError: a photo or clip that cannot be used, and why.
+        """
+        watch = _Stopwatch()
+        size = self.model.config.resolution
+        with watch.phase("reading photos and clip"):
+            scene = inputs.read_scene(
+                portrait, attributes, driving, size, self._landmarker, self._segmenter
+            )
+            grid = [scene.portrait.image, *scene.batch["attribute"]]
+            drivers = list(scene.motion.frames(size))
+        for note in scene.notes:
+            print(f"note: {note}")
+        frames = self._generate(scene.batch, steps, guidance, seed, watch)
+        settings = {
+            "portrait": str(portrait),
+            "attributes": [f"{path}:{kind}" for path, kind in attributes],
+            "driving": str(driving),
+            "checkpoint": self.source,
+            "weights_sha256": self._weights_hash,
+            "steps": steps,
+            "guidance": guidance,
+            "seed": seed,
+            "size": size,
+            "frames": len(frames),
+            "fps": str(scene.motion.fps),
+            "notes": scene.notes,
+            "seconds": watch.seconds,
+            "versions": _versions(),
+        }
+        rows = [np.hstack([*grid, driver, frame]) for driver, frame in zip(drivers, frames)]
+        return Video(frames, np.stack(rows), scene.motion.fps, Path(driving), settings)
+
+    def _generate(
+        self, batch: dict, steps: int, guidance: float, seed: int, watch: "_Stopwatch"
+    ) -> np.ndarray:
+        """uint8 [F, S, S, 3] of a batch contract without its clip axis."""
+        window = self.model.config.max_frames
+        options = sampler.SamplerOptions(window, overlap=window // 6, guided=guidance != 1)
+        schedule = sampler.Schedule.trailing(self.diffusion, steps)
+        batch = {name: jnp.asarray(value)[None] for name, value in batch.items()}
+        scale = jnp.float32(guidance)
+
+        encoded = self._run(sampler.encode, watch, batch)
+        clips, count = encoded[1].shape[:2]
+        latents = sampler.initial_noise(self.model, jax.random.key(seed), clips, count)
+        with tqdm(total=steps, desc="denoising", unit="step") as bar:
+            for part in schedule.slices(PROGRESS_PARTS):
+                latents = self._run(
+                    sampler.denoise, watch, latents, *encoded, scale, part,
+                    diffusion=self.diffusion, options=options,
+                )  # fmt: skip
+                latents.block_until_ready()
+                bar.update(len(part.timesteps))
+        return sampler.to_uint8(self._run(sampler.decode, watch, latents))[0]
+
+    def _run(self, function: Callable, watch: "_Stopwatch", *arguments, **fixed):
+        """Calls a part of the sampler; says so and times it when it has to be compiled first."""
+        name = function.__name__
+        shapes = jax.tree.map(lambda x: (x.shape, str(x.dtype)), arguments)
+        key = (name, str(shapes), str(fixed))
+        if key not in self._programs:
+            with watch.phase(f"compiling {name}"):
+                program = jax.jit(functools.partial(function, self.model, **fixed))
+                self._programs[key] = program.lower(self.params, *arguments).compile()
+        with watch.phase(name, silent=True):
+            return jax.block_until_ready(self._programs[key](self.params, *arguments))
+
+    @functools.cached_property
+    def _weights_hash(self) -> str:
+        """SHA-256 of all parameters, in the order of their names."""
+        digest = hashlib.sha256()
+        for name, leaf in sorted(flatten_dict(self.params, sep="/").items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(leaf).tobytes())
+        return digest.hexdigest()
+
+
+class _Stopwatch:
+    """Seconds by phase; each phase says on one line what is going on."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def phase(self, name: str, silent: bool = False):
+        if not silent:
+            tqdm.write(f"{name} ...")
+        start = time.perf_counter()
+        yield
+        spent = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        self.seconds[name] = round(spent, 2)
+
+
+def _versions() -> dict[str, str]:
+    packages = ("durian_jax", "jax", "flax", "numpy", "av", "ai-edge-litert")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **found}

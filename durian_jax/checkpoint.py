@@ -1,0 +1,136 @@
+"""Checkpoints of a run: state, data iterator and meta, saved and restored as one unit (orbax)."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from durian_jax import state as train_state
+from input_pipeline.errors import InputError
+
+# Settings that may differ when a run is resumed; everything else describes what is trained.
+MAY_CHANGE = ("steps", "log_every", "sample", "save", "data.path", "data.workers", "mesh")
+
+
+class Checkpoints:
+    """The checkpoints of one run directory.
+
+    Each holds: params (trained and frozen), ema (trained), opt_state, data (the loader's state) and
+    meta (the config, in plain values).
+    """
+
+    def __init__(self, workdir: str | Path, keep: int = 2):
+        self.path = Path(workdir).absolute() / "checkpoints"
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        self._manager = ocp.CheckpointManager(self.path, options=options)
+
+    @property
+    def latest_step(self) -> int | None:
+        """Step of the newest complete checkpoint; None if there is none."""
+        return self._manager.latest_step()
+
+    def save(self, state: train_state.TrainState, data: dict, meta: dict) -> None:
+        """Starts saving; returns once the state may be overwritten."""
+        self._manager.save(
+            int(state.step),
+            args=ocp.args.Composite(
+                params=ocp.args.StandardSave(train_state.merge(state.trained, state.frozen)),
+                ema=ocp.args.StandardSave(state.ema),
+                opt_state=ocp.args.StandardSave(state.opt_state),
+                data=ocp.args.JsonSave(data),
+                meta=ocp.args.JsonSave(meta),
+            ),
+        )
+
+    def restore(self, like: train_state.TrainState) -> tuple[train_state.TrainState, dict]:
+        """The newest checkpoint as (state, loader state), placed as the arrays of `like` are."""
+
+        def abstract(tree):
+            return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
+
+        params = train_state.merge(like.trained, like.frozen)
+        found = self._manager.restore(
+            self.latest_step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardRestore(abstract(params)),
+                ema=ocp.args.StandardRestore(abstract(like.ema)),
+                opt_state=ocp.args.StandardRestore(abstract(like.opt_state)),
+                data=ocp.args.JsonRestore(),
+            ),
+        )
+        step = jax.device_put(jax.numpy.int32(self.latest_step), like.step.sharding)
+        state = like.replace(
+            step=step,
+            trained=train_state.take(found.params, like.trained),
+            frozen=train_state.take(found.params, like.frozen),
+            opt_state=found.opt_state,
+            ema=found.ema,
+        )
+        return state, found.data
+
+    def refuse_other(self, config: dict) -> None:
+        """Raises InputError if the newest checkpoint belongs to another config, and says how."""
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        saved = self._manager.restore(self.latest_step, args=args).meta["config"]
+        changes = config_difference(saved, config)
+        if changes:
+            raise InputError(
+                f"{self.path.parent} holds a run of another config ({'; '.join(changes)}): "
+                "use another --workdir or the same settings"
+            )
+
+    def close(self) -> None:
+        """Waits for saves under way; raises what they raised."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def load(workdir: str | Path, ema: bool = True) -> tuple[dict, dict]:
+    """Parameters (the average of the trained ones, or the raw ones) and meta of a run.
+
+    Returns:
+      A float32 parameter tree of numpy arrays, and the meta of the newest checkpoint.
+
+    Raises:
+      InputError: there is no complete checkpoint.
+    """
+    if not (Path(workdir) / "checkpoints").is_dir():
+        raise InputError(f"{workdir}: no checkpoint here: give the --workdir of a durian train run")
+    with ocp.CheckpointManager(Path(workdir).absolute() / "checkpoints") as manager:
+        step = manager.latest_step()
+        if step is None:
+            raise InputError(f"{workdir}: no complete checkpoint yet: train until the first save")
+        items = {"params": _on_host(manager, step, "params")}
+        if ema:
+            items["ema"] = _on_host(manager, step, "ema")
+        meta = ocp.args.JsonRestore()
+        found = manager.restore(step, args=ocp.args.Composite(meta=meta, **items))
+    params = train_state.merge(found.params, found.ema) if ema else found.params
+    return params, found.meta
+
+
+def _on_host(manager: ocp.CheckpointManager, step: int, item: str) -> ocp.args.PyTreeRestore:
+    """Arguments that restore an item as numpy arrays, whatever devices it was saved from."""
+    metadata = manager.item_metadata(step)[item]
+    how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
+    return ocp.args.PyTreeRestore(restore_args=how)
+
+
+def config_difference(saved: dict, current: dict) -> list[str]:
+    """Settings that differ and may not, one line each: "model.heads: saved 4, now 8"."""
+
+    def flatten(tree, prefix=""):
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                yield from flatten(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
+
+    old, new = dict(flatten(saved)), dict(flatten(current))
+    free = tuple(f"{name}." for name in MAY_CHANGE)
+    return [
+        f"{key}: saved {old.get(key, 'nothing')}, now {new.get(key, 'nothing')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not f"{key}.".startswith(free)
+    ]

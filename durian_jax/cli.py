@@ -1,0 +1,156 @@
+"""The command line: `durian VERB`. Bad input ends in one line on stderr and exit code 2."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from input_pipeline.errors import InputError
+from input_pipeline.records import KINDS
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one verb; returns the exit code."""
+    parser = _parser()
+    # Only `train` takes options argparse does not know: --config.x.y=value.
+    options, rest = parser.parse_known_args(argv)
+    if rest and options.verb != "train":
+        parser.error(f"unknown options {' '.join(rest)}: see durian {options.verb} --help")
+    try:
+        options.run(options, rest)
+    except (InputError, FloatingPointError) as error:
+        print(f"durian {options.verb}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage text."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="durian", description="Portrait animation with attribute transfer (Durian) in JAX."
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, run, text: str) -> argparse.ArgumentParser:
+        options = verbs.add_parser(name, help=text, description=text)
+        options.set_defaults(run=run)
+        return options
+
+    prepare = verb("prepare", _prepare, "Clip folder -> data set of keypoints and masks.")
+    prepare.add_argument("clips", type=Path, help="folder of video clips, searched recursively")
+    prepare.add_argument("--out", type=Path, required=True, help="folder of the data set")
+    prepare.add_argument("--size", type=int, default=512, help="side of the frames in pixels")
+    prepare.add_argument(
+        "--labels", type=Path, help="CSV with columns file,hair,glasses,beard,hat: what is visible"
+    )
+    prepare.add_argument("--workers", type=int, help="clips in parallel (default: all cores)")
+
+    check = verb("check", _check, "Validates a data set and draws a contact sheet.")
+    check.add_argument("dataset", type=Path)
+    check.add_argument("--out", type=Path, help="folder of the sheets (default: the data set)")
+
+    train = verb("train", _train, "Trains, or goes on training; --config.x.y=value overrides.")
+    train.add_argument("--config", required=True, help="FILE.py or FILE.py:STAGE")
+    train.add_argument("--workdir", type=Path, required=True, help="folder of the run")
+
+    animate = verb("animate", _animate, "Portrait + attributes + driving clip -> video.")
+    animate.add_argument("--portrait", type=Path, required=True, help="photo of the person")
+    animate.add_argument(
+        "--attribute", type=_attribute, action="append", required=True, metavar="IMAGE:KIND",
+        help=f"photo and what to take from it: {', '.join(KINDS)}; may be repeated",
+    )  # fmt: skip
+    animate.add_argument("--driving", type=Path, required=True, help="clip whose motion to follow")
+    animate.add_argument("--checkpoint", type=Path, required=True, help="workdir of a train run")
+    animate.add_argument("--out", type=Path, required=True, help="OUT.mp4")
+    animate.add_argument("--steps", type=int, default=30, help="denoising steps")
+    animate.add_argument("--guidance", type=float, default=3.5, help="guidance scale; 1 = none")
+    animate.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def _attribute(text: str) -> tuple[Path, str]:
+    path, _, kind = text.rpartition(":")
+    if not path:
+        raise argparse.ArgumentTypeError(f"{text!r} has no kind: write IMAGE:KIND")
+    if kind not in KINDS:
+        raise argparse.ArgumentTypeError(f"unknown kind {kind!r}: choose from {', '.join(KINDS)}")
+    return Path(path), kind
+
+
+def _prepare(options: argparse.Namespace, _) -> None:
+    from input_pipeline import prepare
+
+    prepare.prepare(
+        options.clips, options.out,
+        size=options.size, labels=options.labels, workers=options.workers,
+    )  # fmt: skip
+
+
+def _check(options: argparse.Namespace, _) -> None:
+    from input_pipeline import inspect
+
+    inspect.check(options.dataset, options.out)
+
+
+def _train(options: argparse.Namespace, overrides: list[str]) -> None:
+    config = _load_config(options.config, overrides)
+    _configure_jax()
+    from durian_jax import train
+
+    try:
+        train.train(config, options.workdir)
+    except ValueError as error:
+        # Values out of range in a config are the user's to mend.
+        raise InputError(str(error)) from error
+
+
+def _load_config(path: str, overrides: list[str]):
+    """The config file's dictionary with the overrides in it; see configs/durian.py."""
+    from absl import flags
+    from ml_collections import config_flags
+
+    file = path.partition(":")[0]
+    if not Path(file).is_file():
+        raise InputError(f"--config {file}: no such file: give a file such as configs/tiny.py")
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_file("config", flag_values=values)
+    try:
+        values(["durian train", f"--config={path}", *overrides])
+        return config.value
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"--config {path} {' '.join(overrides)}: {reason}") from error
+
+
+def _animate(options: argparse.Namespace, _) -> None:
+    _configure_jax()
+    from durian_jax.animate import Animator
+
+    animator = Animator.load(options.checkpoint)
+    video = animator(
+        options.portrait, options.attribute, options.driving,
+        steps=options.steps, guidance=options.guidance, seed=options.seed,
+    )  # fmt: skip
+    video.save(options.out)
+
+
+def _configure_jax() -> None:
+    """Keeps compiled programs between runs, unless the user's environment says where or not to."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "durian_jax"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

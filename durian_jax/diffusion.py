@@ -1,0 +1,103 @@
+"""The diffusion process: noise schedule, prediction types and loss weights.
+
+With alpha_bar_t the cumulative signal power of step t (0 <= t < T), clean latents x_0 and noise
+eps ~ N(0, 1):
+
+    x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps      Ho et al. 2020, 2006.11239
+    v_t = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x_0      Salimans & Ho 2022, 2202.00512
+    SNR_t = alpha_bar_t / (1 - alpha_bar_t)
+
+The paper writes the eps loss (Eq. 10, 11); the code lineage it follows trains v with rescaled,
+zero-terminal-SNR betas. Both are here; v with zero terminal SNR is the default.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+PREDICTIONS = ("v", "eps")
+
+
+@dataclasses.dataclass(frozen=True)
+class Diffusion:
+    """A discrete diffusion process.
+
+    Attributes:
+      num_timesteps: T.
+      beta_start, beta_end: ends of the scaled-linear schedule, beta = (linear in sqrt(beta))^2, as
+        in Stable Diffusion.
+      zero_terminal_snr: rescale so that the last step is pure noise (Lin et al. 2023, 2305.08891).
+      prediction: what the network predicts, "v" or "eps".
+      min_snr_gamma: gamma of the min-SNR loss weight (Hang et al. 2023, 2303.09556); 0 = no weight.
+      noise_offset: standard deviation of a per-clip, per-channel constant added to the noise.
+
+    Raises:
+      ValueError: unknown prediction, or eps with zero terminal SNR, where eps says nothing of x_0.
+    """
+
+    num_timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    zero_terminal_snr: bool = True
+    prediction: str = "v"
+    min_snr_gamma: float = 5.0
+    noise_offset: float = 0.05
+
+    def __post_init__(self):
+        if self.prediction not in PREDICTIONS:
+            raise ValueError(f"diffusion.prediction {self.prediction!r}: choose v or eps")
+        if self.prediction == "eps" and self.zero_terminal_snr:
+            raise ValueError(
+                "diffusion.prediction 'eps' cannot work with zero_terminal_snr: "
+                "set diffusion.zero_terminal_snr=False or predict 'v'"
+            )
+
+    @property
+    def alphas_cumprod(self) -> np.ndarray:
+        """float64 [T], alpha_bar_t, decreasing; the last is exactly 0 with zero terminal SNR."""
+        roots = np.linspace(self.beta_start**0.5, self.beta_end**0.5, self.num_timesteps)
+        signal = np.sqrt(np.cumprod(1 - roots**2))
+        if self.zero_terminal_snr:
+            # 2305.08891, algorithm 1: shift the last sqrt(alpha_bar) to 0, keep the first.
+            signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
+        return signal**2
+
+    def add_noise(self, x_0, noise, timesteps):
+        """x_t. x_0, noise [B, ...]; timesteps int32 [B]."""
+        signal, sigma = self._scales(timesteps, x_0.ndim)
+        return signal * x_0 + sigma * noise
+
+    def target(self, x_0, noise, timesteps):
+        """What the network should predict, [B, ...]."""
+        if self.prediction == "eps":
+            return noise
+        signal, sigma = self._scales(timesteps, x_0.ndim)
+        return signal * noise - sigma * x_0
+
+    def split(self, prediction, x_t, timesteps):
+        """(x_0, eps) that a prediction at x_t stands for, [B, ...] each."""
+        signal, sigma = self._scales(timesteps, x_t.ndim)
+        if self.prediction == "eps":
+            return (x_t - sigma * prediction) / signal, prediction
+        return signal * x_t - sigma * prediction, sigma * x_t + signal * prediction
+
+    def loss_weight(self, timesteps):
+        """float32 [B], the min-SNR weight of the squared error.
+
+        eps: min(SNR, gamma) / SNR. v: min(SNR + 1, gamma) / (SNR + 1), the form of the
+        AnimateAnyone lineage: it keeps weight 1 at zero SNR, from where sampling starts.
+        """
+        if not self.min_snr_gamma:
+            return jnp.ones(timesteps.shape, jnp.float32)
+        alphas = self.alphas_cumprod
+        snr = alphas / (1 - alphas) + (self.prediction == "v")
+        return jnp.asarray(np.minimum(snr, self.min_snr_gamma) / snr, jnp.float32)[timesteps]
+
+    def _scales(self, timesteps, ndim):
+        """sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t), float32, shaped to multiply [B, ...]."""
+        alphas = self.alphas_cumprod
+        shape = (-1,) + (1,) * (ndim - 1)
+        signal = jnp.asarray(np.sqrt(alphas), jnp.float32)[timesteps].reshape(shape)
+        sigma = jnp.asarray(np.sqrt(1 - alphas), jnp.float32)[timesteps].reshape(shape)
+        return signal, sigma

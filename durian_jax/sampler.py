@@ -1,0 +1,198 @@
+"""Sampling: DDIM as one scan, classifier-free guidance, overlapping windows for long clips.
+
+`sample` is the whole of it, one pure function to jit. It is made of `encode`, `denoise` and
+`decode`, which the Animator calls one by one to show progress: a host callback inside the scan
+would do so too, but keeps a program out of the compilation cache.
+References are encoded, and their keys and values projected, once per clip, outside the scan.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from durian_jax.diffusion import Diffusion
+from durian_jax.models.durian import Conditions, Durian
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerOptions:
+    """What shapes the program; each value compiles its own.
+
+    Attributes:
+      window: frames denoised together; clips no longer than this are one window.
+      overlap: least number of frames that neighbouring windows share.
+      guided: run the unconditional branch too; without it the guidance scale has no effect.
+    """
+
+    window: int = 24
+    overlap: int = 4
+    guided: bool = True
+
+    def __post_init__(self):
+        if not 0 <= self.overlap < self.window:
+            raise ValueError(f"overlap {self.overlap} must be at least 0 and below {self.window}")
+
+
+@struct.dataclass
+class Schedule:
+    """Denoising steps as data; a slice of it is a part of the way.
+
+    Attributes:
+      timesteps: int32 [S], decreasing.
+      alphas_next: float32 [S], alpha_bar after each step; 1 after the last.
+    """
+
+    timesteps: np.ndarray
+    alphas_next: np.ndarray
+
+    @classmethod
+    def trailing(cls, diffusion: Diffusion, steps: int) -> "Schedule":
+        """Evenly spaced steps from T - 1: the "trailing" spacing of 2305.08891, table 2.
+
+        The only spacing that starts at pure noise, as a zero-terminal-SNR model needs.
+
+        Raises:
+          ValueError: steps outside 1 .. T.
+        """
+        total = diffusion.num_timesteps
+        if not 1 <= steps <= total:
+            raise ValueError(f"steps is {steps}: use 1 to {total}")
+        timesteps = np.round(total - np.arange(steps) * (total / steps)).astype(np.int32) - 1
+        alphas_next = np.append(diffusion.alphas_cumprod[timesteps[1:]], 1.0)
+        return cls(timesteps, alphas_next.astype(np.float32))
+
+    def slices(self, count: int) -> list["Schedule"]:
+        """At most `count` parts of equal length, so that one program serves all."""
+        steps = len(self.timesteps)
+        parts = max(n for n in range(1, count + 1) if steps % n == 0)
+        return [
+            jax.tree.map(lambda x, i=i: x[i * steps // parts : (i + 1) * steps // parts], self)
+            for i in range(parts)
+        ]
+
+
+def windows(num_frames: int, window: int, overlap: int) -> tuple[np.ndarray, np.ndarray]:
+    """Overlapping windows that cover a clip evenly.
+
+    Returns:
+      int32 [n, w], the frames of each window, w = min(window, num_frames); float32 [n, w], weights
+      that ramp linearly over the overlaps and sum to 1 at every frame.
+    """
+    if num_frames <= window:
+        return np.arange(num_frames)[None].astype(np.int32), np.ones((1, num_frames), np.float32)
+    count = int(np.ceil((num_frames - overlap) / (window - overlap)))
+    starts = np.round(np.linspace(0, num_frames - window, count)).astype(np.int32)
+    indices = starts[:, None] + np.arange(window, dtype=np.int32)
+    ramp = np.minimum(np.arange(1, window + 1), np.arange(window, 0, -1)).clip(max=overlap + 1)
+    weights = np.tile(ramp.astype(np.float64), (count, 1))
+    weights[0, : window // 2] = weights[-1, window // 2 :] = overlap + 1
+    total = np.zeros(num_frames)
+    np.add.at(total, indices, weights)
+    return indices, (weights / total[indices]).astype(np.float32)
+
+
+def sample(
+    model: Durian,
+    params: dict,
+    batch: dict,
+    key: jax.Array,
+    guidance: jax.Array,
+    schedule: Schedule,
+    *,
+    diffusion: Diffusion,
+    options: SamplerOptions,
+) -> jax.Array:
+    """A video for every clip of the batch; jit it with model and keywords fixed.
+
+    Args:
+      batch: the batch contract without `video`; keypoints [B, F, K, 2] set the number of frames.
+      guidance: float32 scalar, classifier-free guidance scale (2207.12598); 1 = no guidance.
+
+    Returns:
+      float32 [B, F, H, W, 3], about [-1, 1].
+    """
+    conditions, features = encode(model, params, batch)
+    latents = initial_noise(model, key, *features.shape[:2])
+    latents = denoise(
+        model, params, latents, conditions, features, guidance, schedule,
+        diffusion=diffusion, options=options,
+    )  # fmt: skip
+    return decode(model, params, latents)
+
+
+def encode(model: Durian, params: dict, batch: dict) -> tuple[Conditions, jax.Array]:
+    """What stays the same over all steps: conditions, and keypoint features [B, F, h, w, C0]."""
+    variables = {"params": params}
+    conditions = model.apply(variables, batch, method="encode_conditions")
+    features = _per_frame(
+        lambda keypoints: model.apply(variables, keypoints, method="encode_keypoints"),
+        batch["keypoints"],
+    )
+    return conditions, features
+
+
+def initial_noise(model: Durian, key: jax.Array, clips: int, frames: int) -> jax.Array:
+    """float32 [B, F, h, w, c]."""
+    return jax.random.normal(key, (clips, frames, *model.config.latent_shape), jnp.float32)
+
+
+def denoise(
+    model: Durian,
+    params: dict,
+    latents: jax.Array,
+    conditions: Conditions,
+    features: jax.Array,
+    guidance: jax.Array,
+    schedule: Schedule,
+    *,
+    diffusion: Diffusion,
+    options: SamplerOptions,
+) -> jax.Array:
+    """Latents [B, F, h, w, c] after the steps of the schedule: DDIM, eta = 0 (2010.02502, Eq. 12).
+
+    Clips longer than a window are predicted window by window at each step and the predictions
+    blended, so that all windows share one noise and one trajectory.
+    """
+    indices, weights = windows(latents.shape[1], options.window, options.overlap)
+
+    def predict(z, t, features):
+        t = jnp.broadcast_to(t, z.shape[:1])
+        variables = {"params": params}
+        wanted = model.apply(variables, z, t, features, conditions, method="denoise")
+        if not options.guided:
+            return wanted
+        unwanted = model.apply(variables, z, t, features, None, method="denoise")
+        return unwanted + guidance * (wanted - unwanted)
+
+    def predict_clip(z, t):
+        if len(indices) == 1:
+            return predict(z, t, features)
+        parts = jax.lax.map(lambda i: predict(z[:, i], t, features[:, i]), jnp.asarray(indices))
+        parts = jnp.moveaxis(parts * weights[:, None, :, None, None, None], 0, 1)
+        return jnp.zeros_like(z).at[:, indices].add(parts)
+
+    def step(z, now):
+        x_0, eps = diffusion.split(predict_clip(z, now.timesteps), z, now.timesteps[None])
+        return jnp.sqrt(now.alphas_next) * x_0 + jnp.sqrt(1 - now.alphas_next) * eps, None
+
+    return jax.lax.scan(step, latents, schedule)[0]
+
+
+def decode(model: Durian, params: dict, latents: jax.Array) -> jax.Array:
+    """float32 [B, F, H, W, 3], about [-1, 1]."""
+    return _per_frame(lambda z: model.apply({"params": params}, z, method="decode_video"), latents)
+
+
+def to_uint8(video: jax.Array) -> np.ndarray:
+    """Pictures in [-1, 1], any shape, as uint8 on the host."""
+    return np.asarray(jnp.round(jnp.clip(video * 127.5 + 127.5, 0, 255)).astype(jnp.uint8))
+
+
+def _per_frame(function: Callable, x: jax.Array) -> jax.Array:
+    """function over [B, 1, ...] slices of [B, F, ...]: bounds the memory of full-size pictures."""
+    frames = jax.lax.map(lambda frame: function(frame[:, None])[:, 0], jnp.moveaxis(x, 1, 0))
+    return jnp.moveaxis(frames, 0, 1)

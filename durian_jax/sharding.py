@@ -1,0 +1,58 @@
+"""The device mesh, and where parameters and batches live on it.
+
+One mesh with two axes: "data" replicates parameters, "fsdp" shards them; both split the batch. One
+device is a 1 x 1 mesh.
+"""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+# Smaller leaves stay replicated: gathering them costs more than holding them.
+MIN_SHARDED_SIZE = 2**14
+
+
+def make_mesh(fsdp: int = 1) -> Mesh:
+    """A mesh over all devices of all processes; `fsdp` of them share one copy of the parameters.
+
+    Raises:
+      ValueError: the number of devices is no multiple of `fsdp`.
+    """
+    count = jax.device_count()
+    if fsdp < 1 or count % fsdp:
+        raise ValueError(f"mesh.fsdp {fsdp} does not divide {count} devices: use a divisor")
+    # Automatic axes: explicit ones turn sharding constraints into assertions.
+    return jax.make_mesh((count // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+
+
+def state_sharding(mesh: Mesh, shapes):
+    """A NamedSharding for every leaf: its largest dimension that divides is split over "fsdp"."""
+
+    def place(leaf) -> NamedSharding:
+        ways = mesh.shape["fsdp"]
+        fits = [d for d, n in enumerate(leaf.shape) if n % ways == 0]
+        if leaf.size < MIN_SHARDED_SIZE or not fits:
+            return NamedSharding(mesh, P())
+        split = max(fits, key=lambda d: leaf.shape[d])
+        return NamedSharding(mesh, P(*["fsdp" if d == split else None for d in range(leaf.ndim)]))
+
+    return jax.tree.map(place, shapes)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of small results that every device holds."""
+    return NamedSharding(mesh, P())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of a batch: its leading axis over all devices."""
+    return NamedSharding(mesh, P(("data", "fsdp")))
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's part of the batch as global arrays."""
+    place = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(place, value) for name, value in batch.items()
+    }

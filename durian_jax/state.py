@@ -1,0 +1,135 @@
+"""Training state: which parameters train, the optimizer over them, and their moving average."""
+
+import re
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a training step changes, plus the frozen parameters it reads.
+
+    Attributes:
+      step: int32 scalar, steps taken.
+      trained, frozen: parameter trees with disjoint leaves, float32.
+      opt_state: optimizer state of `trained`.
+      ema: exponential moving average of `trained`, float32.
+    """
+
+    step: jax.Array
+    trained: dict
+    frozen: dict
+    opt_state: optax.OptState
+    ema: dict
+
+
+def partition(params: dict, trainable: tuple[str, ...], frozen: tuple[str, ...]) -> tuple:
+    """Splits a parameter tree into (trained, frozen) trees.
+
+    A leaf trains if its path, such as "denoiser/conv_in/kernel", matches one of the `trainable`
+    regular expressions from its start, and none of the `frozen` ones.
+
+    Raises:
+      ValueError: a pattern matches no leaf, or nothing trains.
+    """
+    leaves = flatten_dict(params, sep="/")
+    for pattern in (*trainable, *frozen):
+        if not any(re.match(pattern, name) for name in leaves):
+            raise ValueError(
+                f"stage pattern {pattern!r} matches no parameter: the top levels are "
+                f"{', '.join(sorted(params))}"
+            )
+
+    def trains(name: str) -> bool:
+        return any(re.match(p, name) for p in trainable) and not any(
+            re.match(p, name) for p in frozen
+        )
+
+    trained = {name: leaf for name, leaf in leaves.items() if trains(name)}
+    rest = {name: leaf for name, leaf in leaves.items() if not trains(name)}
+    if not trained:
+        raise ValueError("no parameter trains: widen stage.trainable or narrow stage.frozen")
+    return unflatten_dict(trained, sep="/"), unflatten_dict(rest, sep="/")
+
+
+def merge(*trees: dict) -> dict:
+    """One tree with the leaves of all; of leaves at the same path the last tree's is taken."""
+    leaves = {}
+    for tree in trees:
+        leaves.update(flatten_dict(tree))
+    return unflatten_dict(leaves)
+
+
+def take(params: dict, like: dict) -> dict:
+    """The leaves of `params` at the paths of `like`."""
+    leaves = flatten_dict(params)
+    return unflatten_dict({path: leaves[path] for path in flatten_dict(like)})
+
+
+def make_optimizer(
+    learning_rate: float, warmup_steps: int, weight_decay: float, clip_norm: float
+) -> optax.GradientTransformation:
+    """AdamW behind a clipped global norm, with linear warm-up to a constant rate.
+
+    Vectors (biases and norms) do not decay.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm),
+        optax.adamw(
+            optax.linear_schedule(learning_rate / (warmup_steps + 1), learning_rate, warmup_steps),
+            weight_decay=weight_decay,
+            mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
+        ),
+    )
+
+
+def init_state(
+    params: dict,
+    trainable: tuple[str, ...],
+    frozen: tuple[str, ...],
+    optimizer: optax.GradientTransformation,
+) -> TrainState:
+    """A state at step 0; the patterns are those of `partition`."""
+    trained, frozen = partition(params, trainable, frozen)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        trained=trained,
+        frozen=frozen,
+        opt_state=optimizer.init(trained),
+        ema=jax.tree.map(jnp.copy, trained),
+    )
+
+
+def apply_gradients(
+    state: TrainState, grads: dict, optimizer: optax.GradientTransformation, ema_decay: float
+) -> TrainState:
+    """One optimizer step. The average warms up: its decay is at most (1 + step) / (10 + step)."""
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.trained)
+    trained = optax.apply_updates(state.trained, updates)
+    decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+    ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, trained)
+    return state.replace(step=state.step + 1, trained=trained, opt_state=opt_state, ema=ema)
+
+
+def describe(state: TrainState) -> str:
+    """A table, one row per top-level module: parameters in all, trained, frozen."""
+    counts = {}
+    for column, tree in enumerate((state.trained, state.frozen)):
+        for name, leaf in flatten_dict(tree, sep="/").items():
+            row = counts.setdefault(group_name(name), [0, 0])
+            row[column] += leaf.size
+    total = [sum(row[0] for row in counts.values()), sum(row[1] for row in counts.values())]
+    lines = [f"{'parameters':<34}{'trained':>16}{'frozen':>16}"]
+    for name, (trained, frozen) in [*sorted(counts.items()), ("all", total)]:
+        lines.append(f"{name:<34}{trained:>16,}{frozen:>16,}")
+    return "\n".join(lines)
+
+
+def group_name(name: str) -> str:
+    """The module a parameter counts to; motion modules are one of their own in each network."""
+    module = name.split("/")[0]
+    return f"{module} (motion modules)" if "/motion_modules" in name else module

@@ -1,0 +1,191 @@
+"""Raw photos and a raw clip -> the batch that a model animates.
+
+The same crops, keypoints and masks as in training, for people who are not the same: the driver's
+motion is carried to the portrait's face, and the portrait hides its own attribute region and the
+region that the other person's attribute will cover (Eq. 13).
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from input_pipeline import faces, masks, transforms, video
+from input_pipeline.errors import InputError
+
+# The aligned mask grows by this share of the face's height; a similarity aligns only roughly.
+ALIGNED_GROWTH = 0.03
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A person in a photo: image uint8 [S, S, 3], head and shoulders; keypoints float32 [478, 3]
+    in its pixels; the number of faces in the whole photo, of which this is the largest."""
+
+    path: Path
+    image: np.ndarray
+    keypoints: np.ndarray
+    face_count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Motion:
+    """How the driver moves.
+
+    Attributes:
+      keypoints: float32 [F, 478, 3], pixels of the clip's own frames.
+      crop: a steady square around the driver's head.
+      fps: frames per second.
+      bridged: number of frames whose keypoints were interpolated.
+    """
+
+    path: Path
+    keypoints: np.ndarray
+    crop: faces.Crop
+    fps: Fraction
+    bridged: int
+    face_count: int
+
+    def frames(self, size: int) -> Iterator[np.ndarray]:
+        """The driver's cropped frames, uint8 [size, size, 3]."""
+        for frame in video.read_frames(self.path):
+            yield self.crop.apply(frame, size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """All that one animation needs.
+
+    Attributes:
+      batch: the batch contract without its clip axis and `video`, `id`; N attributes.
+      notes: what the user should know about the inputs, one line each.
+    """
+
+    portrait: Subject
+    motion: Motion
+    batch: dict[str, np.ndarray]
+    notes: list[str]
+
+
+def read_scene(
+    portrait: str | Path,
+    attributes: list[tuple[str | Path, str]],
+    driving: str | Path,
+    size: int,
+    landmarker: faces.FaceLandmarker,
+    segmenter: masks.HeuristicSegmenter,
+) -> Scene:
+    """Reads and checks the inputs of an animation.
+
+    Args:
+      attributes: (photo, kind) pairs.
+      size: side of the model's pictures in pixels.
+
+    Raises:
+      InputError: an unusable photo or clip, an unknown kind, an attribute that is not there.
+    """
+    for path, kind in attributes:
+        if kind not in masks.KINDS:
+            raise InputError(f"{path}: unknown kind {kind!r}: choose from {', '.join(masks.KINDS)}")
+    person = read_subject(portrait, size, landmarker)
+    givers = [(read_subject(path, size, landmarker), kind) for path, kind in attributes]
+    motion = read_motion(driving, landmarker)
+
+    shown = [_attribute_mask(giver, kind, segmenter) for giver, kind in givers]
+    kinds = frozenset(kind for _, kind in givers)
+    hidden = np.zeros((size, size), bool)
+    for own in segmenter(person.image, person.keypoints, kinds).values():
+        hidden |= own
+    for (giver, _), mask in zip(givers, shown):
+        hidden |= align_mask(mask, giver.keypoints, person.keypoints)
+    keypoints = faces.retarget(motion.keypoints, person.keypoints)
+    batch = {
+        "keypoints": keypoints[..., :2],
+        "portrait": transforms.hide(person.image, hidden),
+        "portrait_mask": hidden,
+        "attribute": np.stack(
+            [transforms.hide(giver.image, ~mask) for (giver, _), mask in zip(givers, shown)]
+        ),
+        "attribute_mask": np.stack(shown),
+        "face": faces.align_face(person.image, person.keypoints),
+    }
+    return Scene(person, motion, batch, _notes([person, *(giver for giver, _ in givers)], motion))
+
+
+def read_subject(path: str | Path, size: int, landmarker: faces.FaceLandmarker) -> Subject:
+    """Crops the largest face of a photo. Raises InputError for a bad photo or one with no face."""
+    image = video.read_picture(path)
+    track = landmarker.track([image])
+    if not track.found[0]:
+        raise InputError(f"{path}: no face found: use a photo with a larger face in full view")
+    crop = faces.Crop.around(track.keypoints, *image.shape[:2])
+    points = crop.points(track.keypoints[0], size)
+    return Subject(Path(path), crop.apply(image, size), points, track.face_count)
+
+
+def read_motion(path: str | Path, landmarker: faces.FaceLandmarker) -> Motion:
+    """Tracks the driver's face. Raises InputError for a bad clip, or one that loses the face."""
+    info = video.probe(path)
+    track = landmarker.track(video.read_frames(path))
+    keypoints, usable = faces.fill_gaps(track)
+    if not track.found.any():
+        raise InputError(f"{path}: no face found in {len(usable)} frames: use another clip")
+    if not usable.all():
+        lost = int(np.argmin(usable))
+        raise InputError(
+            f"{path}: frame {lost} ({lost / info.fps:.1f} s): the face is lost there, and for too "
+            "long to interpolate: cut the clip so that the face is always in view"
+        )
+    crop = faces.Crop.around(keypoints, info.height, info.width)
+    bridged = int((~track.found).sum())
+    return Motion(Path(path), keypoints, crop, info.fps, bridged, track.face_count)
+
+
+def align_mask(
+    mask: np.ndarray, keypoints: np.ndarray, portrait_keypoints: np.ndarray
+) -> np.ndarray:
+    """The attribute's mask where it would lie on the portrait's face.
+
+    Stands in for the paper's Face Aligner: the similarity that maps one face's keypoints to the
+    other's, least squares, and some growth for what a similarity cannot follow.
+
+    Args:
+      mask: bool [S, S]. keypoints, portrait_keypoints: [478, 3], pixels.
+
+    Returns:
+      bool [S, S].
+    """
+    source, target = keypoints[:, :2], portrait_keypoints[:, :2]
+    x, y = source.T
+    one, zero = np.ones_like(x), np.zeros_like(x)
+    rows = np.concatenate([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)])
+    a, b, c, d = np.linalg.lstsq(rows, target.T.reshape(-1), rcond=None)[0]
+    matrix = np.array([[a, -b, c], [b, a, d]])
+    warped = cv2.warpAffine(mask.astype(np.float32), matrix, mask.shape[::-1]) > 0
+    return transforms.grow(warped, ALIGNED_GROWTH * np.ptp(portrait_keypoints[:, 1]))
+
+
+def _attribute_mask(giver: Subject, kind: str, segmenter: masks.HeuristicSegmenter) -> np.ndarray:
+    mask = segmenter(giver.image, giver.keypoints, frozenset([kind]))[kind]
+    if mask.mean() < transforms.MIN_ATTRIBUTE_AREA:
+        raise InputError(
+            f"{giver.path}: no {kind} found ({mask.mean():.2%} of the picture, "
+            f"{transforms.MIN_ATTRIBUTE_AREA:.1%} needed): use a photo that shows it clearly"
+        )
+    return mask
+
+
+def _notes(subjects: list[Subject], motion: Motion) -> list[str]:
+    notes = [
+        f"{subject.path}: {subject.face_count} faces, the largest is used"
+        for subject in subjects
+        if subject.face_count > 1
+    ]
+    if motion.face_count > 1:
+        notes.append(f"{motion.path}: {motion.face_count} faces, the largest is followed")
+    if motion.bridged:
+        notes.append(f"{motion.path}: keypoints of {motion.bridged} frames were interpolated")
+    return notes

@@ -1,0 +1,311 @@
+"""The record: one chunk of consecutive frames of one clip, and the data set that holds the chunks.
+
+A data set is a tfds directory (`dataset_info.json`, `features.json`, ArrayRecord shards) that
+`tfds.builder_from_directory` reads without TensorFlow, plus `metadata.json` with our own facts.
+Frames stay JPEG and masks 1-bit PNG until the moment a transform asks for one of them.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from input_pipeline.errors import InputError
+
+SCHEMA_VERSION = 1
+KINDS = ("hair", "glasses", "beard", "hat")
+NUM_KEYPOINTS = 478
+JPEG_QUALITY = 95
+SHARD_BYTES = 256 * 2**20
+
+
+@dataclasses.dataclass
+class Chunk:
+    """T consecutive frames of one clip, square, S pixels a side.
+
+    Attributes:
+      frames: T JPEG pictures [S, S, 3] RGB.
+      fps: frames per second of the clip after repeated frames were dropped.
+      keypoints: float32 [T, 478, 3], pixels of the frame (x right, y down, z towards the back, same
+        scale as x), MediaPipe face mesh order with irises.
+      found: bool [T], False where the keypoints were interpolated.
+      masks: for each attribute kind that the clip shows, T 1-bit PNG pictures [S, S]; a kind that
+        is absent from the dictionary is absent from the clip.
+      clip: source clip, relative to the prepared folder.
+      identity: who is shown; clips of one person share it.
+      start: index of the first frame among the kept frames of the clip.
+      crop: float32 [3], centre x, centre y and side of the crop in pixels of the source frame.
+      tools: name and version of each tool that made the annotations.
+    """
+
+    frames: list[bytes]
+    fps: float
+    keypoints: np.ndarray
+    found: np.ndarray
+    masks: dict[str, list[bytes]]
+    clip: str
+    identity: str
+    start: int
+    crop: np.ndarray
+    tools: dict[str, str]
+
+
+def encode_frame(image: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
+    """JPEG of a uint8 [H, W, 3] RGB picture, 4:4:4 so that thin coloured edges survive."""
+    return simplejpeg.encode_jpeg(
+        np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="444"
+    )
+
+
+def decode_frame(data: bytes) -> np.ndarray:
+    """uint8 [H, W, 3] RGB. Raises ValueError on broken data."""
+    return simplejpeg.decode_jpeg(data, colorspace="RGB")
+
+
+def encode_mask(mask: np.ndarray) -> bytes:
+    """1-bit PNG of a bool [H, W] mask."""
+    image = mask.astype(np.uint8) * 255
+    return cv2.imencode(".png", image, [cv2.IMWRITE_PNG_BILEVEL, 1])[1].tobytes()
+
+
+def decode_mask(data: bytes) -> np.ndarray:
+    """bool [H, W]. Raises ValueError on broken data."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise ValueError("mask is not a readable PNG")
+    return image > 127
+
+
+def features(size: int):
+    """The tfds feature specification of a chunk whose frames are `size` pixels a side."""
+    import tensorflow_datasets as tfds
+
+    frame = tfds.features.Image(shape=(size, size, 3), encoding_format="jpeg")
+    mask = tfds.features.Image(shape=(size, size, 1), encoding_format="png")
+    return tfds.features.FeaturesDict(
+        {
+            "frames": tfds.features.Sequence(frame),
+            "keypoints": tfds.features.Tensor(shape=(None, NUM_KEYPOINTS, 3), dtype=np.float32),
+            "found": tfds.features.Tensor(shape=(None,), dtype=np.bool_),
+            "fps": np.float32,
+            "masks": {kind: tfds.features.Sequence(mask) for kind in KINDS},
+            "clip": tfds.features.Text(),
+            "identity": tfds.features.Text(),
+            "start": np.int32,
+            "crop": tfds.features.Tensor(shape=(3,), dtype=np.float32),
+            "tools": tfds.features.Text(),
+            "schema_version": np.int32,
+        }
+    )
+
+
+@functools.lru_cache
+def _codec(size: int):
+    """Feature specification and the decoders that leave pictures as bytes."""
+    import tensorflow_datasets as tfds
+
+    class KeepBytes(tfds.decode.SkipDecoding):
+        # The stock SkipDecoding lacks the numpy methods.
+        def decode_example_np(self, example):
+            return example
+
+        decode_batch_example_np = decode_example_np
+
+    keep = KeepBytes()
+    return features(size), {"frames": keep, "masks": {kind: keep for kind in KINDS}}
+
+
+def encode(chunk: Chunk, size: int) -> bytes:
+    """One record: the chunk as a serialised tf.train.Example."""
+    spec, _ = _codec(size)
+    example = dataclasses.asdict(chunk)
+    example["masks"] = {kind: chunk.masks.get(kind, []) for kind in KINDS}
+    example["tools"] = json.dumps(chunk.tools, sort_keys=True)
+    example["schema_version"] = SCHEMA_VERSION
+    return spec.serialize_example(spec.encode_example(example))
+
+
+def decode(data: bytes, size: int) -> Chunk:
+    """The chunk in a record; pictures stay encoded. Raises on data that is no record."""
+    spec, decoders = _codec(size)
+    example = spec.deserialize_example_np(data, decoders=decoders)
+    version = int(example.pop("schema_version"))
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"record has schema version {version}, this code reads {SCHEMA_VERSION}: "
+            "prepare the data set again"
+        )
+    return Chunk(
+        frames=list(example["frames"]),
+        fps=float(example["fps"]),
+        keypoints=example["keypoints"],
+        found=example["found"],
+        masks={kind: list(pngs) for kind, pngs in example["masks"].items() if len(pngs)},
+        clip=example["clip"].decode(),
+        identity=example["identity"].decode(),
+        start=int(example["start"]),
+        crop=example["crop"],
+        tools=json.loads(example["tools"]),
+    )
+
+
+def validate(chunk: Chunk, size: int) -> None:
+    """Decodes every picture; raises InputError that names the clip and what is wrong with it."""
+    where = f"{chunk.clip} from frame {chunk.start}"
+    count = len(chunk.frames)
+    if count == 0:
+        raise InputError(f"{where}: the chunk holds no frames: prepare the clip again")
+    if not chunk.fps > 0:
+        raise InputError(f"{where}: fps is {chunk.fps}, must be positive: prepare the clip again")
+    if chunk.keypoints.shape != (count, NUM_KEYPOINTS, 3) or chunk.found.shape != (count,):
+        raise InputError(
+            f"{where}: keypoints {chunk.keypoints.shape} and found flags {chunk.found.shape} do "
+            f"not fit {count} frames: prepare the clip again"
+        )
+    if not np.isfinite(chunk.keypoints).all():
+        raise InputError(f"{where}: keypoints are not finite: prepare the clip again")
+    centres = chunk.keypoints[..., :2].mean(1)
+    if (centres < 0).any() or (centres > size).any():
+        raise InputError(f"{where}: the face lies outside the frame: prepare the clip again")
+    for kind, masks in chunk.masks.items():
+        if len(masks) != count:
+            raise InputError(f"{where}: {len(masks)} {kind} masks for {count} frames")
+    pictures = [("frame", decode_frame, data, i) for i, data in enumerate(chunk.frames)]
+    for kind, masks in chunk.masks.items():
+        pictures += [(f"{kind} mask", decode_mask, data, i) for i, data in enumerate(masks)]
+    for name, read, data, i in pictures:
+        try:
+            shape = read(data).shape[:2]
+        except ValueError as error:
+            raise InputError(f"{where}: {name} {i} cannot be decoded ({error})") from error
+        if shape != (size, size):
+            raise InputError(f"{where}: {name} {i} is {shape}, must be {size} x {size} pixels")
+
+
+def write_dataset(
+    out: Path, splits: dict[str, Iterable[bytes]], size: int, metadata: dict
+) -> dict[str, int]:
+    """Writes a data set; `metadata.json` comes last and marks it as complete.
+
+    Args:
+      out: directory of the data set, made if missing; a data set already there is replaced, other
+        files there are left alone.
+      splits: records of each split, in order; may be generators.
+      size: side of the frames in pixels.
+      metadata: plain values kept in `metadata.json` (tools, settings, statistics).
+
+    Returns:
+      Number of records of each split.
+    """
+    import tensorflow_datasets as tfds
+
+    out = Path(out)
+    staging = out / ".writing"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    infos = []
+    for split, records in splits.items():
+        lengths, num_bytes = _write_shards(staging, split, records)
+        infos.append(
+            tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=lengths,
+                num_bytes=num_bytes,
+                filename_template=tfds.core.ShardedFileTemplate(
+                    data_dir=staging, template=template, dataset_name="durian",
+                    split=split, filetype_suffix="array_record",
+                ),
+            )
+        )  # fmt: skip
+    tfds.folder_dataset.write_metadata(
+        data_dir=staging, features=features(size), split_infos=infos, version="1.0.0",
+        description="Chunks of portrait clips with keypoints and attribute masks.",
+        check_data=False,
+    )  # fmt: skip
+    counts = {info.name: sum(info.shard_lengths) for info in infos}
+    facts = {"schema_version": SCHEMA_VERSION, "size": size, "records": counts, **metadata}
+    (staging / "metadata.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
+    (out / "metadata.json").unlink(missing_ok=True)
+    for stale in out.glob("durian-*.array_record-*"):
+        stale.unlink()
+    for file in sorted(staging.iterdir(), key=lambda file: file.name == "metadata.json"):
+        os.replace(file, out / file.name)
+    staging.rmdir()
+    return counts
+
+
+def _write_shards(folder: Path, split: str, records: Iterable[bytes]) -> tuple[list[int], int]:
+    """Writes shards of about SHARD_BYTES; returns records in each and the bytes in all."""
+    lengths, total, writer = [], 0, None
+    filled = SHARD_BYTES
+    for record in records:
+        if filled >= SHARD_BYTES:
+            if writer:
+                writer.close()
+            writer = ArrayRecordWriter(str(folder / f"{split}.part{len(lengths)}"), "group_size:1")
+            lengths.append(0)
+            filled = 0
+        writer.write(record)
+        lengths[-1] += 1
+        filled += len(record)
+        total += len(record)
+    if writer is None:
+        raise InputError(f"split {split} of {folder.name} has no records: nothing to write")
+    writer.close()
+    for i in range(len(lengths)):
+        name = f"durian-{split}.array_record-{i:05d}-of-{len(lengths):05d}"
+        os.replace(folder / f"{split}.part{i}", folder / name)
+    return lengths, total
+
+
+class Dataset:
+    """Random access to the raw records of one split; cheap to pickle, safe in worker processes.
+
+    Attributes:
+      path: directory of the data set.
+      size: side of the frames in pixels.
+      metadata: what `write_dataset` was given, plus schema version and record counts.
+    """
+
+    def __init__(self, path: str | Path, split: str = "train"):
+        """Raises InputError if `path` is no data set, has another schema, or lacks the split."""
+        self.path = Path(path)
+        facts = self.path / "metadata.json"
+        if not facts.is_file():
+            raise InputError(
+                f"{path}: no data set here (metadata.json missing): run durian prepare"
+            )
+        self.metadata = json.loads(facts.read_text())
+        if self.metadata["schema_version"] != SCHEMA_VERSION:
+            raise InputError(
+                f"{path}: schema version {self.metadata['schema_version']}, this code reads "
+                f"{SCHEMA_VERSION}: prepare the data set again"
+            )
+        self.size = self.metadata["size"]
+        shards = sorted(self.path.glob(f"durian-{split}.array_record-*"))
+        if not shards:
+            known = ", ".join(self.metadata["records"])
+            raise InputError(f"{path}: no split {split!r}: choose one of {known}")
+        self._source = ArrayRecordDataSource([str(shard) for shard in shards])
+        expected = self.metadata["records"][split]
+        if len(self._source) != expected:
+            raise InputError(
+                f"{path}: split {split} holds {len(self._source)} records, metadata.json says "
+                f"{expected}: copy or prepare the data set again"
+            )
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> bytes:
+        return self._source[index]

@@ -1,0 +1,67 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from durian_jax.diffusion import Diffusion
+
+PROCESSES = [
+    Diffusion(),
+    Diffusion(prediction="v", zero_terminal_snr=False),
+    Diffusion(prediction="eps", zero_terminal_snr=False),
+]
+
+
+def test_signal_power_decreases_and_ends_at_exactly_zero():
+    alphas = Diffusion().alphas_cumprod
+    assert (np.diff(alphas) < 0).all()
+    assert alphas[-1] == 0
+
+
+def test_rescaling_keeps_the_first_step():
+    plain = Diffusion(zero_terminal_snr=False).alphas_cumprod
+    assert plain[-1] > 0
+    np.testing.assert_allclose(Diffusion().alphas_cumprod[0], plain[0], rtol=1e-12)
+
+
+def test_schedule_is_that_of_stable_diffusion():
+    # alpha_bar of the first and last step of SD 1.5: 1 - 0.00085, and 0.00466 (as in its code).
+    alphas = Diffusion(zero_terminal_snr=False).alphas_cumprod
+    np.testing.assert_allclose(alphas[[0, -1]], [0.99915, 0.0046601], rtol=1e-4)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_target_splits_back_into_clean_latents_and_noise(process):
+    x_0, noise = jax.random.normal(jax.random.key(0), (2, 4, 3, 5, 5, 2))
+    timesteps = jnp.array([0, 300, 700, 900])
+    x_t = process.add_noise(x_0, noise, timesteps)
+    found_x_0, found_noise = process.split(process.target(x_0, noise, timesteps), x_t, timesteps)
+    np.testing.assert_allclose(found_x_0, x_0, atol=1e-4)
+    np.testing.assert_allclose(found_noise, noise, atol=1e-4)
+
+
+def test_last_step_is_pure_noise_and_its_target_is_minus_the_clean_latents():
+    process = Diffusion()
+    x_0, noise = jax.random.normal(jax.random.key(0), (2, 1, 6))
+    last = jnp.array([999])
+    np.testing.assert_array_equal(process.add_noise(x_0, noise, last), noise)
+    np.testing.assert_array_equal(process.target(x_0, noise, last), -x_0)
+
+
+def test_min_snr_weight_is_one_where_noise_dominates_and_falls_where_signal_does():
+    weights = Diffusion().loss_weight(jnp.arange(1000))
+    assert weights[-1] == 1
+    assert (weights[:-1] <= weights[1:] + 1e-7).all()
+    snr = Diffusion().alphas_cumprod[0] / (1 - Diffusion().alphas_cumprod[0])
+    np.testing.assert_allclose(weights[0], 5 / (snr + 1), rtol=1e-5)
+    assert (Diffusion(min_snr_gamma=0).loss_weight(jnp.arange(1000)) == 1).all()
+
+
+def test_eps_with_zero_terminal_snr_is_refused():
+    with pytest.raises(ValueError, match="zero_terminal_snr=False"):
+        Diffusion(prediction="eps")
+
+
+def test_unknown_prediction_is_refused():
+    with pytest.raises(ValueError, match="choose v or eps"):
+        Diffusion(prediction="x0")
