@@ -97,24 +97,26 @@ def load(workdir: str | Path, ema: bool = True) -> tuple[dict, dict]:
     """
     if not (Path(workdir) / "checkpoints").is_dir():
         raise InputError(f"{workdir}: no checkpoint here: give the --workdir of a durian train run")
-    with ocp.CheckpointManager(Path(workdir).absolute() / "checkpoints") as manager:
+    handlers = {name: ocp.PyTreeCheckpointHandler() for name in ("params", "ema", "opt_state")}
+    handlers |= {name: ocp.JsonCheckpointHandler() for name in ("data", "meta")}
+    path = Path(workdir).absolute() / "checkpoints"
+    with ocp.CheckpointManager(path, item_handlers=handlers) as manager:
         step = manager.latest_step()
         if step is None:
             raise InputError(f"{workdir}: no complete checkpoint yet: train until the first save")
-        items = {"params": _on_host(manager, step, "params")}
+        saved = manager.item_metadata(step)
+
+        def on_host(item: str) -> ocp.args.PyTreeRestore:
+            as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+            return ocp.args.PyTreeRestore(
+                restore_args=jax.tree.map(lambda _: as_numpy, saved[item].tree)
+            )
+
+        items = {"params": on_host("params"), "meta": ocp.args.JsonRestore()}
         if ema:
-            items["ema"] = _on_host(manager, step, "ema")
-        meta = ocp.args.JsonRestore()
-        found = manager.restore(step, args=ocp.args.Composite(meta=meta, **items))
-    params = train_state.merge(found.params, found.ema) if ema else found.params
-    return params, found.meta
-
-
-def _on_host(manager: ocp.CheckpointManager, step: int, item: str) -> ocp.args.PyTreeRestore:
-    """Arguments that restore an item as numpy arrays, whatever devices it was saved from."""
-    metadata = manager.item_metadata(step)[item]
-    how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
-    return ocp.args.PyTreeRestore(restore_args=how)
+            items["ema"] = on_host("ema")
+        found = manager.restore(step, args=ocp.args.Composite(**items))
+    return train_state.merge(found.params, found.ema if ema else {}), found.meta
 
 
 def config_difference(saved: dict, current: dict) -> list[str]:

@@ -74,7 +74,8 @@ def make_sample(chunk: Chunk, options: SampleOptions, rng: np.random.Generator) 
 
     video = np.stack([_read_frame(chunk, i, options.size) for i in target])
     scale = options.size / decode_frame(chunk.frames[0]).shape[0]
-    keypoints = chunk.keypoints[target, :, :2] * scale
+    # A pixel's centre is at its index, so the picture begins at -0.5.
+    keypoints = (chunk.keypoints[target, :, :2] + 0.5) * scale - 0.5
 
     attribute = _read_frame(chunk, attribute_frame, options.size)
     shown = _read_mask(chunk, kind, attribute_frame, options.size)
