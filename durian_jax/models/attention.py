@@ -1,0 +1,158 @@
+"""Attention: one core for self-, reference, cross- and temporal attention.
+
+Durian's spatial attention (Eq. 6-7, 12) reads keys and values over the target's own tokens and
+the tokens of every reference picture. Reference tokens are the same for all frames of a clip, so
+they are never copied to the frames: the frames are folded into the query axis instead, and the
+two partial attentions are merged by their log-sum-exp, which equals one softmax over all keys.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+@struct.dataclass
+class KeyValue:
+    """Projected tokens: `key` and `value` of shape [..., T, heads, D]."""
+
+    key: jax.Array
+    value: jax.Array
+
+
+@struct.dataclass
+class References:
+    """What one self-attention layer may read besides its own tokens.
+
+    Attributes:
+        tokens: KeyValue [I, B, J, heads, D]; I alternative banks (Durian Eq. 14), usually I = 1.
+        mix: weight of each alternative, float32 [I, B, F] or [I, B, 1]; sums to 1 over I.
+        keep: bool [B] or None; False hides every reference token from that clip.
+    """
+
+    tokens: KeyValue
+    mix: jax.Array
+    keep: jax.Array | None = None
+
+
+def attend(query: jax.Array, tokens: KeyValue, references: References | None = None) -> jax.Array:
+    """Softmax attention over `tokens`, or over `tokens` joined with reference tokens.
+
+    The output is `sum_i mix_i softmax(Q [K; K_i]^T / sqrt(D)) [V; V_i]`, Durian Eq. 7, 12 and 14.
+    Logits, softmax and the merge are float32 whatever the dtype of the operands.
+
+    Args:
+        query: [b, L, heads, D].
+        tokens: KeyValue [B, T, heads, D]; b = B * F, every run of F queries shares one B.
+        references: banks shared by the F frames of a clip, or None.
+
+    Returns:
+        [b, L, heads, D] in the dtype of `query`.
+    """
+    own, own_mass = _attend_part(query, tokens)
+    output = own
+    if references is not None:
+        alternatives, clips = references.mix.shape[:2]
+        frames = len(query) // clips
+        for i in range(alternatives):
+            bank = jax.tree.map(lambda x, i=i: x[i], references.tokens)
+            part, mass = _attend_part(query, bank)
+            weight = jnp.broadcast_to(references.mix[i], (clips, frames))
+            if references.keep is not None:
+                weight = jnp.where(references.keep[:, None], weight, 0.0)
+            # exp(mass) / (exp(own_mass) + exp(mass)) is the softmax's share of the bank.
+            share = weight.reshape(-1, 1, 1, 1) * jax.nn.sigmoid(mass - own_mass)
+            output += share * (part - own)
+    return output.astype(query.dtype)
+
+
+def _attend_part(query: jax.Array, tokens: KeyValue) -> tuple[jax.Array, jax.Array]:
+    """Attention over one set of keys: output and log-sum-exp [b, L, heads, 1], both float32.
+
+    The log-sum-exp must stay float32: in bfloat16 the merge of two parts loses about 1 %.
+    """
+    clips, _, heads, size = tokens.key.shape
+    folded = query.reshape(clips, -1, heads, size)
+    # Heads before tokens: XLA's CPU dots are several times slower with heads in the middle.
+    q, k, v = (x.swapaxes(1, 2) for x in (folded, tokens.key, tokens.value))
+    logits = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32) * size**-0.5
+    peak = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    weights = jnp.exp(logits - peak)
+    total = weights.sum(-1, keepdims=True)
+    # Normalising after the product touches L x D numbers instead of L x T.
+    output = jnp.einsum(
+        "bhqk,bhkd->bhqd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32
+    )
+    output, mass = output / total, jnp.log(total) + peak
+    return output.swapaxes(1, 2).reshape(query.shape), mass.swapaxes(1, 2).reshape(
+        *query.shape[:3], 1
+    )
+
+
+def attend_frames(query: jax.Array, tokens: KeyValue) -> jax.Array:
+    """Self-attention over the frames of a clip, separately at every pixel.
+
+    Frames are contracted where they stand; moving them behind the pixels is a full transpose of
+    the video for a few dozen keys.
+
+    Args:
+        query: [B, F, L, heads, D].
+        tokens: KeyValue of the same shape.
+
+    Returns:
+        [B, F, L, heads, D] in the dtype of `query`.
+    """
+    logits = jnp.einsum("bflhd,bglhd->blhfg", query, tokens.key, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(logits * query.shape[-1] ** -0.5, axis=-1)
+    return jnp.einsum("blhfg,bglhd->bflhd", weights.astype(query.dtype), tokens.value)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with the parameters of diffusers' `Attention`.
+
+    Attributes:
+        width: channels of the query tokens and of the output.
+        heads: number of heads; the head size D is width / heads.
+        bias: whether to_q, to_k and to_v have biases (to_out_0 always has).
+    """
+
+    width: int
+    heads: int
+    bias: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        self.to_q = nn.Dense(self.width, use_bias=self.bias, dtype=self.dtype)
+        self.to_k = nn.Dense(self.width, use_bias=self.bias, dtype=self.dtype)
+        self.to_v = nn.Dense(self.width, use_bias=self.bias, dtype=self.dtype)
+        self.to_out = [nn.Dense(self.width, dtype=self.dtype)]
+
+    def __call__(
+        self,
+        x: jax.Array,
+        context: jax.Array | None = None,
+        references: References | None = None,
+    ) -> jax.Array:
+        """Attends from tokens x [b, L, width].
+
+        Args:
+            x: query tokens; also the keys when `context` is None.
+            context: [B, M, d] tokens to read instead, B dividing b.
+            references: further tokens to read.
+        """
+        tokens = self.keys_values(x if context is None else context)
+        return self._output(attend(self._split(self.to_q(x)), tokens, references))
+
+    def over_frames(self, x: jax.Array) -> jax.Array:
+        """Attends over F from tokens x [B, F, L, width]."""
+        return self._output(attend_frames(self._split(self.to_q(x)), self.keys_values(x)))
+
+    def keys_values(self, tokens: jax.Array) -> KeyValue:
+        """Projects tokens [..., T, d] to keys and values [..., T, heads, D]."""
+        return KeyValue(self._split(self.to_k(tokens)), self._split(self.to_v(tokens)))
+
+    def _split(self, x: jax.Array) -> jax.Array:
+        return x.reshape(*x.shape[:-1], self.heads, -1)
+
+    def _output(self, x: jax.Array) -> jax.Array:
+        return self.to_out[0](x.reshape(*x.shape[:-2], self.width))

@@ -1,0 +1,131 @@
+"""Conditions besides the reference pictures: driving keypoints and face identity."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Contours of MediaPipe's face mesh (478 points, 468-477 the irises) with a colour each, RGB in
+# [0, 1]. Left and right are the subject's and get different colours.
+_CONTOURS = (
+    # Face oval.
+    ((1.0, 1.0, 1.0),
+     (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152,
+      148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109, 10)),
+    # Right and left brow.
+    ((1.0, 0.5, 0.0), (46, 53, 52, 65, 55), (70, 63, 105, 66, 107)),
+    ((0.0, 0.5, 1.0), (276, 283, 282, 295, 285), (300, 293, 334, 296, 336)),
+    # Right and left eye.
+    ((1.0, 0.0, 0.0),
+     (33, 7, 163, 144, 145, 153, 154, 155, 133), (33, 246, 161, 160, 159, 158, 157, 173, 133)),
+    ((0.0, 0.0, 1.0),
+     (263, 249, 390, 373, 374, 380, 381, 382, 362), (263, 466, 388, 387, 386, 385, 384, 398, 362)),
+    # Right and left iris.
+    ((1.0, 1.0, 0.0), (469, 470, 471, 472, 469)),
+    ((0.0, 1.0, 1.0), (474, 475, 476, 477, 474)),
+    # Nose: bridge to base, wings.
+    ((0.0, 1.0, 0.0),
+     (168, 6, 197, 195, 5, 4, 1, 19, 94, 2), (48, 64, 98, 97, 2, 326, 327, 294, 278),
+     (4, 45, 220, 115, 48), (4, 275, 440, 344, 278)),
+    # Outer and inner lips, each upper and lower.
+    ((1.0, 0.0, 1.0),
+     (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291),
+     (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291)),
+    ((0.5, 0.0, 1.0),
+     (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308),
+     (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308)),
+)  # fmt: skip
+
+
+def rasterize_keypoints(keypoints: jax.Array, size: int) -> jax.Array:
+    """Draws face contours on black, on the device.
+
+    Points sampled along every contour edge are splatted as Gaussians. A Gaussian is separable, so
+    all splats of one colour are a single matrix product over points, [size, P] x [P, size].
+    A point carries the length of line it stands for, which makes the brightness of a line
+    independent of the sampling; crossing lines saturate smoothly at 1.
+
+    Args:
+        keypoints: [B, F, 478, 2], x and y in pixels of the size x size picture, whose top left
+            corner is (0, 0). Points outside the picture leave no trace.
+        size: side of the picture. Lines are about 1.6 px wide at 512, never below 1.1 px.
+
+    Returns:
+        float32 [B, F, size, size, 3] in [0, 1].
+    """
+    sigma = max(size / 1024, 0.35)
+    # Edges of a face that fills the picture are at most 8 % of its side; splats 1.5 sigma apart
+    # still join up.
+    samples = int(np.ceil(0.08 * size / (1.5 * sigma)))
+    position = ((np.arange(samples) + 0.5) / samples).astype(np.float32)[:, None]
+    centers = jnp.arange(size, dtype=jnp.float32) + 0.5
+    keypoints = keypoints.astype(jnp.float32)
+    dark = jnp.ones((*keypoints.shape[:2], size, size, 3))
+    for colour, *chains in _CONTOURS:
+        edges = np.concatenate([np.stack([c[:-1], c[1:]], axis=1) for c in map(np.array, chains)])
+        start, stop = (keypoints[:, :, edges[:, end], None] for end in (0, 1))
+        points = (start + position * (stop - start)).reshape(*keypoints.shape[:2], -1, 2)
+        length = jnp.linalg.norm(stop - start, axis=-1).repeat(samples, axis=-1) / samples
+        columns, rows = (
+            jnp.exp(-0.5 * ((centers - points[..., axis, None]) / sigma) ** 2) for axis in (0, 1)
+        )
+        # A straight line integrates to 1 on its middle.
+        weight = length.reshape(*length.shape[:2], -1, 1) / (sigma * np.sqrt(2 * np.pi))
+        line = 1 - jnp.exp(-2 * jnp.einsum("bfpy,bfpx->bfyx", rows, columns * weight))
+        dark *= 1 - line[..., None] * jnp.array(colour)
+    return 1 - dark
+
+
+class KeypointEncoder(nn.Module):
+    """Keypoint pictures -> features added after the denoiser's first convolution.
+
+    The pose guider of Animate Anyone, parameters named as in its public re-implementation. The
+    zero-initialised output lets a pre-trained denoiser start undisturbed.
+
+    Attributes:
+        channels: of the stem and after each stride-2 stage; len(channels) - 1 stages.
+        width: output channels, the width of the denoiser's first level.
+    """
+
+    channels: tuple[int, ...]
+    width: int
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        self.conv_in = nn.Conv(self.channels[0], (3, 3), padding=1, dtype=self.dtype)
+        blocks = []
+        for before, after in zip(self.channels[:-1], self.channels[1:]):
+            blocks.append(nn.Conv(before, (3, 3), padding=1, dtype=self.dtype))
+            blocks.append(nn.Conv(after, (3, 3), strides=2, padding=1, dtype=self.dtype))
+        self.blocks = blocks
+        self.conv_out = nn.Conv(
+            self.width, (3, 3), padding=1, kernel_init=nn.initializers.zeros, dtype=self.dtype
+        )
+
+    def __call__(self, pictures: jax.Array) -> jax.Array:
+        """[b, H, W, 3] in [0, 1] -> [b, h, w, width]."""
+        x = nn.silu(self.conv_in(pictures))
+        for block in self.blocks:
+            x = nn.silu(block(x))
+        return self.conv_out(x)
+
+
+class FaceProjection(nn.Module):
+    """ArcFace embedding -> context tokens, the projection of IP-Adapter-FaceID.
+
+    Attributes:
+        tokens, width: number and size of the tokens.
+    """
+
+    width: int
+    tokens: int = 4
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, embedding: jax.Array) -> jax.Array:
+        """Unit vectors [B, 512] -> tokens [B, tokens, width]."""
+        x = nn.Dense(2 * embedding.shape[-1], dtype=self.dtype, name="proj_0")(embedding)
+        x = nn.gelu(x, approximate=False)
+        x = nn.Dense(self.tokens * self.width, dtype=self.dtype, name="proj_2")(x)
+        x = x.reshape(len(x), self.tokens, self.width)
+        return nn.LayerNorm(1e-5, dtype=self.dtype, name="norm")(x)

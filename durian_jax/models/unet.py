@@ -1,0 +1,294 @@
+"""One Stable Diffusion U-Net, used as denoiser and as reference encoder.
+
+Which of the two it is follows from its config: the denoiser has an output head and may have
+motion modules; a reference encoder has neither and lends the tokens that enter its
+self-attention layers (`UNet.capture`). Parameters are named as in diffusers'
+UNet2DConditionModel and UNetMotionModel, with tree levels for dots and `_i` for list indices.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from durian_jax.models.attention import KeyValue, References
+from durian_jax.models.blocks import (
+    Downsample,
+    ResnetBlock,
+    SpatialTransformer,
+    TimestepEmbedding,
+    Upsample,
+    timestep_features,
+)
+from durian_jax.models.temporal import MotionModule
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetConfig:
+    """Shape of a U-Net; the defaults are Stable Diffusion 1.5.
+
+    Attributes:
+        in_channels, out_channels: of the latents; out_channels 0 leaves out the output head.
+        block_out_channels: width of each level, finest first.
+        layers_per_block: residual blocks per level on the way down (one more on the way up).
+        attention_levels: indices of the levels with attention; the middle block always has it.
+        heads: attention heads, the same number at every level.
+        context_dim: size of cross-attention tokens; 0 leaves out cross-attention.
+        norm_groups: groups of every GroupNorm.
+        temporal: whether there are motion modules, after every layer and in the middle block.
+        temporal_heads, max_frames: of the motion modules.
+        dtype: compute dtype, "bfloat16" or "float32"; parameters are float32 either way.
+        remat: indices of the levels whose residual blocks, transformers and motion modules are
+            recomputed in the backward pass; the middle block goes with the last level.
+
+    Raises:
+        ValueError: values that do not fit together.
+    """
+
+    in_channels: int = 4
+    out_channels: int = 4
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    layers_per_block: int = 2
+    attention_levels: tuple[int, ...] = (0, 1, 2)
+    heads: int = 8
+    context_dim: int = 768
+    norm_groups: int = 32
+    temporal: bool = False
+    temporal_heads: int = 8
+    max_frames: int = 32
+    dtype: str = "bfloat16"
+    remat: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        levels = len(self.block_out_channels)
+        for name in ("attention_levels", "remat"):
+            wrong = [i for i in getattr(self, name) if i not in range(levels)]
+            if wrong:
+                raise ValueError(
+                    f"{name} names level {wrong[0]}, but there are levels 0..{levels - 1}"
+                )
+        divisors = {"norm_groups": self.norm_groups, "heads": self.heads}
+        if self.temporal:
+            divisors["temporal_heads"] = self.temporal_heads
+        for width in self.block_out_channels:
+            for name, divisor in divisors.items():
+                if divisor < 1 or width % divisor:
+                    raise ValueError(f"{name}={divisor} does not divide the width {width}")
+        if self.dtype not in ("bfloat16", "float32"):
+            raise ValueError(f"dtype must be 'bfloat16' or 'float32', not {self.dtype!r}")
+
+
+class _Level(nn.Module):
+    """Layers of one level: a residual block, a transformer, a motion module, each.
+
+    Attributes:
+        level: index into the config's levels.
+        in_widths: input channels of each residual block.
+        layers: number of transformers and motion modules.
+        attention: whether there are transformers.
+        resample: whether the level ends in a down- or up-sampler.
+    """
+
+    config: UNetConfig
+    level: int
+    in_widths: tuple[int, ...]
+    layers: int
+    attention: bool
+    resample: bool = False
+
+    def setup(self):
+        config, width = self.config, self.config.block_out_channels[self.level]
+        shared = {"groups": config.norm_groups, "dtype": jnp.dtype(config.dtype)}
+        remat = nn.remat if self.level in config.remat else lambda module: module
+        self.resnets = [remat(ResnetBlock)(n, width, **shared) for n in self.in_widths]
+        self.attentions = [
+            remat(SpatialTransformer)(width, config.heads, cross=config.context_dim > 0, **shared)
+            for _ in range(self.layers if self.attention else 0)
+        ]
+        self.motion_modules = [
+            remat(MotionModule)(
+                width, config.temporal_heads, max_frames=config.max_frames, **shared
+            )
+            for _ in range(self.layers if config.temporal else 0)
+        ]
+
+    def _attend(self, i, x, time, context, references):
+        """Transformer i and motion module i, as far as they exist: new x, lent tokens."""
+        lent = ()
+        if self.attentions:
+            x, tokens = self.attentions[i](x, context, references[i])
+            lent = (tokens,)
+        if self.motion_modules:
+            clip = x.reshape(len(time), -1, *x.shape[1:])
+            x = self.motion_modules[i](clip).reshape(x.shape)
+        return x, lent
+
+
+class DownBlock(_Level):
+    """A level on the way down; the motion module comes before the down-sampler."""
+
+    def setup(self):
+        super().setup()
+        if self.resample:
+            width = self.config.block_out_channels[self.level]
+            self.downsamplers = [Downsample(width, dtype=jnp.dtype(self.config.dtype))]
+
+    def __call__(self, x, time, context, references):
+        """Returns the new x, the list of skip tensors and the tuple of lent tokens."""
+        skips, lent = [], ()
+        for i, resnet in enumerate(self.resnets):
+            x, tokens = self._attend(i, resnet(x, time), time, context, references)
+            skips.append(x)
+            lent += tokens
+        if self.resample:
+            x = self.downsamplers[0](x)
+            skips.append(x)
+        return x, skips, lent
+
+
+class MidBlock(_Level):
+    """The coarsest block: residual block, attention, motion module, residual block."""
+
+    def __call__(self, x, time, context, references):
+        """Returns the new x and the tuple of lent tokens."""
+        x = self.resnets[0](x, time)
+        x, lent = self._attend(0, x, time, context, references)
+        return self.resnets[1](x, time), lent
+
+
+class UpBlock(_Level):
+    """A level on the way up; every residual block first takes in a skip tensor."""
+
+    def setup(self):
+        super().setup()
+        if self.resample:
+            width = self.config.block_out_channels[self.level]
+            self.upsamplers = [Upsample(width, dtype=jnp.dtype(self.config.dtype))]
+
+    def __call__(self, x, skips, time, context, references):
+        """Takes skip tensors in order of use; returns the new x and the tuple of lent tokens."""
+        lent = ()
+        for i, (resnet, skip) in enumerate(zip(self.resnets, skips, strict=True)):
+            x = resnet(jnp.concatenate([x, skip], axis=-1), time)
+            x, tokens = self._attend(i, x, time, context, references)
+            lent += tokens
+        if self.resample:
+            x = self.upsamplers[0](x)
+        return x, lent
+
+
+class UNet(nn.Module):
+    """The U-Net. Pictures have frames folded into the batch, b = B * F; time steps are per clip."""
+
+    config: UNetConfig
+
+    def setup(self):
+        config = self.config
+        widths, dtype = config.block_out_channels, jnp.dtype(config.dtype)
+        last, layers = len(widths) - 1, config.layers_per_block
+        self.conv_in = nn.Conv(widths[0], (3, 3), padding=1, dtype=dtype)
+        self.time_embedding = TimestepEmbedding(4 * widths[0], dtype=dtype)
+
+        skips, down_blocks = [widths[0]], []
+        for level, width in enumerate(widths):
+            in_widths = (skips[-1],) + (width,) * (layers - 1)
+            attention, resample = level in config.attention_levels, level < last
+            down_blocks.append(DownBlock(config, level, in_widths, layers, attention, resample))
+            skips += [width] * (layers + resample)
+        self.down_blocks = down_blocks
+
+        self.mid_block = MidBlock(config, last, (widths[last],) * 2, 1, attention=True)
+
+        up_blocks, width = [], widths[last]
+        for level in range(last, -1, -1):
+            in_widths = ()
+            for _ in range(layers + 1):
+                in_widths += (width + skips.pop(),)
+                width = widths[level]
+            attention, resample = level in config.attention_levels, level > 0
+            up_blocks.append(UpBlock(config, level, in_widths, layers + 1, attention, resample))
+        self.up_blocks = up_blocks
+
+        if config.out_channels:
+            self.conv_norm_out = nn.GroupNorm(config.norm_groups, epsilon=1e-5, dtype=dtype)
+            self.conv_out = nn.Conv(
+                config.out_channels,
+                (3, 3),
+                padding=1,
+                kernel_init=nn.initializers.zeros,
+                dtype=dtype,
+            )
+
+    def __call__(
+        self,
+        x: jax.Array,
+        timesteps: jax.Array,
+        context: jax.Array | None = None,
+        references: tuple[References, ...] | None = None,
+        features: jax.Array | None = None,
+    ) -> jax.Array:
+        """Predicts the noise, velocity or image, whatever it was trained for.
+
+        Args:
+            x: noisy latents [B * F, h, w, in_channels].
+            timesteps: [B].
+            context: cross-attention tokens [B, M, d] or [B * F, M, d].
+            references: one entry per site.
+            features: [B * F, h, w, C0], added after the first convolution.
+
+        Returns:
+            float32 [B * F, h, w, out_channels].
+        """
+        x, _ = self._blocks(x, timesteps, context, references, features)
+        return self.conv_out(nn.silu(self.conv_norm_out(x))).astype(jnp.float32)
+
+    def capture(
+        self, x: jax.Array, timesteps: jax.Array, context: jax.Array | None = None
+    ) -> tuple[jax.Array, ...]:
+        """The norm1 tokens [b, L, C] entering every self-attention, in site order.
+
+        What follows the last site does not reach the result: under jit it is never run, and its
+        parameters get no gradient.
+        """
+        return self._blocks(x, timesteps, context, None, None)[1]
+
+    def project_references(self, banks: tuple[jax.Array, ...]) -> tuple[KeyValue, ...]:
+        """Reference tokens [B, J, C] per site -> keys and values [B, J, heads, D] per site.
+
+        They go through this network's own self-attention projections (Durian Eq. 7) and depend
+        on neither frame nor time step: one call serves a whole clip.
+        """
+        blocks = [*self.down_blocks, self.mid_block, *self.up_blocks]
+        sites = [transformer for block in blocks for transformer in block.attentions]
+        return tuple(site.keys_values(tokens) for site, tokens in zip(sites, banks, strict=True))
+
+    def _blocks(self, x, timesteps, context, references, features):
+        """Everything but the output head: new x, lent tokens of all sites."""
+        dtype = jnp.dtype(self.config.dtype)
+        time = self.time_embedding(
+            timestep_features(timesteps, self.config.block_out_channels[0]).astype(dtype)
+        )
+        x = self.conv_in(x)
+        if features is not None:
+            x = x + features.astype(dtype)
+        lent = ()
+
+        def seen(block):
+            """The references of a block's own sites."""
+            if references is None:
+                return (None,) * len(block.attentions)
+            return references[len(lent) : len(lent) + len(block.attentions)]
+
+        skips = [x]
+        for block in self.down_blocks:
+            x, new_skips, tokens = block(x, time, context, seen(block))
+            skips += new_skips
+            lent += tokens
+        x, tokens = self.mid_block(x, time, context, seen(self.mid_block))
+        lent += tokens
+        for block in self.up_blocks:
+            used = [skips.pop() for _ in block.resnets]
+            x, tokens = block(x, used, time, context, seen(block))
+            lent += tokens
+        return x, lent

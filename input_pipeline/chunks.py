@@ -1,0 +1,168 @@
+"""One clip -> chunks: the face followed, repeats and cuts found, then crops and masks written."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from input_pipeline import faces, masks, records, video
+from input_pipeline.errors import InputError
+from input_pipeline.labels import Label
+
+MIN_FRAMES = 16  # consecutive frames with a face, below which a clip is of no use
+MIN_FACE = 48  # face length in source pixels
+MIN_FACE_SHARE = 0.15  # face length / side of the data set's frames
+# Mean grey difference (of 255, on 128 x 128) below which a frame repeats the last one.
+REPEATED = 0.05
+# A hard cut changes both the picture and its colours. Between the shots of the talking-head clips
+# these were chosen on: at least 34 and 0.40; within them, fast head motion: at most 22 and 0.10.
+CUT_DIFFERENCE = 15.0
+CUT_COLOURS = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Motion:
+    """Pass 1 over a clip.
+
+    fresh: bool, one per frame of the file, False for repeats. The rest counts the fresh frames:
+    keypoints [T, 478, 3] in source pixels, found [T], runs of usable frames, frames per second.
+    """
+
+    fresh: np.ndarray
+    keypoints: np.ndarray
+    found: np.ndarray
+    runs: list[range]
+    fps: float
+    crop: faces.Crop
+    face_count: int
+
+
+def follow(path: Path, size: int) -> Motion:
+    """Pass 1: follows the face through all frames, none of which is kept in memory.
+
+    Raises:
+      InputError: the clip cannot be used for frames of `size` pixels a side; says why.
+    """
+    info = video.probe(path)
+    fresh = []
+    track = _landmarker().track(_fresh_frames(path, fresh))
+    keypoints, usable = faces.fill_gaps(track)
+    runs = [run for run in _runs(usable) if len(run) >= MIN_FRAMES]
+    if not track.found.any():
+        raise InputError(f"{path}: no face in {len(fresh)} frames; use clips that show a face")
+    if not runs:
+        longest = max(map(len, _runs(usable)))
+        raise InputError(
+            f"{path}: at most {longest} consecutive frames with a face, {MIN_FRAMES} are needed; "
+            "use a longer clip"
+        )
+    used = np.concatenate([keypoints[run.start : run.stop] for run in runs])
+    face = np.median(np.ptp(used[..., :2], axis=1).max(-1))
+    smallest = max(MIN_FACE, MIN_FACE_SHARE * size)
+    if face < smallest:
+        raise InputError(
+            f"{path}: the face is {face:.0f} pixels long, {smallest:.0f} are needed; use a closer "
+            "or sharper clip, or a smaller --size"
+        )
+    return Motion(
+        fresh=np.array(fresh),
+        keypoints=keypoints,
+        found=track.found,
+        runs=runs,
+        fps=float(info.fps) * sum(fresh) / len(fresh),
+        crop=faces.Crop.around(used, info.height, info.width),
+        face_count=track.face_count,
+    )
+
+
+def _fresh_frames(path: Path, fresh: list[bool]) -> Iterator[np.ndarray]:
+    """Yields the frames that differ from the one before; fills `fresh`, a flag per frame read."""
+    last = None
+    for index, image in enumerate(video.read_frames(path)):
+        small = cv2.resize(image, (128, 128), interpolation=cv2.INTER_AREA)
+        grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
+        colours = cv2.calcHist([small], [0, 1, 2], None, [8] * 3, [0, 256] * 3) / small[..., 0].size
+        if last is not None:
+            difference = np.abs(grey - last[0]).mean()
+            moved_colours = np.abs(colours - last[1]).sum() / 2
+            if difference > CUT_DIFFERENCE and moved_colours > CUT_COLOURS:
+                raise InputError(f"{path}: frame {index}: hard cut; split the clip at its cuts")
+            fresh.append(bool(difference >= REPEATED))
+        else:
+            fresh.append(True)
+        if fresh[-1]:
+            last = grey, colours
+            yield image
+
+
+def _runs(usable: np.ndarray) -> list[range]:
+    """Runs of True as index ranges."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], usable, [False]]).astype(np.int8)))
+    return [range(start, stop) for start, stop in edges.reshape(-1, 2).tolist()]
+
+
+def _split(run: range, longest: int) -> list[range]:
+    """The fewest pieces of at most `longest` frames, as even as can be."""
+    count = -(-len(run) // longest)
+    bounds = [run.start + len(run) * i // count for i in range(count + 1)]
+    return [range(a, b) for a, b in itertools.pairwise(bounds)]
+
+
+def chunks(
+    root: Path, clip: str, label: Label, motion: Motion, size: int, longest: int
+) -> Iterator[records.Chunk]:
+    """Pass 2: reads the clip again and yields its chunks of at most `longest` frames, in order.
+
+    root: folder of the clips. clip: path of the clip in it. size: side of the frames in pixels.
+    """
+    keypoints = motion.crop.points(motion.keypoints, size)
+    numbered = enumerate(itertools.compress(video.read_frames(root / clip), motion.fresh))
+    for run in motion.runs:
+        for piece in _split(run, longest):
+            pictures, tracks = [], {kind: [] for kind in sorted(label.present)}
+            for index, frame in numbered:
+                if index < piece.start:
+                    continue
+                image = motion.crop.apply(frame, size)
+                pictures.append(records.encode_frame(image))
+                for kind, mask in _segmenter()(image, keypoints[index], label.present).items():
+                    tracks[kind].append(records.encode_mask(mask))
+                if index == piece.stop - 1:
+                    break
+            yield records.Chunk(
+                frames=pictures,
+                fps=motion.fps,
+                keypoints=keypoints[piece.start : piece.stop],
+                found=motion.found[piece.start : piece.stop],
+                masks=tracks,
+                clip=clip,
+                identity=label.identity,
+                start=piece.start,
+                crop=np.array(dataclasses.astuple(motion.crop), np.float32),
+                tools=tools(),
+            )
+
+
+@functools.cache
+def _landmarker() -> faces.FaceLandmarker:
+    return faces.FaceLandmarker()
+
+
+@functools.cache
+def _segmenter() -> masks.HeuristicSegmenter:
+    return masks.HeuristicSegmenter()
+
+
+def tools() -> dict[str, str]:
+    """Name and version of what makes the annotations."""
+    runtime = importlib.metadata.version("ai-edge-litert")
+    segmenter = masks.HeuristicSegmenter
+    return {
+        "landmarks": f"mediapipe face mesh and iris, ai-edge-litert {runtime}",
+        "masks": f"{segmenter.name} {segmenter.version}",
+    }

@@ -1,0 +1,120 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from durian_jax.models.attention import Attention, KeyValue, References, attend, attend_frames
+
+B, F, L, J, HEADS, D = 2, 3, 6, 10, 2, 8
+
+
+def _softmax_attention(query, key, value):
+    """Textbook attention in float64: query [b, L, heads, D], keys [b, T, heads, D]."""
+    query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
+    logits = np.einsum("bqhd,bkhd->bhqk", query, key) / np.sqrt(query.shape[-1])
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.einsum("bhqk,bkhd->bqhd", weights / weights.sum(-1, keepdims=True), value)
+
+
+def _joined(query, own, bank):
+    """Textbook attention of every frame over its own tokens joined with its clip's bank."""
+    key = np.concatenate([own.key, np.repeat(bank.key, F, axis=0)], axis=1)
+    value = np.concatenate([own.value, np.repeat(bank.value, F, axis=0)], axis=1)
+    return _softmax_attention(query, key, value)
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    rng = np.random.default_rng(0)
+
+    def draw(*shape):
+        return rng.standard_normal(shape).astype(np.float32)
+
+    own = KeyValue(draw(B * F, L, HEADS, D), draw(B * F, L, HEADS, D))
+    banks = KeyValue(draw(2, B, J, HEADS, D), draw(2, B, J, HEADS, D))
+    return draw(B * F, L, HEADS, D), own, banks
+
+
+def _bank(banks, *indices):
+    return jax.tree.map(lambda x: x[list(indices)], banks)
+
+
+def test_reference_tokens_join_one_softmax(tokens):
+    query, own, banks = tokens
+    out = jax.jit(attend)(query, own, References(_bank(banks, 0), jnp.ones((1, B, 1))))
+    expected = _joined(query, own, KeyValue(banks.key[0], banks.value[0]))
+    np.testing.assert_allclose(out, expected, rtol=0, atol=1e-6)
+
+
+def test_huge_logits_overflow_neither_output_nor_gradient(tokens):
+    query, own, banks = tokens
+    references = References(_bank(banks, 0), jnp.ones((1, B, 1)), jnp.array([True, False]))
+
+    def loss(query, bank):
+        return attend(300 * query, own, references.replace(tokens=bank)).sum()
+
+    value, grads = jax.jit(jax.value_and_grad(loss, (0, 1)))(query, references.tokens)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((value, grads)))
+
+
+def test_alternatives_mix_outputs_per_frame(tokens):
+    query, own, banks = tokens
+    alpha = np.linspace(0, 1, B * F, dtype=np.float32).reshape(B, F)
+    out = jax.jit(attend)(query, own, References(banks, jnp.stack([1 - alpha, alpha])))
+    first, second = (_joined(query, own, KeyValue(banks.key[i], banks.value[i])) for i in (0, 1))
+    weight = alpha.reshape(-1, 1, 1, 1)
+    np.testing.assert_allclose(out, (1 - weight) * first + weight * second, rtol=0, atol=1e-6)
+
+
+def test_keep_hides_the_references_of_one_clip_only(tokens):
+    query, own, banks = tokens
+    references = References(_bank(banks, 0), jnp.ones((1, B, 1)))
+    plain = jax.jit(attend)(query, own)
+    seen = jax.jit(attend)(query, own, references)
+    out = jax.jit(attend)(query, own, references.replace(keep=jnp.array([False, True])))
+    np.testing.assert_array_equal(out[:F], plain[:F])
+    np.testing.assert_array_equal(out[F:], seen[F:])
+    assert np.abs(plain - seen).max() > 0.1
+
+
+def test_bfloat16_merge_keeps_float32_weights(tokens):
+    query, own, banks = jax.tree.map(lambda x: x.astype(jnp.bfloat16), tokens)
+    out = jax.jit(attend)(query, own, References(_bank(banks, 0), jnp.ones((1, B, 1))))
+    assert out.dtype == jnp.bfloat16
+    expected = _joined(query, own, KeyValue(banks.key[0], banks.value[0]))
+    error = np.asarray(out, np.float64) - expected
+    # One rounding of the weights and one of the output, 2^-9 each at most.
+    assert np.sqrt((error**2).mean() / (expected**2).mean()) < 0.003
+
+
+def test_references_are_never_copied_to_the_frames(tokens):
+    query, own, banks = tokens
+    references = References(_bank(banks, 0), jnp.ones((1, B, 1)))
+    shapes = [
+        var.aval.shape
+        for eqn in jax.make_jaxpr(attend)(query, own, references).eqns
+        for var in eqn.outvars
+    ]
+    copied = B * F * J * HEADS * D
+    assert not [s for s in shapes if len(s) == 4 and D in s and np.prod(s) >= copied]
+
+
+def test_cross_attention_shares_a_context_between_frames(fill):
+    module = Attention(width=16, heads=HEADS)
+    rng = np.random.default_rng(0)
+    x, context = rng.standard_normal((B * F, L, 16)), rng.standard_normal((B, 4, 12))
+    x, context = x.astype(np.float32), context.astype(np.float32)
+    params = fill(jax.eval_shape(module.init, jax.random.key(0), x, context))
+    apply = jax.jit(module.apply)
+    out = apply(params, x, context)
+    np.testing.assert_allclose(out, apply(params, x, context.repeat(F, 0)), rtol=0, atol=1e-6)
+
+
+def test_frame_attention_mixes_frames_and_not_pixels(tokens):
+    query, own = jax.tree.map(lambda x: x.reshape(B, F, *x.shape[1:]), tokens[:2])
+    out = jax.jit(attend_frames)(query, own)
+    for pixel in range(L):
+        expected = _softmax_attention(
+            query[:, :, pixel], own.key[:, :, pixel], own.value[:, :, pixel]
+        )
+        np.testing.assert_allclose(out[:, :, pixel], expected, rtol=0, atol=1e-6)

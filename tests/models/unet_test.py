@@ -1,0 +1,199 @@
+import dataclasses
+import hashlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from durian_jax.models.attention import References
+from durian_jax.models.unet import UNet, UNetConfig
+
+TINY = UNetConfig(
+    in_channels=3,
+    out_channels=3,
+    block_out_channels=(8, 16),
+    layers_per_block=1,
+    attention_levels=(1,),
+    heads=2,
+    context_dim=6,
+    norm_groups=4,
+    temporal=True,
+    temporal_heads=2,
+    max_frames=4,
+    dtype="float32",
+)
+SITES = 4  # One on the way down, the middle, two on the way up.
+
+
+def _abstract(config, method=None):
+    """Parameter shapes, {path: shape}."""
+    size = 8 * 2 ** len(config.block_out_channels)
+    x = jax.ShapeDtypeStruct((1, size, size, config.in_channels), jnp.float32)
+    context = jax.ShapeDtypeStruct((1, 1, config.context_dim), jnp.float32)
+    variables = jax.eval_shape(
+        lambda x, context: UNet(config).init(
+            jax.random.key(0), x, jnp.zeros(1, jnp.int32), context, method=method
+        ),
+        x,
+        context if config.context_dim else None,
+    )
+    leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
+    return {"/".join(key.key for key in path): leaf.shape for path, leaf in leaves}
+
+
+def _count(shapes):
+    return sum(int(np.prod(shape)) for shape in shapes.values())
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4, 4, 4, 3)).astype(np.float32)
+    context = rng.standard_normal((2, 2, 6)).astype(np.float32)
+    return x, np.array([10, 900]), context
+
+
+@pytest.fixture(scope="module")
+def params(fill, inputs):
+    return fill(jax.eval_shape(UNet(TINY).init, jax.random.key(0), *inputs))
+
+
+def test_full_size_parameter_counts():
+    """Counts of Stable Diffusion 1.5 and of AnimateDiff v2's motion modules."""
+    denoiser = _abstract(UNetConfig(temporal=True))
+    motion = {name: shape for name, shape in denoiser.items() if "motion_modules" in name}
+    assert _count(denoiser) - _count(motion) == 859_520_964
+    assert _count(motion) == 453_209_280
+    assert len({name.split("/norm/")[0] for name in motion if "/norm/" in name}) == 21
+    # No output head; the mask channel adds 3 * 3 * 320 weights to the first convolution.
+    encoder = _abstract(UNetConfig(in_channels=5, out_channels=0), "capture")
+    assert _count(encoder) == 859_508_800 + 2_880
+
+
+def test_full_size_names_and_shapes_are_those_of_diffusers():
+    """Checkpoint conversion is a table only as long as this holds.
+
+    The digest covers the 1,232 names and shapes of diffusers' UNetMotionModel at this size, in
+    torch's layout; it was compared with a published checkpoint's key list. If it changes, a
+    module or parameter was renamed, added or reshaped: undo that, or extend durian_jax/convert
+    first and then replace the digest by the one printed here.
+    """
+
+    def torch_layout(name, shape):
+        *modules, leaf = name.split("/")
+        leaf = {"kernel": "weight", "scale": "weight"}.get(leaf, leaf)
+        modules = [re.sub(r"(?<!linear)_(\d+)$", r".\1", module) for module in modules]
+        if len(shape) == 4:
+            shape = (shape[3], shape[2], *shape[:2])
+        return (
+            ".".join([*modules, leaf]) + " " + str(list(shape[::-1] if len(shape) == 2 else shape))
+        )
+
+    lines = sorted(torch_layout(*item) for item in _abstract(UNetConfig(temporal=True)).items())
+    assert len(lines) == 1232
+    assert "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight [320, 768]" in lines
+    assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == "DIGEST"
+
+
+def test_no_context_means_no_cross_attention_parameters():
+    names = _abstract(dataclasses.replace(TINY, context_dim=0))
+    assert not [name for name in names if "attn2" in name and "motion_modules" not in name]
+    assert not [name for name in names if "norm2" in name and "attentions" in name]
+
+
+def test_captured_tokens_reach_the_matching_site(params, inputs):
+    """Self-attention over a bank equals plain attention on the concatenated tokens.
+
+    Lending a network its own tokens doubles every key, which must change nothing; lending those
+    of another picture must.
+    """
+    model = UNet(dataclasses.replace(TINY, temporal=False))
+    x, timesteps, context = inputs
+    x = x[:2]
+
+    @jax.jit
+    def with_bank(params, lender):
+        bank = model.apply(params, lender, timesteps, context, method="capture")
+        tokens = model.apply(params, bank, method="project_references")
+        tokens = jax.tree.map(lambda x: x[None], tokens)
+        references = tuple(References(site, jnp.ones((1, 2, 1))) for site in tokens)
+        return bank, model.apply(params, x, timesteps, context, references)
+
+    alone = jax.jit(model.apply)(params, x, timesteps, context)
+    bank, doubled = with_bank(params, x)
+    assert [tokens.shape for tokens in bank] == [(2, 4, 16)] * SITES
+    np.testing.assert_allclose(doubled, alone, rtol=0, atol=2e-6)
+    _, other = with_bank(params, x[::-1])
+    assert np.abs(other - alone).max() > 0.01
+
+
+def test_frames_are_independent_without_motion_modules(params, inputs):
+    x, timesteps, context = inputs
+    other = x.copy()
+    other[1] += 1  # The second frame of the first clip.
+    spatial = jax.jit(UNet(dataclasses.replace(TINY, temporal=False)).apply)
+    changed = np.abs(
+        spatial(params, other, timesteps, context) - spatial(params, x, timesteps, context)
+    ).max((1, 2, 3))
+    assert changed[1] > 0.01
+    assert changed[[0, 2, 3]].max() == 0
+
+
+def test_remat_changes_memory_and_nothing_else(params, inputs):
+    def loss(config):
+        return lambda params: jnp.square(UNet(config).apply(params, *inputs)).sum()
+
+    def rematerialised(config):
+        """Number of rematerialised modules per level, from the traced program."""
+        text = str(jax.make_jaxpr(loss(config))(params))
+        return len(re.findall(r"\b(?:checkpoint|remat\d?)\[", text))
+
+    def plain_and(remat):
+        config = dataclasses.replace(TINY, remat=remat)
+        return rematerialised(config), jax.jit(jax.value_and_grad(loss(config)))(params)
+
+    count, (value, grads) = plain_and(())
+    assert count == 0
+    # Per level: residual blocks 1 + 2, motion modules 1 + 2; at level 1 also three transformers
+    # and the middle block's two residual blocks, transformer and motion module.
+    assert rematerialised(dataclasses.replace(TINY, remat=(0,))) == 6
+    count, (value_again, grads_again) = plain_and((0, 1))
+    assert count == 6 + 9 + 4
+    np.testing.assert_allclose(value_again, value, rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max() + 1e-6),
+        grads_again,
+        grads,
+    )
+
+
+def test_bfloat16_computes_from_float32_parameters_to_float32_output(params, inputs):
+    model = UNet(dataclasses.replace(TINY, dtype="bfloat16"))
+    fresh = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+    assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype("float32")}
+    out = jax.jit(model.apply)(params, *inputs)
+    exact = jax.jit(UNet(TINY).apply)(params, *inputs)
+    assert out.dtype == jnp.float32
+    error = np.sqrt(np.square(out - exact).mean() / np.square(exact).mean())
+    assert 1e-4 < error < 0.03
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"norm_groups": 3}, "norm_groups=3 does not divide the width 8"),
+        ({"heads": 5}, "heads=5 does not divide the width 8"),
+        ({"temporal_heads": 3}, "temporal_heads=3 does not divide the width 8"),
+        (
+            {"attention_levels": (0, 2)},
+            r"attention_levels names level 2, but there are levels 0..1",
+        ),
+        ({"remat": (-1,)}, r"remat names level -1, but there are levels 0..1"),
+        ({"dtype": "float16"}, "dtype must be 'bfloat16' or 'float32', not 'float16'"),
+    ],
+)
+def test_bad_shapes_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(TINY, **change)

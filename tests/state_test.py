@@ -1,0 +1,101 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from durian_jax import state as train_state
+
+PARAMS = {
+    "denoiser": {
+        "conv_in": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)},
+        "down_blocks_0": {"motion_modules_0": {"kernel": jnp.full((2, 3), 2.0)}},
+    },
+    "autoencoder": {"kernel": jnp.full((2, 2), 3.0)},
+}
+
+
+def test_patterns_divide_the_parameters():
+    trained, frozen = train_state.partition(PARAMS, ("denoiser/",), (".*/motion_modules_",))
+    assert trained == {"denoiser": {"conv_in": PARAMS["denoiser"]["conv_in"]}}
+    assert set(frozen) == {"denoiser", "autoencoder"}
+    assert jax.tree.structure(train_state.merge(trained, frozen)) == jax.tree.structure(PARAMS)
+
+
+@pytest.mark.parametrize("trainable,frozen", [(("denoyser/",), ()), (("denoiser/",), ("clip/",))])
+def test_a_pattern_that_matches_nothing_is_refused(trainable, frozen):
+    with pytest.raises(ValueError, match="matches no parameter: the top levels are autoencoder"):
+        train_state.partition(PARAMS, trainable, frozen)
+
+
+def test_freezing_everything_is_refused():
+    with pytest.raises(ValueError, match="no parameter trains"):
+        train_state.partition(PARAMS, ("denoiser/",), ("denoiser/",))
+
+
+def test_later_trees_win_a_merge():
+    merged = train_state.merge(PARAMS, {"autoencoder": {"kernel": jnp.zeros((2, 2))}})
+    assert not merged["autoencoder"]["kernel"].any()
+    assert (merged["denoiser"]["conv_in"]["kernel"] == 1).all()
+
+
+def test_gradients_move_the_trained_and_spare_the_frozen():
+    optimizer = optax.sgd(0.5)
+    state = train_state.init_state(PARAMS, ("denoiser/",), (".*/motion_modules_",), optimizer)
+    grads = jax.tree.map(jnp.ones_like, state.trained)
+    moved = train_state.apply_gradients(state, grads, optimizer, ema_decay=0.9)
+    assert int(moved.step) == 1
+    np.testing.assert_allclose(moved.trained["denoiser"]["conv_in"]["kernel"], 0.5)
+    assert moved.frozen is state.frozen
+
+
+def test_average_warms_up_and_then_decays_as_told():
+    optimizer = optax.sgd(1.0)
+    state = train_state.init_state(PARAMS, ("autoencoder/",), (), optimizer)
+    grads = jax.tree.map(jnp.ones_like, state.trained)
+    first = train_state.apply_gradients(state, grads, optimizer, ema_decay=0.9)
+    # Decay 1 / 10 at step 0: 0.1 * 3 + 0.9 * 2.
+    np.testing.assert_allclose(first.ema["autoencoder"]["kernel"], 2.1, rtol=1e-6)
+    late = train_state.apply_gradients(
+        state.replace(step=jnp.int32(10_000)), grads, optimizer, ema_decay=0.9
+    )
+    np.testing.assert_allclose(late.ema["autoencoder"]["kernel"], 0.9 * 3 + 0.1 * 2, rtol=1e-6)
+
+
+def test_optimizer_clips_the_norm_and_decays_matrices_only():
+    optimizer = train_state.make_optimizer(
+        learning_rate=0.1, warmup_steps=0, weight_decay=0.5, clip_norm=1.0
+    )
+    params = PARAMS["denoiser"]["conv_in"]
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zero, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], -0.1 * 0.5, rtol=1e-6)
+    np.testing.assert_allclose(updates["bias"], 0)
+    clipped, _ = optax.clip_by_global_norm(1.0).update(params, optax.EmptyState())
+    huge = jax.tree.map(lambda leaf: 1e6 * leaf, clipped)
+    _, after_huge = optimizer.update(huge, optimizer.init(params), params)
+    _, after_clipped = optimizer.update(clipped, optimizer.init(params), params)
+    for a, b in zip(jax.tree.leaves(after_huge), jax.tree.leaves(after_clipped)):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_learning_rate_warms_up_linearly():
+    optimizer = train_state.make_optimizer(
+        learning_rate=0.4, warmup_steps=3, weight_decay=0.0, clip_norm=1e9
+    )
+    params = {"bias": jnp.zeros(1)}
+    opt_state, rates = optimizer.init(params), []
+    for _ in range(5):
+        updates, opt_state = optimizer.update({"bias": jnp.ones(1)}, opt_state, params)
+        # Adam's step on a constant gradient is the learning rate.
+        rates.append(float(-updates["bias"][0]))
+    np.testing.assert_allclose(rates, [0.1, 0.2, 0.3, 0.4, 0.4], rtol=1e-4)
+
+
+def test_table_counts_trained_and_frozen_with_motion_modules_apart():
+    state = train_state.init_state(PARAMS, (".*/motion_modules_",), (), optax.sgd(1.0))
+    rows = {line.rsplit(None, 2)[0]: line.split()[-2:]
+            for line in train_state.describe(state).splitlines()[1:]}  # fmt: skip
+    assert rows["denoiser"] == ["0", "6"]
+    assert rows["denoiser (motion modules)"] == ["6", "0"]
+    assert rows["all"] == ["6", "10"]
