@@ -22,6 +22,7 @@ _ASSETS = Path(__file__).parent / "assets"
 _FOUND = 0.5  # probability from which a face counts as found
 _OVERLAP = 0.3  # intersection over union from which two boxes are one face
 _REGION = 1.5  # side of the landmark region / side of the face
+_CLOSE = 1.7  # side of the window for the second look / side of the landmark region
 _EYE_REGION = 2.3  # side of the iris network's region / width of the eye
 _RECOUNT = 25  # frames between two counts of the faces in the picture
 
@@ -89,7 +90,8 @@ class FaceLandmarker:
         """All faces, largest first.
 
         The detector sees faces down to about 1/8 of its window; where the whole picture shows
-        none, square tiles of it are searched as well (down to about 1/16 of the short side).
+        none, square tiles of it are searched as well (down to about 1/16 of the short side). Each
+        find is looked at again from close by, which mends its box or drops it.
         """
         height, width = image.shape[:2]
         short, long = sorted((height, width))
@@ -99,10 +101,11 @@ class FaceLandmarker:
                 for cy in _centres(height, side, step)
                 for cx in _centres(width, side, step)
             ]
-            candidates = np.concatenate([self._candidates(image, window) for window in windows])
-            if len(candidates):
+            faces = self._detect_in(image, windows)
+            close = [Region(f.region.cx, f.region.cy, _CLOSE * f.region.side) for f in faces]
+            faces = self._detect_in(image, close)
+            if faces:
                 break
-        faces = _merged(candidates)
         return sorted(faces, key=lambda face: face.region.side, reverse=True)
 
     def landmarks(self, image: np.ndarray, region: Region) -> np.ndarray | None:
@@ -153,6 +156,9 @@ class FaceLandmarker:
                 region = _region_around(points)
         stacked = np.reshape(np.array(keypoints, np.float32), (-1, NUM_KEYPOINTS, 3))
         return Track(stacked, np.array(found, bool), face_count)
+
+    def _detect_in(self, image: np.ndarray, windows: list[Region]) -> list[Face]:
+        return _merged([row for window in windows for row in self._candidates(image, window)])
 
     def _candidates(self, image: np.ndarray, window: Region) -> np.ndarray:
         """float64 [n, 9]: score, box and the two eyes (x, y each), in pixels of the picture."""
@@ -236,10 +242,10 @@ def _centres(length: int, side: float, step: float) -> np.ndarray:
     return (length - 1) / 2 + np.linspace(-room / 2, room / 2, int(np.ceil(room / step)) + 1)
 
 
-def _merged(candidates: np.ndarray) -> list[Face]:
+def _merged(rows: list[np.ndarray]) -> list[Face]:
     """Overlapping candidates averaged by score, as BlazeFace does instead of suppression."""
     faces = []
-    candidates = candidates[np.argsort(-candidates[:, 0], kind="stable")]
+    candidates = np.reshape(sorted(rows, key=lambda row: -row[0]), (-1, 9))
     while len(candidates):
         low = np.maximum(candidates[:, 1:3], candidates[0, 1:3])
         high = np.minimum(candidates[:, 3:5], candidates[0, 3:5])

@@ -213,8 +213,8 @@ def _seeds(bins, face, person, present):
     # Long hair may cover a shoulder, hardly the middle of the chest.
     density, sure = _log_density(bins, hair, _LIGHT), hair > 0.3
     like_hair = density > (np.quantile(density[sure], 0.2) if sure.any() else 0.0)
-    low = silhouette & (height < -0.9)
-    clothes = other * ((low & (side < 0.45)) + (low & (side > 1.9)) * (1 - 0.95 * like_hair))
+    low = silhouette & (height < -0.5)
+    clothes = other * ((low & (side < 0.45)) + (low & (side > 1.3)) * (1 - 0.95 * like_hair))
     return np.stack([person < 0.1, skin, clothes, hair, *hats]), baldness
 
 
@@ -237,7 +237,7 @@ def _prior(face, person, baldness, with_hat):
     skin -= beyond_ears * (~oval & (above < 0))
 
     shoulder = -0.1 + 0.6 * np.clip(side - 0.4, 0, 0.7)  # rises beside the neck
-    clothes = np.clip(6 * (shoulder - height), -12, 0) - 8 * oval
+    clothes = np.clip(6 * (shoulder - height), -12, 0) - 8 * oval - 1
 
     # The selfie model is seldom in doubt on a person: doubt speaks for the background.
     chance = np.clip(person, 0.001, 0.999)

@@ -25,7 +25,7 @@ from input_pipeline import chunks, records, video
 from input_pipeline import labels as label_table
 from input_pipeline.errors import InputError
 
-KEY_LENGTH = 20
+_KEY_LENGTH = 20
 _ALGORITHM = 1  # raise when the same clip and settings would give other chunks
 
 
@@ -68,7 +68,7 @@ class _Job:
         facts = [self.clip, stat.st_size, stat.st_mtime_ns, sorted(self.label.present)]
         facts += [self.label.identity, dataclasses.astuple(self.settings), _ALGORITHM]
         facts += [records.SCHEMA_VERSION, chunks.tools()]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:KEY_LENGTH]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:_KEY_LENGTH]
 
 
 def prepare(
@@ -212,7 +212,7 @@ def _chunk_path(job: _Job, index: int) -> Path:
 def _discard_stale(work: Path, jobs: list[_Job]) -> None:
     keys = {job.key for job in jobs}
     for path in work.iterdir():
-        if path.name[:KEY_LENGTH] not in keys:
+        if path.name[:_KEY_LENGTH] not in keys:
             path.unlink()
 
 

@@ -6,7 +6,6 @@ per clip at t = 0. The denoiser's self-attention reads their tokens beside its o
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import field
 
@@ -32,7 +31,7 @@ class DurianConfig:
     Attributes:
         resolution: side of the square pictures, in pixels.
         autoencoder: "kl" for Stable Diffusion's, "patchify" for exact patches of pixels.
-        kl: shape of the autoencoder, for "kl".
+        kl: shape of the autoencoder, for "kl"; else it may be None.
         patch: side of a patch in pixels, for "patchify".
         channels, layers_per_block, attention_levels, heads, norm_groups, remat: shape of all three
             U-Nets, see UNetConfig.
@@ -51,7 +50,7 @@ class DurianConfig:
 
     resolution: int = 512
     autoencoder: str = "kl"
-    kl: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    kl: AutoencoderConfig | None = field(default_factory=AutoencoderConfig)
     patch: int = 8
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
     layers_per_block: int = 2
@@ -72,8 +71,8 @@ class DurianConfig:
     def from_dict(cls, values: Mapping) -> "DurianConfig":
         """Builds the config from a plain (or ml_collections) dict of fields.
 
-        `kl`, `clip` and `arcface` are dicts of fields themselves; their dtype is the model's
-        unless they state one. `clip` and `arcface` may be None.
+        `kl`, `clip` and `arcface` are dicts of fields themselves, or None; their dtype is the
+        model's unless they state one.
 
         Raises:
             ValueError: unknown fields, or values that do not fit together.
@@ -90,24 +89,28 @@ class DurianConfig:
     def __post_init__(self):
         if self.autoencoder not in ("kl", "patchify"):
             raise ValueError(f"autoencoder must be 'kl' or 'patchify', not {self.autoencoder!r}")
-        halvings = len(self.channels) - 1
-        if self.resolution % (self.factor * 2**halvings):
+        if self.autoencoder == "kl" and self.kl is None:
+            raise ValueError("autoencoder 'kl' needs its shape in kl")
+        shrink, coarsest = 2 ** (len(self.keypoint_channels) - 1), 2 ** (len(self.channels) - 1)
+        if shrink != self.factor:
             raise ValueError(
-                f"resolution={self.resolution} is not a multiple of {self.factor * 2**halvings}, "
-                f"{self.factor} pixels per latent cell times {halvings} halvings"
+                f"keypoint_channels shrink the picture {shrink} times, but a latent cell is "
+                f"{self.factor} pixels wide"
             )
-        stages = len(self.keypoint_channels) - 1
-        if 2**stages != self.factor:
+        if self.resolution % (self.factor * coarsest):
             raise ValueError(
-                f"keypoint_channels make {stages} halvings, but a latent cell is {self.factor} "
-                f"pixels wide, which takes {math.log2(self.factor):g}"
+                f"resolution={self.resolution} is not a multiple of {self.factor * coarsest}, "
+                f"{self.factor} pixels per latent cell times {coarsest} cells at the last level"
             )
         if self.clip is not None and self.clip.projection_dim != self.context_dim:
             raise ValueError(
                 f"clip.projection_dim={self.clip.projection_dim} differs from "
                 f"context_dim={self.context_dim}"
             )
-        self.unet()
+        for part in filter(None, (self.kl, self.clip, self.arcface)):
+            if part.dtype not in ("bfloat16", "float32"):
+                raise ValueError(f"dtype must be 'bfloat16' or 'float32', not {part.dtype!r}")
+        self.unet(temporal=self.temporal)  # Checks what the U-Nets share.
 
     @property
     def factor(self) -> int:
@@ -119,10 +122,8 @@ class DurianConfig:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(h, w, c) of one frame's latents."""
-        channels = 3 * self.patch**2
-        if self.autoencoder == "kl":
-            channels = self.kl.latent_channels
-        return self.resolution // self.factor, self.resolution // self.factor, channels
+        size, pixels = self.resolution // self.factor, 3 * self.patch**2
+        return size, size, self.kl.latent_channels if self.autoencoder == "kl" else pixels
 
     def unet(self, **fields) -> UNetConfig:
         """The shape the three U-Nets share, with the given fields on top."""
@@ -177,11 +178,9 @@ def interpolate(a: Conditions, b: Conditions, alpha: jax.Array | float) -> Condi
     Raises:
         ValueError: different numbers of references.
     """
-    tokens = [x.references[0].key.shape[2] for x in (a, b)]
-    if tokens[0] != tokens[1]:
-        raise ValueError(
-            f"banks of {tokens[0]} and {tokens[1]} tokens: give both as many references"
-        )
+    one, two = (x.references[0].key.shape[2] for x in (a, b))
+    if one != two:
+        raise ValueError(f"banks of {one} and {two} tokens: give both as many references")
     alpha = jnp.asarray(alpha, jnp.float32)
     if alpha.ndim < 2:
         alpha = jnp.broadcast_to(alpha, a.mix.shape[1:2])[:, None]
@@ -246,9 +245,8 @@ class Durian(nn.Module):
         if self.is_initializing():
             self.decode_video(self.encode_video(batch["video"]))
         conditions = self.encode_conditions(batch)
-        return self.denoise(
-            latents, timesteps, self.encode_keypoints(batch["keypoints"]), conditions, keep
-        )
+        features = self.encode_keypoints(batch["keypoints"])
+        return self.denoise(latents, timesteps, features, conditions, keep)
 
     def encode_video(self, video: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """uint8 [B, F, H, W, 3] -> latents float32 [B, F, h, w, c]; the mean without a key."""

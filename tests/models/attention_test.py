@@ -36,7 +36,7 @@ def tokens():
 
 
 def _bank(banks, *indices):
-    return jax.tree.map(lambda x: x[list(indices)], banks)
+    return jax.tree.map(lambda x: x[np.array(indices)], banks)
 
 
 def test_reference_tokens_join_one_softmax(tokens):
@@ -84,6 +84,17 @@ def test_bfloat16_merge_keeps_float32_weights(tokens):
     expected = _joined(query, own, KeyValue(banks.key[0], banks.value[0]))
     error = np.asarray(out, np.float64) - expected
     # One rounding of the weights and one of the output, 2^-9 each at most.
+    assert np.sqrt((error**2).mean() / (expected**2).mean()) < 0.003
+
+
+def test_merge_survives_logits_far_from_zero_in_bfloat16(tokens):
+    """A common offset of the logits cancels, unless the log-sum-exp is rounded to bfloat16."""
+    query, own, banks = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), tokens)
+    query = query.at[..., 0].set(8)
+    own, banks = (x.replace(key=x.key.at[..., 0].set(25)) for x in (own, banks))
+    out = jax.jit(attend)(query, own, References(_bank(banks, 0), jnp.ones((1, B, 1))))
+    expected = _joined(query, own, KeyValue(banks.key[0], banks.value[0]))
+    error = np.asarray(out, np.float64) - expected
     assert np.sqrt((error**2).mean() / (expected**2).mean()) < 0.003
 
 

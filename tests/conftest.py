@@ -1,0 +1,100 @@
+"""Inputs that several tests share: moving faces made from scikit-image's astronaut (NASA)."""
+
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import pytest
+from skimage.data import astronaut
+
+from input_pipeline import video
+
+SIDE, FRAMES, FPS = 256, 60, 25
+# Colour matrices that make four "people" out of one; every other one is mirrored, too.
+PEOPLE = {
+    "plain": np.eye(3),
+    "cool": np.array([[0.7, 0.1, 0.0], [0.0, 0.8, 0.1], [0.1, 0.2, 0.9]]),
+    "warm": np.array([[1.0, 0.2, 0.0], [0.1, 0.7, 0.0], [0.0, 0.1, 0.5]]),
+    "dark": np.array([[0.5, 0.1, 0.0], [0.1, 0.4, 0.1], [0.1, 0.1, 0.5]]),
+}
+
+
+def talking_frames(colours=PEOPLE["plain"], mirrored=False, phase=0.0, count=FRAMES):
+    """Yields uint8 [256, 256, 3]: the head sways and nods, the mouth opens and closes."""
+    portrait = np.ascontiguousarray(astronaut()[:320, 64:384])
+    portrait = np.clip(portrait @ colours.T, 0, 255).astype(np.uint8)
+    if mirrored:
+        portrait = np.ascontiguousarray(portrait[:, ::-1])
+    y, x = np.mgrid[:320, :320].astype(np.float32)
+    # The mouth of the picture, mirrored with it.
+    mouth_x, mouth_y = (319 - 162 if mirrored else 162), 163
+    near_mouth = np.exp(-(((x - mouth_x) / 22) ** 2) - ((y - mouth_y - 8) / 16) ** 2)
+    for i in range(count):
+        angle = 2 * np.pi * i / 30 + phase
+        opened = np.float32(5 * np.sin(2 * angle)) * near_mouth
+        talking = cv2.remap(portrait, x, y - opened, cv2.INTER_LINEAR)
+        turn = cv2.getRotationMatrix2D((160, 200), 4 * np.sin(angle), SIDE / 320)
+        turn[:, 2] += (SIDE - 320) / 2 + np.array([6 * np.cos(angle), 3 * np.sin(angle)])
+        yield cv2.warpAffine(talking, turn, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE)
+
+
+def add_tone(silent, path):
+    """Copies a clip and gives it a 440 Hz AAC track of the same length."""
+    rate = 48_000
+    with av.open(str(silent)) as source, av.open(str(path), "w") as output:
+        picture = output.add_stream_from_template(source.streams.video[0])
+        sound = output.add_stream("aac", rate=rate, layout="mono")
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = picture
+                output.mux(packet)
+        wave = np.sin(2 * np.pi * 440 * np.arange(rate * FRAMES // FPS) / rate).astype(np.float32)
+        for start in range(0, len(wave), 1024):
+            frame = av.AudioFrame.from_ndarray(wave[None, start : start + 1024] / 2, "fltp", "mono")
+            frame.sample_rate, frame.pts = rate, start
+            output.mux(sound.encode(frame))
+        output.mux(sound.encode())
+
+
+@pytest.fixture(scope="session")
+def talking_head():
+    """The function `talking_frames`, for clips of a test's own."""
+    return talking_frames
+
+
+@pytest.fixture(scope="session")
+def talking_head_clips(tmp_path_factory):
+    """Folder of four clips (60 frames, 25 fps, 256 x 256) and labels.csv; "plain" has sound."""
+    folder = tmp_path_factory.mktemp("clips")
+    rows = ["file,hair,glasses,beard,hat,identity"]
+    for number, (name, colours) in enumerate(PEOPLE.items()):
+        frames = talking_frames(colours, mirrored=number % 2 == 1, phase=number)
+        path = folder / f"{name}.mp4"
+        video.write_video(path, frames, Fraction(FPS))
+        rows.append(f"{name}.mp4,long,{'yes' if name == 'cool' else 'no'},no,no,person {number}")
+    silent = (folder / "plain.mp4").rename(folder / "silent.tmp")
+    add_tone(silent, folder / "plain.mp4")
+    silent.unlink()
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def portrait_picture(tmp_path_factory):
+    """Path of a PNG photo, 512 x 512, with one face."""
+    path = tmp_path_factory.mktemp("portrait") / "astronaut.png"
+    video.write_picture(path, astronaut())
+    return path
+
+
+@pytest.fixture(scope="session")
+def prepared_dataset(talking_head_clips, tmp_path_factory):
+    """Path of the data set made from `talking_head_clips`, frames of 64 x 64."""
+    from input_pipeline import prepare
+
+    out = tmp_path_factory.mktemp("dataset")
+    prepare.prepare(
+        talking_head_clips, out, size=64, labels=talking_head_clips / "labels.csv", progress=False
+    )
+    return out

@@ -1,0 +1,79 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from input_pipeline import inspect, records, video
+from input_pipeline.errors import InputError
+
+
+def rewrite(source, out, change):
+    """A copy of a data set with one chunk changed."""
+    dataset = records.Dataset(source)
+    made = [records.decode(dataset[i], dataset.size) for i in range(len(dataset))]
+    made[1] = change(made[1])
+    data = [records.encode(chunk, dataset.size) for chunk in made]
+    records.write_dataset(out, {"train": data}, dataset.size, {})
+    return out
+
+
+def test_a_good_data_set_has_no_problems_and_its_facts_are_told(prepared_dataset, tmp_path, capsys):
+    report = inspect.check(prepared_dataset, tmp_path / "sheets")
+    assert report.problems == []
+    assert len(report.clips) == 4 and report.frames == 240 and report.fps == (25, 25)
+    assert len(report.identities) == 4 and report.interpolated == 0
+    assert set(report.areas["hair"]) == set(report.clips) and set(report.areas["glasses"]) == {
+        "cool.mp4"
+    }
+    assert 0.005 < np.mean(report.areas["hair"]["plain.mp4"]) < 0.5
+    assert "4 clips of 4 people" in capsys.readouterr().out
+
+
+def test_the_sheet_shows_frames_keypoints_and_masks(prepared_dataset, tmp_path):
+    (sheet,) = inspect.check(prepared_dataset, tmp_path).sheets
+    assert sheet == tmp_path / "contact_sheet.png"
+    picture = video.read_picture(sheet)
+    row = picture.shape[0] // 4
+    assert picture.shape[1] == 2 * 4 * 144 and 144 <= row < 180
+    plain, masked = picture[-144:, :144].astype(int), picture[-144:, 144:288].astype(int)
+    white = [(tile.min(-1) > 215).sum() for tile in (plain, masked)]
+    assert white[0] > white[1] + 100, "the face oval is drawn"
+    red = masked[..., 0] - masked[..., 1:].max(-1) - (plain[..., 0] - plain[..., 1:].max(-1))
+    assert (red > 40).mean() > 0.01, "the hair is coloured"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: dataclasses.replace(c, frames=[b"no jpeg", *c.frames[1:]]), "frame 0"),
+        (lambda c: dataclasses.replace(c, keypoints=c.keypoints * np.nan), "not finite"),
+        (lambda c: dataclasses.replace(c, keypoints=c.keypoints + 500), "outside"),
+    ],
+)
+def test_broken_records_are_listed_by_number(prepared_dataset, tmp_path, change, message):
+    report = inspect.check(rewrite(prepared_dataset, tmp_path / "bad", change))
+    (problem,) = report.problems
+    assert problem.startswith("record 1:") and message in problem
+    assert len(report.clips) == 3 and report.sheets
+
+
+def test_an_empty_mask_is_worth_a_remark(prepared_dataset, tmp_path):
+    empty = records.encode_mask(np.zeros((64, 64), bool))
+
+    def change(chunk):
+        return dataclasses.replace(chunk, masks={"hat": [empty] * len(chunk.frames)})
+
+    report = inspect.check(rewrite(prepared_dataset, tmp_path / "odd", change))
+    (remark,) = report.remarks
+    assert "hat mask empty in 60 of 60 frames" in remark and report.problems == []
+
+
+def test_many_clips_fill_several_sheets(prepared_dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(inspect, "_CLIPS_PER_SHEET", 3)
+    report = inspect.check(prepared_dataset, tmp_path)
+    assert [sheet.name for sheet in report.sheets] == ["contact_sheet.png", "contact_sheet_2.png"]
+
+
+def test_a_folder_without_a_data_set_is_named(tmp_path):
+    with pytest.raises(InputError, match=str(tmp_path)):
+        inspect.check(tmp_path)

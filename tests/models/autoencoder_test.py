@@ -1,0 +1,94 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from durian_jax.models.autoencoder import AutoencoderConfig, AutoencoderKL, Patchify
+
+TINY = AutoencoderKL(AutoencoderConfig((8, 8), 1, 4, norm_groups=4, dtype="float32"))
+
+
+def _round_trip(module, images):
+    return module.decode(module.encode(images))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).uniform(-1, 1, (2, 3, 8, 8, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def params(fill, images):
+    return fill(jax.eval_shape(lambda: TINY.init(jax.random.key(0), images, method=_round_trip)))
+
+
+def test_full_size_is_stable_diffusions():
+    module = AutoencoderKL(AutoencoderConfig())
+    images = jax.ShapeDtypeStruct((1, 512, 512, 3), jnp.float32)
+    out, params = jax.eval_shape(
+        lambda x: module.init_with_output(jax.random.key(0), x, method=_round_trip), images
+    )
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 83_653_863
+    assert out.shape == images.shape
+    assert (module.channels, module.factor) == (4, 8)
+    attention = params["params"]["decoder"]["mid_block"]["attentions_0"]
+    assert sorted(attention) == ["group_norm", "to_k", "to_out_0", "to_q", "to_v"]
+
+
+def test_latents_are_scaled_moments(params, images):
+    mean, logvar = jax.jit(lambda p, x: TINY.apply(p, x, method="moments"))(params, images)
+    encode = jax.jit(lambda p, x, key: TINY.apply(p, x, key, method="encode"))
+    latents = encode(params, images, None)
+    assert latents.shape == (2, 3, 4, 4, 4)
+    np.testing.assert_allclose(latents, mean * 0.18215, rtol=1e-5)
+
+    keys = jax.random.split(jax.random.key(0), 300)
+    samples = jax.jit(jax.vmap(encode, (None, None, 0)))(params, images, keys) / 0.18215
+    deviation = (samples - mean) / np.exp(0.5 * logvar)
+    assert abs(deviation.mean()) < 0.01
+    assert abs(deviation.std() - 1) < 0.01
+
+
+def test_the_encoder_pads_after_the_last_pixel_only(params):
+    """A stride-2 convolution of the VAE reads pixels 2i to 2i+2; a U-Net's reads 2i-1 to 2i+1."""
+
+    def down(module, x):
+        return module.encoder.down_blocks[0].downsamplers[0](x)
+
+    x = np.zeros((1, 6, 6, 8), np.float32)
+    x[0, 2, 2] = 1
+    touched = np.abs(TINY.apply(params, x, method=down) - TINY.apply(params, 0 * x, method=down))
+    cells = np.argwhere(touched[0].max(-1) > 0)
+    np.testing.assert_array_equal(cells, [[0, 0], [0, 1], [1, 0], [1, 1]])
+
+
+def test_frames_and_batches_fold_away(params, images):
+    apply = jax.jit(lambda p, x: TINY.apply(p, x, method=_round_trip))
+    out = apply(params, images)
+    assert out.shape == images.shape
+    assert out.dtype == jnp.float32
+    np.testing.assert_allclose(out[1, 2], apply(params, images[1, 2]), rtol=0, atol=1e-5)
+
+
+def test_patches_come_back_exactly():
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 3, 12, 8, 3)).astype(np.float32)
+    patchify = Patchify(4)
+    latents = patchify.encode(images)
+    assert latents.shape == (2, 3, 12 // patchify.factor, 8 // patchify.factor, patchify.channels)
+    np.testing.assert_array_equal(patchify.decode(latents), images)
+    # A cell holds its own patch of the picture.
+    np.testing.assert_array_equal(
+        np.sort(latents[1, 2, 2, 1]), np.sort(2 * images[1, 2, 8:12, 4:8].ravel())
+    )
+
+
+def test_patches_have_unit_variance():
+    from skimage.data import astronaut
+
+    latents = Patchify(8).encode(astronaut()[None].astype(np.float32) / 127.5 - 1)
+    assert 0.7 < latents.std() < 1.4
+
+
+def test_groups_that_do_not_divide_a_width_are_refused():
+    with pytest.raises(ValueError, match="norm_groups=5 does not divide the width 8"):
+        AutoencoderConfig((8, 8), norm_groups=5)
