@@ -1,5 +1,7 @@
 """Packaging of durian_jax: `pip install -e .[dev]` is all a fresh machine needs."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 JAX = ">=0.10.1,<0.13"
@@ -8,7 +10,7 @@ setup(
     name="durian_jax",
     version="0.1.0",
     description="Durian (ICLR 2026) in JAX: portrait animation with attribute transfer",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",

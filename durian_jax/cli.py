@@ -98,7 +98,9 @@ def _prepare(options: argparse.Namespace, _) -> None:
 def _check(options: argparse.Namespace, _) -> None:
     from input_pipeline import inspect
 
-    inspect.check(options.dataset, options.out)
+    report = inspect.check(options.dataset, options.out)
+    if report.problems:
+        raise InputError(f"{options.dataset}: {len(report.problems)} problems, listed above")
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> None:

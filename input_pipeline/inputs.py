@@ -15,6 +15,7 @@ import numpy as np
 
 from input_pipeline import faces, masks, transforms, video
 from input_pipeline.errors import InputError
+from input_pipeline.records import KINDS
 
 # The aligned mask grows by this share of the face's height; a similarity aligns only roughly.
 ALIGNED_GROWTH = 0.03
@@ -88,8 +89,8 @@ def read_scene(
       InputError: an unusable photo or clip, an unknown kind, an attribute that is not there.
     """
     for path, kind in attributes:
-        if kind not in masks.KINDS:
-            raise InputError(f"{path}: unknown kind {kind!r}: choose from {', '.join(masks.KINDS)}")
+        if kind not in KINDS:
+            raise InputError(f"{path}: unknown kind {kind!r}: choose from {', '.join(KINDS)}")
     person = read_subject(portrait, size, landmarker)
     givers = [(read_subject(path, size, landmarker), kind) for path, kind in attributes]
     motion = read_motion(driving, landmarker)

@@ -14,12 +14,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 
 from input_pipeline.errors import InputError
 from input_pipeline.faces import CONTOURS
-
-KINDS = ("hair", "glasses", "beard", "hat")
+from input_pipeline.records import KINDS
 
 _MODEL = Path(__file__).parent / "assets" / "selfie_segmentation.tflite"
 _SIZE = 256  # working size, the input of the selfie model; an eye span is about 60 pixels
@@ -53,6 +51,8 @@ class HeuristicSegmenter:
     version = "1"
 
     def __init__(self):
+        from ai_edge_litert.interpreter import Interpreter
+
         self._selfie = Interpreter(str(_MODEL), num_threads=1)
         self._selfie.allocate_tensors()
 

@@ -186,6 +186,9 @@ def _run(jobs: list[_Job], workers: int, progress: bool) -> list[dict]:
                 results.append(_prepare_clip(job))
                 bar.update()
             return results
+        # The masks multiply many small matrices: BLAS threads of several workers would wait for
+        # each other most of the time. Workers read this when they import numpy.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         pool = concurrent.futures.ProcessPoolExecutor(
             min(workers, len(jobs)), multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,)
         )

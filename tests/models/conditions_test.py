@@ -29,7 +29,7 @@ def _line(start, stop):
 def test_lines_lie_where_the_points_are_without_gaps(size):
     """A level line through pixel centres, as long as any edge of a face that fills the picture."""
     row, start, stop = size // 3, size // 2, size // 2 + int(0.08 * size)
-    picture = np.array(draw(_line((start, row + 0.5), (stop, row + 0.5)), size))[0, 0]
+    picture = np.array(draw(_line((start, row), (stop, row)), size))[0, 0]
     assert picture.shape == (size, size, 3)
     inside = picture[row, start + 1 : stop - 1]
     assert inside.min() > 0.85
