@@ -31,11 +31,11 @@ def get_config(stage: str = "stage1") -> ConfigDict:
     config.sample.update(every=200, steps=10, guidance=2.0, clips=4)
     config.save.every = 200
     if stage == "stage1":
-        config.steps = 1000
+        config.steps = 600
         config.batch_size = 8
         config.stage.frozen = durian.dead_parameters(config.model)
     else:
-        config.steps = 200
+        config.steps = 150
         config.batch_size = 2
         config.data.frames = 8
     return config

@@ -50,7 +50,8 @@ class Video:
         grid = path.with_name(f"{path.stem}_grid.mp4")
         video.write_video(path, self.frames, self.fps, audio_from=self.driving)
         video.write_video(grid, self.grid, self.fps, audio_from=self.driving)
-        path.with_suffix(".json").write_text(json.dumps(self.settings, indent=2) + "\n")
+        with video.written_beside(path.with_suffix(".json")) as beside:
+            beside.write_text(json.dumps(self.settings, indent=2) + "\n")
 
 
 class Animator:

@@ -1,6 +1,9 @@
 """The command line: `durian VERB`. Bad input ends in one line on stderr and exit code 2."""
 
 import argparse
+import ast
+import functools
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -104,45 +107,60 @@ def _check(options: argparse.Namespace, _) -> None:
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> None:
-    config = _load_config(options.config, overrides)
+    config = load_config(options.config, overrides)
     _configure_jax()
     from durian_jax import train
 
-    try:
-        train.train(config, options.workdir)
-    except ValueError as error:
-        # Values out of range in a config are the user's to mend.
-        raise InputError(str(error)) from error
+    train.train(config, options.workdir)
 
 
-def _load_config(path: str, overrides: list[str]):
-    """The config file's dictionary with the overrides in it; see configs/durian.py."""
-    from absl import flags
-    from ml_collections import config_flags
+def load_config(path: str, overrides: list[str]):
+    """The config of a file, FILE.py or FILE.py:STAGE, with overrides "--config.x.y=VALUE" in it.
 
-    file = path.partition(":")[0]
+    Values are Python literals, or bare text where the config holds text.
+
+    Raises:
+      InputError: no such file, stage or key, or a value of another type.
+    """
+    file, _, stage = path.partition(":")
     if not Path(file).is_file():
         raise InputError(f"--config {file}: no such file: give a file such as configs/tiny.py")
-    values = flags.FlagValues()
-    config = config_flags.DEFINE_config_file("config", flag_values=values)
+    spec = importlib.util.spec_from_file_location("durian_config", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     try:
-        values(["durian train", f"--config={path}", *overrides])
-        return config.value
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"--config {path} {' '.join(overrides)}: {reason}") from error
+        config = module.get_config(*([stage] if stage else []))
+    except ValueError as error:
+        raise InputError(f"--config {path}: {error}") from error
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        if not equals or not name.startswith("--config."):
+            raise InputError(f"{override}: unknown option: overrides read --config.KEY=VALUE")
+        *parents, key = name.removeprefix("--config.").split(".")
+        try:
+            node = functools.reduce(lambda node, parent: node[parent], parents, config)
+            node[key] = value if isinstance(node[key], str) else ast.literal_eval(value)
+        except (KeyError, TypeError, ValueError, SyntaxError) as error:
+            reason = str(error).strip("'\"").splitlines()[0]
+            raise InputError(f"{override}: {reason}: see {file} for names and types") from error
+    return config
 
 
 def _animate(options: argparse.Namespace, _) -> None:
+    from input_pipeline import video
+
+    # Before minutes of work, not after.
+    video.check_output(options.out, ".mp4")
     _configure_jax()
     from durian_jax.animate import Animator
 
     animator = Animator.load(options.checkpoint)
-    video = animator(
+    result = animator(
         options.portrait, options.attribute, options.driving,
         steps=options.steps, guidance=options.guidance, seed=options.seed,
     )  # fmt: skip
-    video.save(options.out)
+    result.save(options.out)
+    print(f"{options.out}: {len(result.frames)} frames at {float(result.fps):g} fps")
 
 
 def _configure_jax() -> None:

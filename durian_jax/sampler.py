@@ -16,6 +16,7 @@ from flax import struct
 
 from durian_jax.diffusion import Diffusion
 from durian_jax.models.durian import Conditions, Durian
+from input_pipeline.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +57,11 @@ class Schedule:
         The only spacing that starts at pure noise, as a zero-terminal-SNR model needs.
 
         Raises:
-          ValueError: steps outside 1 .. T.
+          InputError: steps outside 1 .. T.
         """
         total = diffusion.num_timesteps
         if not 1 <= steps <= total:
-            raise ValueError(f"steps is {steps}: use 1 to {total}")
+            raise InputError(f"steps is {steps}: use 1 to {total}")
         timesteps = np.round(total - np.arange(steps) * (total / steps)).astype(np.int32) - 1
         alphas_next = np.append(diffusion.alphas_cumprod[timesteps[1:]], 1.0)
         return cls(timesteps, alphas_next.astype(np.float32))

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from input_pipeline.errors import InputError
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -34,12 +36,12 @@ def partition(params: dict, trainable: tuple[str, ...], frozen: tuple[str, ...])
     regular expressions from its start, and none of the `frozen` ones.
 
     Raises:
-      ValueError: a pattern matches no leaf, or nothing trains.
+      InputError: a pattern matches no leaf, or nothing trains.
     """
     leaves = flatten_dict(params, sep="/")
     for pattern in (*trainable, *frozen):
         if not any(re.match(pattern, name) for name in leaves):
-            raise ValueError(
+            raise InputError(
                 f"stage pattern {pattern!r} matches no parameter: the top levels are "
                 f"{', '.join(sorted(params))}"
             )
@@ -52,7 +54,7 @@ def partition(params: dict, trainable: tuple[str, ...], frozen: tuple[str, ...])
     trained = {name: leaf for name, leaf in leaves.items() if trains(name)}
     rest = {name: leaf for name, leaf in leaves.items() if not trains(name)}
     if not trained:
-        raise ValueError("no parameter trains: widen stage.trainable or narrow stage.frozen")
+        raise InputError("no parameter trains: widen stage.trainable or narrow stage.frozen")
     return unflatten_dict(trained, sep="/"), unflatten_dict(rest, sep="/")
 
 

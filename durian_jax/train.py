@@ -40,37 +40,32 @@ def train(config, workdir: str | Path) -> TrainState:
       The final state.
 
     Raises:
-      InputError: bad data set, a run of another config in `workdir`, or initial weights that do not
-        fit. ValueError: a config value out of range.
+      InputError: bad data set or config, a run of another config in `workdir`, or initial weights
+        that do not fit.
     """
     # Only the loop reads data; the training step imports without grain.
     from input_pipeline import loader, records
 
     workdir = Path(workdir)
-    mesh = sharding.make_mesh(config.mesh.fsdp)
-    if config.batch_size % mesh.size:
-        raise InputError(
-            f"batch_size is {config.batch_size}: use a multiple of {mesh.size} devices"
-        )
-    dataset = records.Dataset(config.data.path)
-    model = Durian(DurianConfig.from_dict(config.model.to_dict()))
-    diffusion = Diffusion(**config.diffusion)
+    mesh, model, diffusion = build(config)
     optimizer = make_optimizer(**config.optimizer)
+    dataset = records.Dataset(config.data.path)
     open_loader = functools.partial(
         loader.Loader, dataset, sample_options(config),
         batch_size=config.batch_size, workers=config.data.workers,
         process_index=jax.process_index(), process_count=jax.process_count(),
     )  # fmt: skip
 
-    state, origin = create_state(config, model, optimizer, mesh)
     checkpoints = checkpoint.Checkpoints(workdir, config.save.keep)
-    loader_state = None
-    if checkpoints.latest_step is not None:
+    first_step, loader_state = checkpoints.latest_step or 0, None
+    if first_step:
         checkpoints.refuse_other(config.to_dict())
-        state, loader_state = checkpoints.restore(state)
-        origin = f"resumed at step {int(state.step)} of {config.steps}"
-    first_step = int(state.step)
     report = Reporter(workdir, first_step, enabled=jax.process_index() == 0)
+    report.say("drawing the initial weights (compiling) ...")
+    state, origin = create_state(config, model, optimizer, mesh)
+    if first_step:
+        state, loader_state = checkpoints.restore(state)
+        origin = f"resumed at step {first_step} of {config.steps}"
     report.say(describe(state))
     report.say(origin)
     if first_step >= config.steps:
@@ -116,6 +111,22 @@ def train(config, workdir: str | Path) -> TrainState:
     report.close()
     checkpoints.close()
     return state
+
+
+def build(config) -> tuple[jax.sharding.Mesh, Durian, Diffusion]:
+    """Mesh, model and diffusion of a config. Raises InputError for values out of range."""
+    try:
+        mesh = sharding.make_mesh(config.mesh.fsdp)
+        model = Durian(DurianConfig.from_dict(config.model.to_dict()))
+        diffusion = Diffusion(**config.diffusion)
+    except ValueError as error:
+        raise InputError(f"config: {error}") from error
+    if config.batch_size < 1 or config.batch_size % mesh.size:
+        raise InputError(
+            f"config: batch_size={config.batch_size} is no multiple of {mesh.size} "
+            "devices: change it"
+        )
+    return mesh, model, diffusion
 
 
 def sample_options(config):

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -139,9 +140,9 @@ def write_video(
       audio_from is unreadable, or there are no frames.
     """
     path = Path(path)
-    _check_suffix(path, ".mp4")
+    check_output(path, ".mp4")
     with contextlib.ExitStack() as stack:
-        beside = stack.enter_context(_written_beside(path))
+        beside = stack.enter_context(written_beside(path))
         output = stack.enter_context(
             av.open(str(beside), "w", format="mp4", options={"movflags": "+faststart"})
         )
@@ -155,8 +156,8 @@ def write_video(
 def write_picture(path: str | Path, image: np.ndarray) -> None:
     """Writes uint8 [H, W, 3] RGB as PNG, complete or not at all. InputError: not writable."""
     path = Path(path)
-    _check_suffix(path, ".png")
-    with _written_beside(path) as beside:
+    check_output(path, ".png")
+    with written_beside(path) as beside:
         Image.fromarray(image).save(beside)
 
 
@@ -220,23 +221,31 @@ def _to_rgb(picture: Image.Image, path: Path) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _check_suffix(path: Path, suffix: str) -> None:
-    if path.suffix.lower() != suffix:
+def check_output(path: str | Path, suffix: str) -> None:
+    """Makes the folder of an output. InputError: another suffix, or a file cannot be made there."""
+    path = Path(path)
+    if path.suffix.lower() != suffix.lower():
         raise InputError(f"{path}: ends in '{path.suffix}'; name the output *{suffix}")
-
-
-@contextlib.contextmanager
-def _written_beside(path: Path) -> Iterator[Path]:
-    beside = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
         if path.is_dir():
             raise IsADirectoryError(None, "is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.touch()
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.strerror}); choose a writable place"
         ) from None
+
+
+@contextlib.contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """A path to write to, in the same folder; becomes `path` if all goes well, else goes away.
+
+    InputError, at once: not writable.
+    """
+    beside = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    check_output(path, path.suffix)
     try:
         yield beside
         os.replace(beside, path)

@@ -1,0 +1,175 @@
+"""What a user sees of bad input: one line on stderr, exit code 2, and no output."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from durian_jax import cli
+
+
+def _fails(arguments, capsys) -> str:
+    """The one line that the command leaves on stderr."""
+    capsys.readouterr()
+    try:
+        code = cli.main([str(argument) for argument in arguments])
+    except SystemExit as exit:
+        code = exit.code
+    error = capsys.readouterr().err
+    assert code == 2
+    assert "Traceback" not in error
+    lines = [line for line in error.splitlines() if line.startswith("durian")]
+    assert len(lines) == 1 and error.endswith(lines[0] + "\n")
+    return lines[0]
+
+
+@pytest.fixture
+def animate(tmp_path, portrait_picture, talking_head_clips, fake_run):
+    """A function from changed options to the arguments of `durian animate`."""
+
+    def arguments(**changes):
+        options = {
+            "portrait": portrait_picture,
+            "attribute": f"{portrait_picture}:hair",
+            "driving": talking_head_clips / "cool.mp4",
+            "checkpoint": fake_run,
+            "out": tmp_path / "out" / "video.mp4",
+        } | changes
+        return ["animate", *(f"--{name}={value}" for name, value in options.items())]
+
+    return arguments
+
+
+@pytest.fixture(scope="session")
+def fake_run(tmp_path_factory):
+    """A run whose untrained model is never asked to sample: inputs are checked before."""
+    import jax
+
+    from configs import tiny
+    from durian_jax import checkpoint, sharding, train
+    from durian_jax.models.durian import Durian, DurianConfig
+    from durian_jax.state import init_state, make_optimizer
+
+    config = tiny.get_config("stage1")
+    model = Durian(DurianConfig.from_dict(config.model.to_dict()))
+    shapes = jax.eval_shape(
+        lambda key: model.init(
+            key,
+            train.blank_batch(model.config),
+            np.zeros((1, 1, *model.config.latent_shape), np.float32),
+            np.zeros(1, np.int32),
+        ),
+        jax.random.key(0),
+    )["params"]
+    params = jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape), shapes)
+    params = jax.device_put(params, sharding.replicated(sharding.make_mesh()))
+    state = init_state(params, ("denoiser/",), (), make_optimizer(**config.optimizer))
+    workdir = tmp_path_factory.mktemp("run")
+    checkpoints = checkpoint.Checkpoints(workdir)
+    checkpoints.save(state, {"batch": 0, "corrupt": []}, {"config": config.to_dict()})
+    checkpoints.close()
+    return workdir
+
+
+def test_unknown_kind(animate, portrait_picture, capsys):
+    line = _fails(animate(attribute=f"{portrait_picture}:wig"), capsys)
+    assert "unknown kind 'wig'" in line and "hair, glasses, beard, hat" in line
+
+
+def test_attribute_without_a_kind(animate, portrait_picture, capsys):
+    assert "write IMAGE:KIND" in _fails(animate(attribute=portrait_picture), capsys)
+
+
+@pytest.mark.parametrize("name", ["portrait", "driving"])
+def test_missing_file(animate, tmp_path, capsys, name):
+    line = _fails(animate(**{name: tmp_path / "nobody.png"}), capsys)
+    assert "nobody.png: no such file" in line
+
+
+def test_missing_checkpoint(animate, tmp_path, capsys):
+    assert "no checkpoint here" in _fails(animate(checkpoint=tmp_path / "nothing"), capsys)
+
+
+def test_text_renamed_to_video(animate, tmp_path, capsys):
+    fake = tmp_path / "clip.mp4"
+    fake.write_text("this is no video " * 100)
+    assert f"{fake}: not a readable video" in _fails(animate(driving=fake), capsys)
+
+
+def test_truncated_clip(animate, tmp_path, talking_head_clips, capsys):
+    data = (talking_head_clips / "cool.mp4").read_bytes()
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(data[: len(data) // 2])
+    line = _fails(animate(driving=cut), capsys)
+    assert "frame" in line and "cut.mp4" in line
+
+
+def test_tiny_picture(animate, tmp_path, capsys):
+    small = tmp_path / "small.png"
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(small)
+    line = _fails(animate(portrait=small), capsys)
+    assert "16x16" in line and "64" in line
+
+
+def test_picture_without_a_face(animate, tmp_path, capsys):
+    empty = tmp_path / "empty.png"
+    Image.fromarray(np.full((256, 256, 3), 90, np.uint8)).save(empty)
+    assert f"{empty}: no face found" in _fails(animate(portrait=empty), capsys)
+
+
+def test_output_of_another_kind(animate, tmp_path, capsys):
+    assert "name the output *.mp4" in _fails(animate(out=tmp_path / "video.gif"), capsys)
+
+
+def test_unwritable_output_is_found_before_the_work(animate, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    line = _fails(animate(out=tmp_path / "file" / "video.mp4", portrait="nobody.png"), capsys)
+    assert "cannot be written" in line
+
+
+def test_failed_animation_leaves_no_output(animate, tmp_path, capsys):
+    _fails(animate(portrait="nobody.png"), capsys)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_steps_out_of_range(animate, capsys):
+    assert "use 1 to 1000" in _fails([*animate(), "--steps=0"], capsys)
+
+
+def test_empty_clip_folder(tmp_path, capsys):
+    assert "no clips" in _fails(["prepare", tmp_path, "--out", tmp_path / "out"], capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (["--config=configs/nothing.py"], "no such file"),
+        (["--config=configs/tiny.py:stage9"], "choose stage1 or stage2"),
+        (["--config=configs/tiny.py", "--config.sped=3"], "sped"),
+        (["--config=configs/tiny.py", "--config.steps=many"], "many"),
+        (["--config=configs/tiny.py", "--config.data.path=nowhere"], "run durian prepare"),
+        (["--config=configs/tiny.py", "--config.batch_size=0"], "batch_size"),
+        (["--config=configs/tiny.py", "--config.model.heads=7"], "heads=7"),
+    ],
+)
+def test_bad_training_settings(arguments, message, tmp_path, prepared_dataset, capsys):
+    if "--config.data.path=nowhere" not in arguments:
+        arguments = [*arguments, f"--config.data.path={prepared_dataset}"]
+    line = _fails(["train", f"--workdir={tmp_path / 'run'}", *arguments], capsys)
+    assert message in line
+
+
+def test_unknown_verb_and_option(capsys):
+    assert "invalid choice: 'fly'" in _fails(["fly"], capsys)
+    assert "--spede" in _fails(["check", "somewhere", "--spede=1"], capsys)
+
+
+def test_help_needs_no_jax():
+    code = "import sys; from durian_jax import cli; sys.argv = ['durian', '--help']\n"
+    code += "try: cli.main()\nexcept SystemExit: pass\nassert 'jax' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for verb in ("prepare", "check", "train", "animate"):
+        assert verb in done.stdout

@@ -1,0 +1,69 @@
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from durian_jax import checkpoint, train
+from durian_jax.state import merge
+from input_pipeline.errors import InputError
+
+
+def test_stage_two_moves_motion_modules_and_nothing_else(stage1_run, stage2_run):
+    # Invariant (f) of the method, seen on the trained weights.
+    before = flatten_dict(merge(stage1_run[1].frozen, stage1_run[1].ema), sep="/")
+    state = stage2_run[1]
+    after = flatten_dict(merge(state.frozen, state.trained), sep="/")
+    fresh = after.keys() - before.keys()
+    assert fresh and all("/motion_modules_" in name for name in fresh)
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value, err_msg=name)
+    moved = flatten_dict(state.trained, sep="/")
+    assert set(moved) == fresh
+    assert all(
+        np.asarray(leaf).any() for name, leaf in moved.items() if name.endswith("proj_out/kernel")
+    )
+
+
+def test_optimizer_holds_no_state_of_frozen_parameters(stage2_run):
+    state = stage2_run[1]
+    size = sum(leaf.size for leaf in jax.tree.leaves(state.trained))
+    moments = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim)
+    assert moments == 2 * size
+
+
+def test_checkpoint_gives_averaged_or_raw_weights(stage1_run):
+    workdir, state = stage1_run
+    for ema, trained in ((True, state.ema), (False, state.trained)):
+        params, meta = checkpoint.load(workdir, ema=ema)
+        wanted = flatten_dict(merge(state.frozen, trained), sep="/")
+        found = flatten_dict(params, sep="/")
+        assert found.keys() == wanted.keys()
+        for name, value in wanted.items():
+            np.testing.assert_array_equal(found[name], value, err_msg=name)
+    assert meta["config"]["model"]["resolution"] == 64
+
+
+def test_a_finished_run_is_left_as_it_is(stage1_run, tiny_config, capsys):
+    state = train.train(tiny_config("stage1", steps=400), stage1_run[0])
+    assert int(state.step) == 400
+    assert "nothing to do: 400 of 400" in capsys.readouterr().out
+
+
+def test_a_run_of_another_config_is_refused_by_name(stage1_run, tiny_config):
+    config = tiny_config("stage1", steps=500)
+    config.optimizer.learning_rate = 0.5
+    with pytest.raises(InputError, match=r"learning_rate: saved 0\.001, now 0\.5"):
+        train.train(config, stage1_run[0])
+
+
+def test_weights_of_another_shape_are_refused_by_name(stage1_run, tiny_config, tmp_path):
+    config = tiny_config("stage2", init_from=str(stage1_run[0]))
+    config.model.channels = (32, 96)
+    with pytest.raises(InputError, match=r"_encoder/.* does not fit, the model has"):
+        train.train(config, tmp_path)
+
+
+def test_starting_from_no_run_is_refused(tiny_config, tmp_path):
+    config = tiny_config("stage2", init_from=str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="no checkpoint here"):
+        train.train(config, tmp_path / "run")
