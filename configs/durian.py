@@ -14,12 +14,19 @@ from ml_collections import ConfigDict
 def dead_parameters(model: ConfigDict) -> tuple[str, ...]:
     """Patterns of parameters that no output depends on; weight decay must not move them.
 
-    The reference encoders end at their last captured layer. Attention over a single context token
-    does not depend on queries and keys.
+    The reference encoders end at the tokens of their last attention, in the finest level that has
+    any. Attention over a single context token does not depend on queries and keys.
     """
-    last = f"up_blocks_{len(model.channels) - 1}/attentions_{model.layers_per_block}"
-    unused = "(proj_out|transformer_blocks_0/(attn1|attn2|norm2|norm3|ff))"
-    patterns = (f"(portrait|attribute)_encoder/{last}/{unused}/",)
+    levels = len(model.channels)
+    end = levels - 1 - min(model.attention_levels)
+    tails = [
+        f"up_blocks_{end}/attentions_{model.layers_per_block}/"
+        "(proj_out|transformer_blocks_0/(attn1|attn2|norm2|norm3|ff))/"
+    ]
+    if end < levels - 1:
+        tails += [f"up_blocks_{end}/upsamplers_0/"]
+        tails += [f"up_blocks_{block}/" for block in range(end + 1, levels)]
+    patterns = tuple(f"(portrait|attribute)_encoder/{tail}" for tail in tails)
     if model.clip is not None:
         patterns += ("(attribute_encoder|denoiser)/.*/(attn2/to_(q|k)|norm2)/",)
     return patterns
@@ -58,7 +65,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         beta_start=0.00085,
         beta_end=0.012,
         zero_terminal_snr=True,
-        prediction="v",  # the paper writes "eps", which needs zero_terminal_snr=False
+        prediction="v",  # or "x0"; the paper's "eps" needs zero_terminal_snr=False
         min_snr_gamma=5.0,
         noise_offset=0.05,
     )

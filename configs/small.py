@@ -34,6 +34,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         dtype="bfloat16",
         remat=(),
     )
+    config.diffusion.prediction = "x0"  # patches have more channels than the noise lets through
     config.optimizer.learning_rate = 2e-4
     config.ema_decay = 0.999
     if stage == "stage1":

@@ -8,7 +8,9 @@ eps ~ N(0, 1):
     SNR_t = alpha_bar_t / (1 - alpha_bar_t)
 
 The paper writes the eps loss (Eq. 10, 11); the code lineage it follows trains v with rescaled,
-zero-terminal-SNR betas. Both are here; v with zero terminal SNR is the default.
+zero-terminal-SNR betas, the default here. Patches of pixels want x_0: noise fills all their
+channels, which a network of few channels cannot hand on, while pictures do not (Li & He 2025,
+2511.13720).
 """
 
 import dataclasses
@@ -16,7 +18,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-PREDICTIONS = ("v", "eps")
+PREDICTIONS = ("v", "eps", "x0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Diffusion:
       beta_start, beta_end: ends of the scaled-linear schedule, beta = (linear in sqrt(beta))^2, as
         in Stable Diffusion.
       zero_terminal_snr: rescale so that the last step is pure noise (Lin et al. 2023, 2305.08891).
-      prediction: what the network predicts, "v" or "eps".
+      prediction: what the network predicts, "v", "eps" or "x0".
       min_snr_gamma: gamma of the min-SNR loss weight (Hang et al. 2023, 2303.09556); 0 = no weight.
       noise_offset: standard deviation of a per-clip, per-channel constant added to the noise.
 
@@ -46,7 +48,7 @@ class Diffusion:
 
     def __post_init__(self):
         if self.prediction not in PREDICTIONS:
-            raise ValueError(f"diffusion.prediction {self.prediction!r}: choose v or eps")
+            raise ValueError(f"diffusion.prediction {self.prediction!r}: choose v, eps or x0")
         if self.prediction == "eps" and self.zero_terminal_snr:
             raise ValueError(
                 "diffusion.prediction 'eps' cannot work with zero_terminal_snr: "
@@ -72,6 +74,8 @@ class Diffusion:
         """What the network should predict, [B, ...]."""
         if self.prediction == "eps":
             return noise
+        if self.prediction == "x0":
+            return x_0
         signal, sigma = self._scales(timesteps, x_0.ndim)
         return signal * noise - sigma * x_0
 
@@ -80,6 +84,8 @@ class Diffusion:
         signal, sigma = self._scales(timesteps, x_t.ndim)
         if self.prediction == "eps":
             return (x_t - sigma * prediction) / signal, prediction
+        if self.prediction == "x0":
+            return prediction, (x_t - signal * prediction) / sigma
         return signal * x_t - sigma * prediction, sigma * x_t + signal * prediction
 
     def loss_weight(self, timesteps):
@@ -87,12 +93,16 @@ class Diffusion:
 
         eps: min(SNR, gamma) / SNR. v: min(SNR + 1, gamma) / (SNR + 1), the form of the
         AnimateAnyone lineage: it keeps weight 1 at zero SNR, from where sampling starts.
+        x0: min(SNR + 1, gamma), which makes it the same objective as v.
         """
         if not self.min_snr_gamma:
             return jnp.ones(timesteps.shape, jnp.float32)
         alphas = self.alphas_cumprod
-        snr = alphas / (1 - alphas) + (self.prediction == "v")
-        return jnp.asarray(np.minimum(snr, self.min_snr_gamma) / snr, jnp.float32)[timesteps]
+        snr = alphas / (1 - alphas) + (self.prediction != "eps")
+        weights = np.minimum(snr, self.min_snr_gamma)
+        if self.prediction != "x0":
+            weights /= snr
+        return jnp.asarray(weights, jnp.float32)[timesteps]
 
     def _scales(self, timesteps, ndim):
         """sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t), float32, shaped to multiply [B, ...]."""

@@ -9,6 +9,7 @@ PROCESSES = [
     Diffusion(),
     Diffusion(prediction="v", zero_terminal_snr=False),
     Diffusion(prediction="eps", zero_terminal_snr=False),
+    Diffusion(prediction="x0"),
 ]
 
 
@@ -57,11 +58,22 @@ def test_min_snr_weight_is_one_where_noise_dominates_and_falls_where_signal_does
     assert (Diffusion(min_snr_gamma=0).loss_weight(jnp.arange(1000)) == 1).all()
 
 
+def test_x0_and_v_are_the_same_objective():
+    v, x_0_process = Diffusion(), Diffusion(prediction="x0")
+    x_0, noise, error = jax.random.normal(jax.random.key(0), (3, 4, 6))
+    timesteps = jnp.array([3, 300, 700, 999])
+    x_t = v.add_noise(x_0, noise, timesteps)
+    found, _ = v.split(v.target(x_0, noise, timesteps) + error, x_t, timesteps)
+    as_v = v.loss_weight(timesteps) * (error**2).mean(1)
+    as_x_0 = x_0_process.loss_weight(timesteps) * ((found - x_0) ** 2).mean(1)
+    np.testing.assert_allclose(as_v, as_x_0, rtol=1e-3)
+
+
 def test_eps_with_zero_terminal_snr_is_refused():
     with pytest.raises(ValueError, match="zero_terminal_snr=False"):
         Diffusion(prediction="eps")
 
 
 def test_unknown_prediction_is_refused():
-    with pytest.raises(ValueError, match="choose v or eps"):
-        Diffusion(prediction="x0")
+    with pytest.raises(ValueError, match="choose v, eps or x0"):
+        Diffusion(prediction="noise")
