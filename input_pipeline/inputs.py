@@ -137,8 +137,8 @@ def read_motion(path: str | Path, landmarker: faces.FaceLandmarker) -> Motion:
     if not usable.all():
         lost = int(np.argmin(usable))
         raise InputError(
-            f"{path}: frame {lost} ({lost / info.fps:.1f} s): the face is lost there, and for too "
-            "long to interpolate: cut the clip so that the face is always in view"
+            f"{path}: frame {lost} ({float(lost / info.fps):.1f} s): the face is lost there, and "
+            "for too long to interpolate: cut the clip so that the face is always in view"
         )
     crop = faces.Crop.around(keypoints, info.height, info.width)
     bridged = int((~track.found).sum())

@@ -1,0 +1,85 @@
+"""Every config builds; the full size has exactly the parameters of its pre-trained parts."""
+
+import functools
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax.traverse_util import flatten_dict
+
+from configs import durian, small, tiny
+from durian_jax import train
+from durian_jax.models.durian import Durian, DurianConfig
+from durian_jax.state import group_name, partition
+
+
+@functools.cache
+def _shapes(module, stage):
+    """Abstract parameters of a config."""
+    config = module.get_config(stage)
+    model = Durian(DurianConfig.from_dict(config.model.to_dict()))
+    latents = jnp.zeros((1, 1, *model.config.latent_shape))
+    init = functools.partial(model.init, jax.random.key(0))
+    return jax.eval_shape(init, train.blank_batch(model.config), latents, jnp.zeros(1, int))[
+        "params"
+    ]
+
+
+def _counts(tree):
+    counts = Counter()
+    for name, leaf in flatten_dict(tree, sep="/").items():
+        counts[group_name(name)] += leaf.size
+    return counts
+
+
+def test_full_size_parameter_counts():
+    # Stable Diffusion 1.5, AnimateDiff v2, sd-vae-ft-mse, the AnimateAnyone pose guider, CLIP
+    # ViT-L/14; the reference encoders lack the output head and have a mask channel more (2,880).
+    counts = _counts(_shapes(durian, "stage2"))
+    assert counts["denoiser"] == 859_520_964
+    assert counts["denoiser (motion modules)"] == 453_209_280
+    assert counts["portrait_encoder"] == counts["attribute_encoder"] == 859_508_800 + 2_880
+    assert counts["keypoint_encoder"] == 1_086_480
+    assert counts["autoencoder"] == 83_653_863
+    assert counts["clip"] == 303_966_208
+
+
+@pytest.mark.parametrize(
+    "module,least,most", [(tiny, 2e6, 5e6), (small, 18e6, 26e6), (durian, 3.4e9, 3.6e9)]
+)
+def test_sizes_are_what_the_readme_says(module, least, most):
+    assert least < sum(_counts(_shapes(module, "stage2")).values()) < most
+
+
+@pytest.mark.parametrize("module", [tiny, small, durian])
+def test_stages_train_what_they_are_meant_to(module):
+    for stage in ("stage1", "stage2"):
+        config = module.get_config(stage)
+        trained, frozen = partition(
+            _shapes(module, stage), config.stage.trainable, config.stage.frozen
+        )
+        groups = set(_counts(trained))
+        if stage == "stage2":
+            assert groups == {"denoiser (motion modules)"}
+            assert "denoiser (motion modules)" not in _counts(frozen)
+        else:
+            networks = {"portrait_encoder", "attribute_encoder", "denoiser", "keypoint_encoder"}
+            assert networks <= groups <= networks | {"face_projection"}
+            assert not {"autoencoder", "clip", "arcface"} & groups
+
+
+@pytest.mark.parametrize("module", [tiny, small, durian])
+def test_unknown_stages_are_refused(module):
+    with pytest.raises(ValueError, match="choose stage1 or stage2"):
+        module.get_config("stage3")
+
+
+@pytest.mark.parametrize("module", [tiny, small, durian])
+def test_options_of_data_and_diffusion_are_known(module):
+    for stage in ("stage1", "stage2"):
+        config = module.get_config(stage)
+        options = train.sample_options(config)
+        assert options.size == config.model.resolution
+        assert options.frames <= config.model.max_frames
+        train.build(config)

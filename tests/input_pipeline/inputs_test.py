@@ -1,0 +1,149 @@
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+from skimage.data import astronaut
+
+from input_pipeline import faces, inputs, video
+from input_pipeline.errors import InputError
+from input_pipeline.masks import HeuristicSegmenter
+from input_pipeline.records import KINDS
+
+
+@pytest.fixture(scope="module")
+def landmarker():
+    return faces.FaceLandmarker()
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    return HeuristicSegmenter()
+
+
+@pytest.fixture(scope="module")
+def scene(portrait_picture, talking_head_clips, landmarker, segmenter):
+    givers = [(talking_head_clips / "warm.mp4", "hair"), (portrait_picture, "glasses")]
+    driving = talking_head_clips / "dark.mp4"
+    return inputs.read_scene(portrait_picture, givers, driving, 96, landmarker, segmenter)
+
+
+def test_scene_gives_the_batch_contract(scene):
+    shapes = {name: (value.shape, value.dtype.name) for name, value in scene.batch.items()}
+    assert shapes == {
+        "keypoints": ((60, 478, 2), "float32"),
+        "portrait": ((96, 96, 3), "uint8"),
+        "portrait_mask": ((96, 96), "bool"),
+        "attribute": ((2, 96, 96, 3), "uint8"),
+        "attribute_mask": ((2, 96, 96), "bool"),
+        "face": ((112, 112, 3), "uint8"),
+    }
+    assert scene.motion.fps == Fraction(25)
+
+
+def test_portrait_hides_its_own_region_and_the_aligned_one(scene, segmenter):
+    # Eq. 13: M_port = M_init U aligned masks.
+    hidden = scene.batch["portrait_mask"]
+    own = segmenter(scene.portrait.image, scene.portrait.keypoints, frozenset({"hair", "glasses"}))
+    assert all(hidden[mask].all() for mask in own.values())
+    assert (scene.batch["portrait"][hidden] == 0).all()
+    shown = ~hidden
+    np.testing.assert_array_equal(scene.batch["portrait"][shown], scene.portrait.image[shown])
+    assert hidden.sum() > (own["hair"] | own["glasses"]).sum()
+
+
+def test_attributes_are_black_outside_their_masks(scene):
+    for image, mask in zip(scene.batch["attribute"], scene.batch["attribute_mask"]):
+        assert mask.mean() > 0.005 and (image[~mask] == 0).all() and image[mask].any()
+
+
+def test_motion_starts_at_the_portraits_own_keypoints(scene):
+    own = scene.portrait.keypoints[:, :2]
+    np.testing.assert_allclose(scene.batch["keypoints"][0], own, atol=0.01)
+    assert np.abs(scene.batch["keypoints"][15] - own).mean() > 0.5
+
+
+def test_driver_frames_are_cropped_around_the_head(scene):
+    frames = list(scene.motion.frames(96))
+    assert len(frames) == 60
+    points = scene.motion.crop.points(scene.motion.keypoints, 96)[..., :2]
+    assert points.min() > 0 and points.max() < 95
+
+
+def test_mask_of_the_same_face_stays_and_grows_a_little(scene):
+    mask = np.zeros((96, 96), bool)
+    mask[20:40, 30:60] = True
+    points = scene.portrait.keypoints
+    aligned = inputs.align_mask(mask, points, points)
+    assert aligned[mask].all()
+    assert not aligned[:10].any() and not aligned[50:].any()
+
+
+def test_mask_follows_the_face_it_goes_to(scene):
+    mask = np.zeros((96, 96), bool)
+    mask[30:36, 40:50] = True
+    points = scene.portrait.keypoints
+    turned = np.stack([95 - points[:, 1], points[:, 0], points[:, 2]], 1)  # by 90 degrees
+    aligned = inputs.align_mask(mask, points, turned)
+    expected = np.rot90(mask, -1)
+    assert aligned[expected].all()
+    y, x = np.argwhere(aligned).mean(0) - np.argwhere(expected).mean(0)
+    assert abs(x) < 0.7 and abs(y) < 0.7
+
+
+def test_the_largest_of_several_faces_is_taken_and_noted(tmp_path, landmarker):
+    picture = np.zeros((512, 896, 3), np.uint8)
+    picture[:, :512] = astronaut()
+    picture[:384, 512:] = cv2.resize(astronaut(), (384, 384), interpolation=cv2.INTER_AREA)
+    subject = inputs.read_subject(_saved(tmp_path / "two.png", picture), 64, landmarker)
+    alone = inputs.read_subject(_saved(tmp_path / "one.png", astronaut()), 64, landmarker)
+    assert subject.face_count == 2 and alone.face_count == 1
+    np.testing.assert_allclose(subject.keypoints, alone.keypoints, atol=1.0)
+
+
+def _saved(path, picture):
+    video.write_picture(path, picture)
+    return path
+
+
+def test_a_driver_that_loses_the_face_is_named_with_frame_and_time(
+    tmp_path, talking_head, landmarker
+):
+    frames = list(talking_head(np.eye(3), False, 0.0))
+    frames[20:30] = [np.zeros_like(frames[0])] * 10
+    path = tmp_path / "lost.mp4"
+    video.write_video(path, frames, Fraction(25))
+    with pytest.raises(InputError, match=r"lost.mp4: frame 20 \(0.8 s\).*cut the clip"):
+        inputs.read_motion(path, landmarker)
+
+
+def test_a_short_loss_is_bridged_and_noted(tmp_path, talking_head, landmarker):
+    frames = list(talking_head(np.eye(3), False, 0.0))
+    frames[20:23] = [np.zeros_like(frames[0])] * 3
+    path = tmp_path / "blink.mp4"
+    video.write_video(path, frames, Fraction(25))
+    motion = inputs.read_motion(path, landmarker)
+    assert motion.bridged == 3 and np.isfinite(motion.keypoints).all()
+
+
+def test_a_driver_without_a_face_is_named(tmp_path, landmarker):
+    path = tmp_path / "empty.mp4"
+    video.write_video(path, [np.full((128, 128, 3), 60, np.uint8)] * 20, Fraction(25))
+    with pytest.raises(InputError, match="no face found in 20 frames"):
+        inputs.read_motion(path, landmarker)
+
+
+def test_an_attribute_that_is_not_there_is_named(portrait_picture, talking_head_clips, landmarker):
+    def finds_nothing(image, keypoints, present):
+        return {kind: np.zeros(image.shape[:2], bool) for kind in present}
+
+    with pytest.raises(InputError, match=r"no hat found \(0.00% of the picture, 0.5% needed\)"):
+        inputs.read_scene(
+            portrait_picture, [(portrait_picture, "hat")], talking_head_clips / "cool.mp4", 64,
+            landmarker, finds_nothing,
+        )  # fmt: skip
+
+
+def test_an_unknown_kind_is_refused_before_reading(landmarker, segmenter):
+    with pytest.raises(InputError, match=f"choose from {', '.join(KINDS)}"):
+        inputs.read_scene("a.png", [("b.png", "wig")], "c.mp4", 64, landmarker, segmenter)
