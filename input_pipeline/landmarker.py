@@ -138,12 +138,12 @@ class FaceLandmarker:
         """
         region, keypoints, found, face_count = None, [], [], 0
         for index, image in enumerate(frames):
-            faces = self.detect(image) if index % _RECOUNT == 0 else None
+            faces = self._confirmed(image) if index % _RECOUNT == 0 else None
             points = None
             if region is not None:
                 points = self.landmarks(image, region)
             if points is None:
-                faces = self.detect(image) if faces is None else faces
+                faces = self._confirmed(image) if faces is None else faces
                 face = _same_face(faces, region)
                 if face is not None:
                     points = self.landmarks(image, face.region)
@@ -156,6 +156,11 @@ class FaceLandmarker:
                 region = _region_around(points)
         stacked = np.reshape(np.array(keypoints, np.float32), (-1, NUM_KEYPOINTS, 3))
         return Track(stacked, np.array(found, bool), face_count)
+
+    def _confirmed(self, image: np.ndarray) -> list[Face]:
+        """Detections in which the mesh network sees a face, too: patches and badges drop out."""
+        faces = self.detect(image)
+        return [face for face in faces if self._mesh_points(image, face.region) is not None]
 
     def _detect_in(self, image: np.ndarray, windows: list[Region]) -> list[Face]:
         return _merged([row for window in windows for row in self._candidates(image, window)])

@@ -52,7 +52,7 @@ def test_a_finished_run_is_left_as_it_is(stage1_run, tiny_config, capsys):
 def test_a_run_of_another_config_is_refused_by_name(stage1_run, tiny_config):
     config = tiny_config("stage1", steps=500)
     config.optimizer.learning_rate = 0.5
-    with pytest.raises(InputError, match=r"learning_rate: saved 0\.001, now 0\.5"):
+    with pytest.raises(InputError, match=r"learning_rate: saved 0\.002, now 0\.5"):
         train.train(config, stage1_run[0])
 
 
