@@ -43,27 +43,27 @@ class Checkpoints:
             ),
         )
 
-    def restore(self, like: train_state.TrainState) -> tuple[train_state.TrainState, dict]:
-        """The newest checkpoint as (state, loader state), placed as the arrays of `like` are."""
+    def restore(self, layout: train_state.TrainState) -> tuple[train_state.TrainState, dict]:
+        """The newest checkpoint as (state, loader state).
 
-        def abstract(tree):
-            return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
-
-        params = train_state.merge(like.trained, like.frozen)
+        Args:
+          layout: a state of jax.ShapeDtypeStruct with shardings; the mesh may be another than the
+            one that saved.
+        """
+        params = train_state.merge(layout.trained, layout.frozen)
         found = self._manager.restore(
             self.latest_step,
             args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(abstract(params)),
-                ema=ocp.args.StandardRestore(abstract(like.ema)),
-                opt_state=ocp.args.StandardRestore(abstract(like.opt_state)),
+                params=ocp.args.StandardRestore(params),
+                ema=ocp.args.StandardRestore(layout.ema),
+                opt_state=ocp.args.StandardRestore(layout.opt_state),
                 data=ocp.args.JsonRestore(),
             ),
         )
-        step = jax.device_put(jax.numpy.int32(self.latest_step), like.step.sharding)
-        state = like.replace(
-            step=step,
-            trained=train_state.take(found.params, like.trained),
-            frozen=train_state.take(found.params, like.frozen),
+        state = train_state.TrainState(
+            step=jax.device_put(np.int32(self.latest_step), layout.step.sharding),
+            trained=train_state.take(found.params, layout.trained),
+            frozen=train_state.take(found.params, layout.frozen),
             opt_state=found.opt_state,
             ema=found.ema,
         )

@@ -61,11 +61,13 @@ def train(config, workdir: str | Path) -> TrainState:
     if first_step:
         checkpoints.refuse_other(config.to_dict())
     report = Reporter(workdir, first_step, enabled=jax.process_index() == 0)
-    report.say("drawing the initial weights (compiling) ...")
-    state, origin = create_state(config, model, optimizer, mesh)
+    layout = state_layout(config, model, optimizer, mesh)
     if first_step:
-        state, loader_state = checkpoints.restore(state)
+        state, loader_state = checkpoints.restore(layout)
         origin = f"resumed at step {first_step} of {config.steps}"
+    else:
+        report.say("drawing the initial weights (compiling) ...")
+        state, origin = create_state(config, model, optimizer, layout)
     report.say(describe(state))
     report.say(origin)
     if first_step >= config.steps:
@@ -187,31 +189,45 @@ def make_train_step(
     return train_step
 
 
-def create_state(
+def state_layout(
     config, model: Durian, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
+) -> TrainState:
+    """Shape, dtype and sharding of every leaf of the state; computes nothing."""
+    shapes = jax.eval_shape(_initializer(config, model, optimizer), jax.random.key(0), {})
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        sharding.state_sharding(mesh, shapes),
+    )
+
+
+def create_state(
+    config, model: Durian, optimizer: optax.GradientTransformation, layout: TrainState
 ) -> tuple[TrainState, str]:
-    """A sharded state at step 0, and lines that say where its weights come from.
+    """The state at step 0, made where `layout` wants it, and a line on where its weights come from.
 
     Raises:
       InputError: `config.init_from` is no run, or its weights do not fit the model.
     """
-
-    def init_params(key: jax.Array) -> dict:
-        batch = blank_batch(model.config)
-        latents = jnp.zeros((1, 1, *model.config.latent_shape))
-        return model.init(key, batch, latents, jnp.zeros(1, jnp.int32))["params"]
-
-    def create(key: jax.Array, loaded: dict) -> TrainState:
-        params = merge(init_params(key), loaded)
-        return init_state(params, config.stage.trainable, config.stage.frozen, optimizer)
-
-    key = stream_key(config.seed, "init", 0)
     loaded, origin = {}, "weights: all drawn at random"
     if config.init_from:
         loaded, _ = checkpoint.load(config.init_from)
-        origin = check_fit(loaded, jax.eval_shape(init_params, key), config.init_from)
-    placement = sharding.state_sharding(mesh, jax.eval_shape(create, key, loaded))
-    return jax.jit(create, out_shardings=placement)(key, loaded), origin
+        origin = check_fit(loaded, merge(layout.frozen, layout.trained), config.init_from)
+    placement = jax.tree.map(lambda leaf: leaf.sharding, layout)
+    create = jax.jit(_initializer(config, model, optimizer), out_shardings=placement)
+    return create(stream_key(config.seed, "init", 0), loaded), origin
+
+
+def _initializer(config, model: Durian, optimizer: optax.GradientTransformation) -> Callable:
+    """A function of (key, loaded parameters) to a state; loaded leaves replace drawn ones."""
+
+    def create(key: jax.Array, loaded: dict) -> TrainState:
+        latents = jnp.zeros((1, 1, *model.config.latent_shape))
+        variables = model.init(key, blank_batch(model.config), latents, jnp.zeros(1, jnp.int32))
+        params = merge(variables["params"], loaded)
+        return init_state(params, config.stage.trainable, config.stage.frozen, optimizer)
+
+    return create
 
 
 def blank_batch(config: DurianConfig, clips: int = 1, frames: int = 1) -> dict[str, jax.Array]:

@@ -19,7 +19,7 @@ def _command(dataset, workdir, *more):
     return [
         sys.executable, "-m", "durian_jax.cli", "train", "--config", "configs/tiny.py:stage1",
         "--workdir", str(workdir), f"--config.data.path={dataset}", "--config.batch_size=4",
-        "--config.steps=40", "--config.save.every=5", "--config.sample.every=0",
+        "--config.steps=40", "--config.save.every=15", "--config.sample.every=0",
         "--config.log_every=1", *more,
     ]  # fmt: skip
 
@@ -64,11 +64,11 @@ def test_killed_run_continues_bit_for_bit(prepared_dataset, unbroken, tmp_path):
     )
     # The first checkpoint that is complete on disk; later steps are lost and taken again.
     deadline = time.time() + 300
-    while not (tmp_path / "checkpoints" / "5").exists() and time.time() < deadline:
+    while not (tmp_path / "checkpoints" / "15").exists() and time.time() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert 5 <= _steps_done(tmp_path) < 40
+    assert 15 <= _steps_done(tmp_path) < 40
 
     told = _run(prepared_dataset, tmp_path)
     assert "resumed at step" in told
