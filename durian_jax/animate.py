@@ -63,8 +63,8 @@ class Animator:
     """
 
     def __init__(self, model: Durian, params: dict, diffusion: Diffusion, source: str):
-        self.model, self.params, self.diffusion = model, params, diffusion
-        self.source = source
+        self.model, self.diffusion, self.source = model, diffusion, source
+        self.params = jax.device_put(params)
         self._landmarker = faces.FaceLandmarker()
         self._segmenter = masks.HeuristicSegmenter()
         self._programs = {}

@@ -10,7 +10,7 @@ from durian_jax import state as train_state
 from input_pipeline.errors import InputError
 
 # Settings that may differ when a run is resumed; everything else describes what is trained.
-MAY_CHANGE = ("steps", "log_every", "sample", "save", "data.path", "data.workers", "mesh")
+MAY_CHANGE = ("steps", "log_every", "sample", "save", "data.workers", "mesh")
 
 
 class Checkpoints:

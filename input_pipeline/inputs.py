@@ -86,8 +86,11 @@ def read_scene(
       size: side of the model's pictures in pixels.
 
     Raises:
-      InputError: an unusable photo or clip, an unknown kind, an attribute that is not there.
+      InputError: an unusable photo or clip, no or an unknown kind, an attribute that is not
+        there.
     """
+    if not attributes:
+        raise InputError("no attribute is given: name at least one photo and what to take from it")
     for path, kind in attributes:
         if kind not in KINDS:
             raise InputError(f"{path}: unknown kind {kind!r}: choose from {', '.join(KINDS)}")
