@@ -72,27 +72,25 @@ def make_sample(chunk: Chunk, options: SampleOptions, rng: np.random.Generator) 
     kind, attribute_frame = _choose_attribute(chunk, candidates, options.kinds, rng)
     portrait_frame = next(i for i in candidates if i != attribute_frame)
 
-    video = np.stack([_read_frame(chunk, i, options.size) for i in target])
-    scale = options.size / decode_frame(chunk.frames[0]).shape[0]
+    source = decode_frame(chunk.frames[portrait_frame])
+    scale = options.size / source.shape[0]
+    video = np.stack([resize(decode_frame(chunk.frames[i]), options.size) for i in target])
     # A pixel's centre is at its index, so the picture begins at -0.5.
     keypoints = (chunk.keypoints[target, :, :2] + 0.5) * scale - 0.5
 
-    attribute = _read_frame(chunk, attribute_frame, options.size)
+    attribute = resize(decode_frame(chunk.frames[attribute_frame]), options.size)
     shown = _read_mask(chunk, kind, attribute_frame, options.size)
     attribute, shown = augment(attribute, shown, options, rng, cv2.BORDER_CONSTANT)
     shown = shown > 0.5
 
-    portrait = _read_frame(chunk, portrait_frame, options.size)
     hidden = _read_mask(chunk, kind, portrait_frame, options.size)
     height = np.ptp(chunk.keypoints[portrait_frame, :, 1]) * scale
     hidden = grow(hidden > 0, rng.uniform(0, options.grow) * height).astype(np.float32)
+    portrait = resize(source, options.size)
     portrait, hidden = augment(portrait, hidden, options, rng, cv2.BORDER_REFLECT_101)
     # Any share of a hidden pixel hides the result: interpolation must not carry the attribute out.
     hidden = hidden > 0
 
-    face = faces.align_face(
-        decode_frame(chunk.frames[portrait_frame]), chunk.keypoints[portrait_frame]
-    )
     return {
         "video": video,
         "keypoints": keypoints.astype(np.float32),
@@ -100,7 +98,7 @@ def make_sample(chunk: Chunk, options: SampleOptions, rng: np.random.Generator) 
         "portrait_mask": hidden,
         "attribute": hide(attribute, ~shown)[None],
         "attribute_mask": shown[None],
-        "face": face,
+        "face": faces.align_face(source, chunk.keypoints[portrait_frame]),
     }
 
 
@@ -208,11 +206,6 @@ def _choose_attribute(
             if decode_mask(chunk.masks[kind][i]).mean() >= MIN_ATTRIBUTE_AREA:
                 return str(kind), int(i)
     return None, int(candidates[0])
-
-
-def _read_frame(chunk: Chunk, index: int, size: int) -> np.ndarray:
-    """uint8 [size, size, 3]."""
-    return resize(decode_frame(chunk.frames[index]), size)
 
 
 def _read_mask(chunk: Chunk, kind: str | None, index: int, size: int) -> np.ndarray:
