@@ -37,6 +37,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
     config.diffusion.prediction = "x0"  # patches have more channels than the noise lets through
     config.optimizer.learning_rate = 2e-4
     config.ema_decay = 0.999
+    config.sample.window = 16
     if stage == "stage1":
         config.batch_size = 64
         config.stage.trainable = (".*_encoder/", "denoiser/")

@@ -30,7 +30,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
     config.ema_decay = 0.99
     config.log_every = 20
     config.data.workers = 0
-    config.sample.update(every=200, steps=10, guidance=2.0, clips=4)
+    config.sample.update(every=200, steps=10, guidance=2.0, window=8, overlap=2, clips=4)
     config.save.every = 200
     if stage == "stage1":
         config.steps = 800

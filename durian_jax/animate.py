@@ -62,9 +62,17 @@ class Animator:
       animator("her.png", [("him.png", "glasses")], "driver.mp4").save("out.mp4")
     """
 
-    def __init__(self, model: Durian, params: dict, diffusion: Diffusion, source: str):
-        self.model, self.diffusion, self.source = model, diffusion, source
+    def __init__(self, params: dict, config: dict, source: str):
+        """
+        Args:
+          params: all parameters of the model.
+          config: the config that they were trained with, in plain values.
+          source: where they come from, for the settings of a result.
+        """
+        self.model = Durian(DurianConfig.from_dict(config["model"]))
+        self.diffusion = Diffusion(**config["diffusion"])
         self.params = jax.device_put(params)
+        self.source, self._sampling = source, config["sample"]
         self._landmarker = faces.FaceLandmarker()
         self._segmenter = masks.HeuristicSegmenter()
         self._programs = {}
@@ -73,9 +81,7 @@ class Animator:
     def load(cls, workdir: str | Path) -> "Animator":
         """The averaged weights of a training run. Raises InputError if there is no checkpoint."""
         params, meta = checkpoint.load(workdir)
-        config = meta["config"]
-        model = Durian(DurianConfig.from_dict(config["model"]))
-        return cls(model, params, Diffusion(**config["diffusion"]), str(workdir))
+        return cls(params, meta["config"], str(workdir))
 
     def __call__(
         self,
@@ -83,8 +89,8 @@ class Animator:
         attributes: list[tuple[str | Path, str]],
         driving: str | Path,
         *,
-        steps: int = 30,
-        guidance: float = 3.5,
+        steps: int | None = None,
+        guidance: float | None = None,
         seed: int = 0,
     ) -> Video:
         """Animates the portrait with the driver's motion, wearing the attributes.
@@ -93,11 +99,14 @@ class Animator:
           portrait: photo of the person.
           attributes: (photo, kind) pairs; kind is hair, glasses, beard or hat.
           driving: clip; the result has its length, frame rate and sound.
-          steps: denoising steps. guidance: classifier-free guidance scale, 1 = none.
+          steps: denoising steps. guidance: classifier-free guidance scale, 1 = none. By default
+            both are those of the run's own samples, `config.sample`.
 
         Raises:
           InputError: a photo or clip that cannot be used, and why.
         """
+        steps = self._sampling["steps"] if steps is None else steps
+        guidance = self._sampling["guidance"] if guidance is None else guidance
         watch = _Stopwatch()
         size = self.model.config.resolution
         with watch.phase("reading photos and clip"):
@@ -132,8 +141,8 @@ class Animator:
         self, batch: dict, steps: int, guidance: float, seed: int, watch: "_Stopwatch"
     ) -> np.ndarray:
         """uint8 [F, S, S, 3] of a batch contract without its clip axis."""
-        window = self.model.config.max_frames
-        options = sampler.SamplerOptions(window, overlap=window // 6, guided=guidance != 1)
+        window, overlap = self._sampling["window"], self._sampling["overlap"]
+        options = sampler.SamplerOptions(window, overlap, guided=guidance != 1)
         schedule = sampler.Schedule.trailing(self.diffusion, steps)
         batch = {name: jnp.asarray(value)[None] for name, value in batch.items()}
         scale = jnp.float32(guidance)

@@ -74,8 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     animate.add_argument("--driving", type=Path, required=True, help="clip whose motion to follow")
     animate.add_argument("--checkpoint", type=Path, required=True, help="workdir of a train run")
     animate.add_argument("--out", type=Path, required=True, help="OUT.mp4")
-    animate.add_argument("--steps", type=int, default=30, help="denoising steps")
-    animate.add_argument("--guidance", type=float, default=3.5, help="guidance scale; 1 = none")
+    animate.add_argument("--steps", type=int, help="denoising steps (default: config.sample)")
+    animate.add_argument("--guidance", type=float, help="its scale, 1 = none (likewise)")
     animate.add_argument("--seed", type=int, default=0)
     return parser
 

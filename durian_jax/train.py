@@ -275,7 +275,7 @@ def make_sample_grid(
     averaged weights, by `config.sample`.
     """
     options = sampler.SamplerOptions(
-        window=model.config.max_frames, overlap=0, guided=config.sample.guidance != 1
+        config.sample.window, config.sample.overlap, guided=config.sample.guidance != 1
     )
     schedule = sampler.Schedule.trailing(diffusion, config.sample.steps)
     run = jax.jit(functools.partial(sampler.sample, model, diffusion=diffusion, options=options))

@@ -81,5 +81,5 @@ def test_options_of_data_and_diffusion_are_known(module):
         config = module.get_config(stage)
         options = train.sample_options(config)
         assert options.size == config.model.resolution
-        assert options.frames <= config.model.max_frames
+        assert options.frames <= config.sample.window <= config.model.max_frames
         train.build(config)

@@ -37,7 +37,7 @@ def test_command_line_makes_video_grid_and_settings(
          "--steps", "3", "--seed", "5"]
     )  # fmt: skip
     assert code == 0
-    # Longer than the model's 16 frames: 60 frames in overlapping windows.
+    # 60 frames in overlapping windows of 8.
     picture, sound = _streams(out)
     assert picture == ("h264", 60, Fraction(25), 64)
     assert sound[0] == "aac" and abs(sound[1] - 60 / 25) < 0.05
