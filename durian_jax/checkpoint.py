@@ -1,5 +1,6 @@
 """Checkpoints of a run: state, data iterator and meta, saved and restored as one unit (orbax)."""
 
+import contextlib
 from pathlib import Path
 
 import jax
@@ -49,17 +50,19 @@ class Checkpoints:
         Args:
           layout: a state of jax.ShapeDtypeStruct with shardings; the mesh may be another than the
             one that saved.
+
+        Raises:
+          InputError: the checkpoint is damaged. It is never passed over in silence.
         """
         params = train_state.merge(layout.trained, layout.frozen)
-        found = self._manager.restore(
-            self.latest_step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(params),
-                ema=ocp.args.StandardRestore(layout.ema),
-                opt_state=ocp.args.StandardRestore(layout.opt_state),
-                data=ocp.args.JsonRestore(),
-            ),
+        arguments = ocp.args.Composite(
+            params=ocp.args.StandardRestore(params),
+            ema=ocp.args.StandardRestore(layout.ema),
+            opt_state=ocp.args.StandardRestore(layout.opt_state),
+            data=ocp.args.JsonRestore(),
         )
+        with _reading(self._manager):
+            found = self._manager.restore(self.latest_step, args=arguments)
         state = train_state.TrainState(
             step=jax.device_put(np.int32(self.latest_step), layout.step.sharding),
             trained=train_state.take(found.params, layout.trained),
@@ -71,8 +74,9 @@ class Checkpoints:
 
     def refuse_other(self, config: dict) -> None:
         """Raises InputError if the newest checkpoint belongs to another config, and says how."""
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        saved = self._manager.restore(self.latest_step, args=args).meta["config"]
+        arguments = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        with _reading(self._manager):
+            saved = self._manager.restore(self.latest_step, args=arguments).meta["config"]
         changes = config_difference(saved, config)
         if changes:
             raise InputError(
@@ -93,7 +97,7 @@ def load(workdir: str | Path, ema: bool = True) -> tuple[dict, dict]:
       A float32 parameter tree of numpy arrays, and the meta of the newest checkpoint.
 
     Raises:
-      InputError: there is no complete checkpoint.
+      InputError: there is no complete checkpoint, or it is damaged.
     """
     if not (Path(workdir) / "checkpoints").is_dir():
         raise InputError(f"{workdir}: no checkpoint here: give the --workdir of a durian train run")
@@ -104,19 +108,31 @@ def load(workdir: str | Path, ema: bool = True) -> tuple[dict, dict]:
         step = manager.latest_step()
         if step is None:
             raise InputError(f"{workdir}: no complete checkpoint yet: train until the first save")
-        saved = manager.item_metadata(step)
-
-        def on_host(item: str) -> ocp.args.PyTreeRestore:
-            as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-            return ocp.args.PyTreeRestore(
-                restore_args=jax.tree.map(lambda _: as_numpy, saved[item].tree)
-            )
-
-        items = {"params": on_host("params"), "meta": ocp.args.JsonRestore()}
-        if ema:
-            items["ema"] = on_host("ema")
-        found = manager.restore(step, args=ocp.args.Composite(**items))
+        items = ("params", "ema") if ema else ("params",)
+        with _reading(manager):
+            saved, as_numpy = manager.item_metadata(step), ocp.RestoreArgs(restore_type=np.ndarray)
+            arguments = {
+                item: ocp.args.PyTreeRestore(
+                    restore_args=jax.tree.map(lambda _: as_numpy, saved[item].tree)
+                )
+                for item in items
+            }
+            arguments["meta"] = ocp.args.JsonRestore()
+            found = manager.restore(step, args=ocp.args.Composite(**arguments))
     return train_state.merge(found.params, found.ema if ema else {}), found.meta
+
+
+@contextlib.contextmanager
+def _reading(manager: ocp.CheckpointManager):
+    """What orbax raises while it reads the newest checkpoint, as InputError."""
+    try:
+        yield
+    except (ValueError, OSError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{manager.directory / str(manager.latest_step())}: damaged checkpoint ({reason}): "
+            "delete this folder to go on from the one before"
+        ) from error
 
 
 def config_difference(saved: dict, current: dict) -> list[str]:
