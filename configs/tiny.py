@@ -33,7 +33,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
     config.sample.update(every=200, steps=10, guidance=2.0, window=8, overlap=2, clips=4)
     config.save.every = 200
     if stage == "stage1":
-        config.steps = 800
+        config.steps = 1400
         config.batch_size = 8
         config.stage.frozen = durian.dead_parameters(config.model)
     else:
