@@ -67,13 +67,12 @@ class Schedule:
         return cls(timesteps, alphas_next.astype(np.float32))
 
     def slices(self, count: int) -> list["Schedule"]:
-        """At most `count` parts of equal length, so that one program serves all."""
+        """Parts of equal length, so that one program serves all; at least `count`, or every step."""
         steps = len(self.timesteps)
-        parts = max(n for n in range(1, count + 1) if steps % n == 0)
-        return [
-            jax.tree.map(lambda x, i=i: x[i * steps // parts : (i + 1) * steps // parts], self)
-            for i in range(parts)
-        ]
+        longest = max(1, steps // count)
+        length = max(n for n in range(1, longest + 1) if steps % n == 0)
+        starts = range(0, steps, length)
+        return [jax.tree.map(lambda x, i=i: x[i : i + length], self) for i in starts]
 
 
 def windows(num_frames: int, window: int, overlap: int) -> tuple[np.ndarray, np.ndarray]:

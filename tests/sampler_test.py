@@ -84,7 +84,9 @@ def test_slices_of_the_schedule_walk_the_same_way_as_the_whole():
     noise = jax.random.normal(jax.random.key(2), clean.shape)
     schedule = Schedule.trailing(PROCESS, 12)
     slices = schedule.slices(5)
-    assert [len(part.timesteps) for part in slices] == [3, 3, 3, 3]
+    assert [len(part.timesteps) for part in slices] == [2] * 6
+    assert len(Schedule.trailing(PROCESS, 31).slices(10)) == 31
+    assert len(Schedule.trailing(PROCESS, 3).slices(10)) == 3
 
     def walk(latents, schedule):
         # A guided walk does not end at `clean`, so equality says something about the way.
