@@ -67,7 +67,7 @@ class Schedule:
         return cls(timesteps, alphas_next.astype(np.float32))
 
     def slices(self, count: int) -> list["Schedule"]:
-        """Parts of equal length, so that one program serves all; at least `count`, or every step."""
+        """Equal parts, so that one program serves all; at least `count`, or single steps."""
         steps = len(self.timesteps)
         longest = max(1, steps // count)
         length = max(n for n in range(1, longest + 1) if steps % n == 0)
