@@ -180,7 +180,7 @@ def make_train_step(
         bins = jax.nn.one_hot(timesteps * NUM_NOISE_BINS // diffusion.num_timesteps, NUM_NOISE_BINS)
         metrics = {
             "loss": loss,
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "noise_bin_errors": errors @ bins,
             "noise_bin_counts": bins.sum(0),
         }
