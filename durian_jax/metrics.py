@@ -138,8 +138,9 @@ def _readable(step: int, values: dict[str, float]) -> str:
     """step 40  loss 0.812 (by noise 0.31 0.52 0.96 1.31)  grad 1.2  0.21 s/step  data 1%"""
     bins = [values.get(f"loss_noise_{i}") for i in range(NUM_NOISE_BINS)]
     by_noise = " ".join("-" if value is None else f"{value:.3f}" for value in bins)
+    corrupt = values.get("corrupt_records", 0)
     return (
         f"step {step}  loss {values['loss']:.4f} (by noise {by_noise})  "
         f"grad {values['grad_norm']:.2f}  {values['step_secs']:.3f} s/step  "
-        f"data wait {values['data_wait']:.0%}"
+        f"data wait {values['data_wait']:.0%}" + (f"  corrupt records {corrupt}" if corrupt else "")
     )

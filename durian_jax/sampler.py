@@ -27,6 +27,9 @@ class SamplerOptions:
       window: frames denoised together; clips no longer than this are one window.
       overlap: least number of frames that neighbouring windows share.
       guided: run the unconditional branch too; without it the guidance scale has no effect.
+
+    Raises:
+      InputError: the overlap does not lie below the window.
     """
 
     window: int = 24
@@ -35,7 +38,9 @@ class SamplerOptions:
 
     def __post_init__(self):
         if not 0 <= self.overlap < self.window:
-            raise ValueError(f"overlap {self.overlap} must be at least 0 and below {self.window}")
+            raise InputError(
+                f"overlap {self.overlap}: use 0 to {self.window - 1} for windows of {self.window}"
+            )
 
 
 @struct.dataclass

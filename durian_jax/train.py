@@ -107,7 +107,8 @@ def train(config, workdir: str | Path) -> TrainState:
             if pending is not None:
                 interval.add(jax.device_get(pending))
                 if is_due(config.log_every, step):
-                    report.scalars(step, interval.summary())
+                    corrupt = {"corrupt_records": batches.num_corrupt}
+                    report.scalars(step, interval.summary() | corrupt)
             pending = metrics
     report.draw_loss_curve()
     report.close()

@@ -131,7 +131,7 @@ def test_pictures_are_clipped_and_rounded_to_uint8():
 
 
 def test_an_overlap_as_long_as_the_window_is_refused():
-    with pytest.raises(ValueError, match="below 4"):
+    with pytest.raises(ValueError, match="use 0 to 3"):
         SamplerOptions(window=4, overlap=4)
 
 

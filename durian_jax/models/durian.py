@@ -262,20 +262,19 @@ class Durian(nn.Module):
         features = self.keypoint_encoder(_fold(pictures))
         return features.reshape(*pictures.shape[:2], *features.shape[1:])
 
-    def encode_conditions(self, batch: Batch, key: jax.Array | None = None) -> Conditions:
+    def encode_conditions(self, batch: Batch) -> Conditions:
         """Runs both reference encoders and projects their tokens for the denoiser, once per clip.
 
         Args:
             batch: `portrait` uint8 [B, H, W, 3], already masked; `portrait_mask` [B, H, W], 1 where
                 hidden; `attribute` uint8 [B, N, H, W, 3], already masked; `attribute_mask`
                 [B, N, H, W], 1 on the attribute; with ArcFace `face` uint8 [B, 112, 112, 3].
-            key: samples the autoencoder's posterior; None takes its mean.
+                Pictures are encoded as the mean of the autoencoder's posterior.
         """
         attribute = batch["attribute"]
         clips, count = attribute.shape[:2]
-        keys = (None, None) if key is None else jax.random.split(key)
-        portrait = self._masked_latents(batch["portrait"], batch["portrait_mask"], keys[0])
-        attributes = self._masked_latents(_fold(attribute), _fold(batch["attribute_mask"]), keys[1])
+        portrait = self._masked_latents(batch["portrait"], batch["portrait_mask"])
+        attributes = self._masked_latents(_fold(attribute), _fold(batch["attribute_mask"]))
         identity = look = context = None
         if self.config.arcface is not None:
             identity = self.face_projection(self.arcface(_signed(batch["face"])))
@@ -331,9 +330,9 @@ class Durian(nn.Module):
         )
         return output.reshape(latents.shape)
 
-    def _masked_latents(self, pictures, masks, key):
+    def _masked_latents(self, pictures, masks):
         """uint8 pictures [b, H, W, 3] and masks [b, H, W] -> [b, h, w, c + 1] (Eq. 3)."""
-        latents = self.autoencoder.encode(_signed(pictures), key)
+        latents = self.autoencoder.encode(_signed(pictures))
         b, h, w, _ = latents.shape
         masks = masks.astype(jnp.float32).reshape(b, h, masks.shape[1] // h, w, -1)
         return jnp.concatenate([latents, masks.mean((2, 4))[..., None]], axis=-1)
