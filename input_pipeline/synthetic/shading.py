@@ -5,6 +5,7 @@ A point is a tuple of coordinate arrays; a colour is a list of three arrays, lin
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from input_pipeline.synthetic import shapes
 from input_pipeline.synthetic.motion import Motion
@@ -13,6 +14,7 @@ from input_pipeline.synthetic.shapes import Stance, square
 
 NORMAL_STEP = 0.004
 _SHADOW_STEPS = 6
+_PRIMES = np.uint32((0x8DA6B343, 0xD8163841, 0xCB1AB31F))
 _TEETH, _GUMS = (0.90, 0.88, 0.83), (0.33, 0.08, 0.08)
 
 
@@ -20,17 +22,22 @@ def noise(x, y, z):
     """Smooth value noise in [0, 1] with one lump per unit."""
     ix, iy, iz = jnp.floor(x), jnp.floor(y), jnp.floor(z)
     fx, fy, fz = (f * f * (3 - 2 * f) for f in (x - ix, y - iy, z - iz))
+    place = [i.astype(jnp.int32).astype(jnp.uint32) for i in (ix, iy, iz)]
 
     def corner(a, b, c):
-        v = jnp.sin((ix + a) * 127.1 + (iy + b) * 311.7 + (iz + c) * 74.7) * 43758.5453
-        return v - jnp.floor(v)
+        """A hash of the corner (one round of murmur3's mixing)."""
+        h = sum((i + step) * k for i, step, k in zip(place, np.uint32((a, b, c)), _PRIMES))
+        h = (h ^ (h >> 15)) * np.uint32(0x2C1B3C6D)
+        h = (h ^ (h >> 12)) * np.uint32(0x297A2D39)
+        return (h >> 8).astype(jnp.float32) * 2.0**-24
 
     def edge(b, c):
         return corner(0, b, c) + (corner(1, b, c) - corner(0, b, c)) * fx
 
     low = edge(0, 0) + (edge(1, 0) - edge(0, 0)) * fy
     high = edge(0, 1) + (edge(1, 1) - edge(0, 1)) * fy
-    return low + (high - low) * fz
+    # Three colour channels use it: without the barrier XLA computes it three times.
+    return jax.lax.optimization_barrier(low + (high - low) * fz)
 
 
 def step(x):
@@ -236,24 +243,31 @@ def surface(point, direction, material, field, person: Person, motion: Motion, a
         [channel + 0 * head[0] for channel in person.glasses.colour], _hat(*head, person),
     ]  # fmt: skip
     albedo = [sum(jnp.where(material == m + 1, a[i], 0.0) for m, a in enumerate(albedos)) for i in range(3)]
+    albedo = jax.lax.optimization_barrier(albedo)
     return _lit(albedo, point, direction, material, lid, strands, field, person)
 
 
 def _lit(albedo, point, direction, material, lid, strands, field, person: Person):
     scene = person.scene
     normal = _normal(point, field)
-    off = lambda d: field(*(p + d * n for p, n in zip(point, normal)))  # noqa: E731
-    wide = jnp.clip(1 - 1.1 * jnp.clip(0.22 - off(0.22), 0, None) / 0.22, 0, 1)
-    narrow = jnp.clip(1 - 1.2 * jnp.clip(0.07 - off(0.07), 0, None) / 0.07, 0.35, 1)
-    occlusion = (0.6 * wide + 0.4) * narrow
     light = scene.light
 
-    def darken(i, shadow):
-        t = 0.06 + 0.15 * i
-        d = field(*(p + 0.02 * n + t * l for p, n, l in zip(point, normal, light)))
-        return jnp.minimum(shadow, jnp.clip(0.5 + 7 * d / t, 0, 1))
+    def open_to_sky(i, state):
+        """Samples along the normal (ambient occlusion), then along the light (soft shadow)."""
+        wide, narrow, shadow = state
+        reach = jnp.where(i < 2, jnp.where(i == 0, 0.22, 0.07), 0.06 + 0.15 * (i - 2))
+        lift = jnp.where(i < 2, reach, 0.02)
+        towards = jnp.where(i < 2, 0.0, reach)
+        d = field(*(p + lift * n + towards * l for p, n, l in zip(point, normal, light)))
+        missing = jnp.clip(reach - d, 0, None) / reach
+        wide = jnp.where(i == 0, jnp.clip(1 - 1.1 * missing, 0, 1), wide)
+        narrow = jnp.where(i == 1, jnp.clip(1 - 1.2 * missing, 0.35, 1), narrow)
+        passed = jnp.where(i < 2, 1.0, jnp.clip(0.5 + 7 * d / reach, 0, 1))
+        return wide, narrow, jnp.minimum(shadow, passed)
 
-    shadow = jax.lax.fori_loop(0, _SHADOW_STEPS, darken, jnp.ones_like(point[0]))
+    one = jnp.ones_like(point[0])
+    wide, narrow, shadow = jax.lax.fori_loop(0, 2 + _SHADOW_STEPS, open_to_sky, (one, one, one))
+    occlusion = (0.6 * wide + 0.4) * narrow
     facing = dot(normal, light)
     is_skin = (material == shapes.SKIN) | ((material == shapes.EYE) & lid)
     # Skin scatters red light farthest round into the shade.

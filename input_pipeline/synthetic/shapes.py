@@ -5,6 +5,7 @@ Written after the usual vocabulary of distance fields: ellipsoids, capsules, smo
 overestimate by much, or the marching steps through thin things.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -60,6 +61,13 @@ def square(x):
 
 def length(x, y, z):
     return jnp.sqrt(x * x + y * y + z * z + 1e-9)
+
+
+def wave(x):
+    """A sine to within 0.06, made of parabolas: several times cheaper."""
+    t = x * (0.5 / jnp.pi)
+    t = t - jnp.floor(t + 0.5)
+    return 8 * t * (1 - 2 * jnp.abs(t))
 
 
 def ellipsoid(x, y, z, centre, radii):
@@ -213,11 +221,11 @@ def eyes(x, y, z, face: Face, motion: Motion):
 def hairline(x, ax, person: Person):
     """Height of the edge of the hair over the face."""
     hair = person.hair
-    edge = hair.hairline + 0.10 * jnp.cos(3 * x) - 0.04 * jnp.exp(-square(x / 0.08))
+    edge = hair.hairline + 0.10 * wave(3 * x + 1.5708) - 0.04 * jnp.exp(-square(x / 0.08))
     edge = edge + 0.30 * hair.temples * jnp.exp(-square((ax - 0.40) / 0.17))
     across = jnp.exp(-square(square(ax / 0.62)))
     sweep = 1 + hair.sweep * jnp.clip(1.4 * x, -0.9, 0.9)
-    strands = 0.40 + 0.045 * jnp.sin(9 * x + 4 * hair.part) + 0.03 * jnp.sin(23 * x)
+    strands = 0.40 + 0.045 * wave(9 * x + 4 * hair.part) + 0.03 * wave(23 * x)
     return edge - hair.fringe * strands * sweep * across
 
 
@@ -238,14 +246,24 @@ def hair(x, y, z, person: Person):
     burn = h.side - 0.16 * jnp.exp(-square((z - 0.10) / 0.10))
     d = common(common(cap, -opening, 0.05), burn - y - 0.25 * jnp.clip(-z - 0.1, 0, 1), 0.08)
     d = common(d, y - h.crown + 0.25 * z, 0.06)
-    d = join(d, jax.lax.cond(h.length > 0.01, lambda: _hanging(x, ax, y, z, person), lambda: jnp.full_like(x, FAR)), 0.12)
-    bun = jnp.where(h.bun > 0.05, sphere(x, y, z, (0, 1.12, -0.42), 0.32 * h.bun), FAR)
-    start = capsule(ax, y, z, (0.74 * w, 0.42, -0.45), (0.98, 0.30, -0.50), 0.10, 0.20 * h.tails)
-    tail = join(start, capsule(ax, y, z, (0.98, 0.30, -0.50), (1.05, -0.75, -0.42), 0.19 * h.tails, 0.07), 0.05)
-    d = join(join(d, bun, 0.05), jnp.where(h.tails > 0.05, tail, FAR), 0.05)
-    curls = h.curl * jnp.sin(13 * x + 3 * z) * jnp.sin(12 * y + 1.3) * jnp.sin(13 * z)
-    locks = 0.016 * h.wave * jnp.sin(17 * x + 5 * jnp.sin(4 * y + z)) * jnp.clip(v * 4, 0, 1)
+    d = join(d, _if(h.length > 0.01, lambda: _hanging(x, ax, y, z, person), x), 0.12)
+    d = join(d, _if(h.bun > 0.05, lambda: sphere(x, y, z, (0, 1.12, -0.42), 0.32 * h.bun), x), 0.05)
+    d = join(d, _if(h.tails > 0.05, lambda: _tails(ax, y, z, person), x), 0.05)
+    curls = h.curl * wave(13 * x + 3 * z) * wave(12 * y + 1.3) * wave(13 * z)
+    locks = 0.016 * h.wave * wave(17 * x + 5 * wave(4 * y + z)) * jnp.clip(v * 4, 0, 1)
     return d + curls + locks
+
+
+def _if(condition, distance, like):
+    """The distance where a scalar condition holds, else FAR at no cost."""
+    return jax.lax.cond(condition, distance, lambda: jnp.full_like(like, FAR))
+
+
+def _tails(ax, y, z, person: Person):
+    w, size = person.face.width, person.hair.tails
+    knot = (0.98, 0.30, -0.50)
+    start = capsule(ax, y, z, (0.74 * w, 0.42, -0.45), knot, 0.10, 0.20 * size)
+    return join(start, capsule(ax, y, z, knot, (1.05, -0.75, -0.42), 0.19 * size, 0.07), 0.05)
 
 
 def _hanging(x, ax, y, z, person: Person):
@@ -255,7 +273,7 @@ def _hanging(x, ax, y, z, person: Person):
     d = ellipsoid(
         x, y, z, (0, -0.25 - 0.55 * s, -0.30), ((0.84 + 0.2 * v) * w + 0.05 * s, 0.95 + 0.62 * s, 0.62 + 0.1 * v)
     )  # fmt: skip
-    wisps = 0.03 * jnp.sin(19 * jnp.arctan2(x, z + 0.35)) * jnp.clip(-y - 0.2, 0, 1)
+    wisps = 0.03 * wave(19 * jnp.arctan2(x, z + 0.35)) * jnp.clip(-y - 0.2, 0, 1)
     d = d + wisps
     d = common(d, -ellipsoid(x, y, z, (0, -0.55, 0.55), (0.60 * w, 1.3, 0.72)), 0.10)
     return common(d, 0.02 - neck(x, y, z), 0.05)
@@ -276,7 +294,7 @@ def beard(x, y, z, person: Person, skin_distance):
     region = jnp.where(b.moustache > 0.5, join(region, lip, 0.04), region)
     hang = 0.16 * jnp.clip(b.length - 0.45, 0, 1) * jnp.clip((-0.70 - y) / 0.25, 0, 1)
     layer = skin_distance - 0.010 - 0.05 * long - hang
-    rough = 0.011 * jnp.clip(b.length * 3, 0, 1) * jnp.sin(40 * x) * jnp.sin(34 * y) * jnp.sin(40 * z)
+    rough = 0.011 * jnp.clip(b.length * 3, 0, 1) * wave(40 * x) * wave(34 * y) * wave(40 * z)
     return common(layer, region, 0.04) + rough
 
 
@@ -361,32 +379,29 @@ def to_head(x, y, z, at: Stance):
     return apply(at.head.T, x - at.shift[0], y - at.shift[1], z - at.shift[2])
 
 
-def scene(x, y, z, person: Person, motion: Motion, at: Stance):
-    """Distances to the seven materials, [7, ...] in the order SKIN ... HAT.
-
-    Attributes that are not worn cost nothing: their branch is not taken.
-    """
+def scene(x, y, z, person: Person, motion: Motion, at: Stance) -> list[jax.Array]:
+    """Distances to the seven materials, SKIN ... HAT; attributes not worn cost nothing."""
     hx, hy, hz = to_head(x, y, z, at)
     nx, ny, nz = apply(at.neck.T, x, y, z)
     face = skin(hx, hy, hz, person.face, motion)
-    away = jnp.full_like(x, FAR)
+    hat_worn = person.hat.worn > 0.5
 
-    def if_worn(group, distance):
-        return jax.lax.cond(group.worn > 0.5, distance, lambda: away)
+    def on_head():
+        # A hat presses the hair flat; a headband only where it lies.
+        d = hair(hx, hy, hz, person)
+        return jnp.where(hat_worn & (person.hat.kind < 4.5), common(d, hy - 0.50, 0.06), d)
 
-    on_head = if_worn(person.hair, lambda: hair(hx, hy, hz, person))
-    # A hat presses the hair flat; a headband only where it lies.
-    under = common(on_head, hy - 0.50, 0.06)
-    pressed = (person.hat.worn > 0.5) & (person.hat.kind < 4.5)
-    on_head = jnp.where(pressed, under, on_head)
-    return jnp.stack(
-        [
-            join(face, neck(nx, ny, nz), 0.12),
-            eyes(hx, hy, hz, person.face, motion),
-            clothes(nx, ny, nz, person),
-            on_head,
-            if_worn(person.beard, lambda: beard(hx, hy, hz, person, face)),
-            if_worn(person.glasses, lambda: glasses(hx, hy, hz, person)),
-            if_worn(person.hat, lambda: hat(hx, hy, hz, person)),
-        ]
-    )
+    return [
+        join(face, neck(nx, ny, nz), 0.12),
+        eyes(hx, hy, hz, person.face, motion),
+        clothes(nx, ny, nz, person),
+        _if(person.hair.worn > 0.5, on_head, x),
+        _if(person.beard.worn > 0.5, lambda: beard(hx, hy, hz, person, face), x),
+        _if(person.glasses.worn > 0.5, lambda: glasses(hx, hy, hz, person), x),
+        _if(hat_worn, lambda: hat(hx, hy, hz, person), x),
+    ]
+
+
+def nearest(x, y, z, person: Person, motion: Motion, at: Stance) -> jax.Array:
+    """Distance to the nearest surface of the scene."""
+    return functools.reduce(jnp.minimum, scene(x, y, z, person, motion, at))
