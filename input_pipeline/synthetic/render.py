@@ -16,10 +16,10 @@ from input_pipeline.synthetic import shading, shapes
 from input_pipeline.synthetic.motion import Motion
 from input_pipeline.synthetic.people import KINDS, Person
 
-CAMERA = (0.0, -0.14, 6.2)  # looks along -z
-FIELD = 0.318  # half the picture's side at distance 1
+CAMERA = (0.0, -0.02, 6.2)  # looks along -z
+FIELD = 0.279  # half the picture's side at distance 1
 TILE = 16
-_NEAR, _END = 3.9, 8.6  # distances from the camera between which all things lie
+NEAR, _END = 3.9, 8.6  # distances from the camera between which all things lie
 _ARRIVED = 0.004  # about half a pixel at 256
 _COARSE_STEPS, _STEPS = 24, 40
 _EDGE_SHARE = 8  # one pixel in so many is at most taken for an edge pixel
@@ -190,7 +190,7 @@ def _coarse(u, v, person, motion, at):
         d = shapes.nearest(*along(direction, t), person, motion, at) - thick * t
         return jnp.where((d < 0.01) | (t > _END), t, t + 0.9 * d)
 
-    t = jax.lax.fori_loop(0, _COARSE_STEPS, advance, jnp.full_like(cu, _NEAR))
+    t = jax.lax.fori_loop(0, _COARSE_STEPS, advance, jnp.full_like(cu, NEAR))
     return jnp.broadcast_to(t[:, None], u.shape)
 
 

@@ -66,13 +66,18 @@ def scale(colour, factor):
     return [channel * factor for channel in colour]
 
 
+def brow_height(out, face, motion: Motion):
+    """Height of the middle of the eyebrow, from its inner end (out = -1) to its outer end (1)."""
+    arch = -0.055 * face.brow_arch * square(out - 0.25) + 0.02 * face.brow_arch
+    height = 0.268 + 0.09 * motion.brow + arch + face.brow_tilt * out
+    return height - 0.03 * jnp.clip(-motion.brow, 0, 1) * jnp.clip(-out, 0, 1)
+
+
 def brow_cover(x, y, z, person: Person, motion: Motion):
     """Share of the skin that the eyebrow hides, [0, 1]; head axes."""
     face = person.face
     out = (jnp.abs(x) - shapes.eye_centre(face) - 0.02) / 0.215
-    arch = -0.055 * face.brow_arch * square(out - 0.25) + 0.02 * face.brow_arch
-    height = 0.268 + 0.09 * motion.brow + arch + face.brow_tilt * out
-    height = height - 0.03 * jnp.clip(-motion.brow, 0, 1) * jnp.clip(-out, 0, 1)
+    height = brow_height(out, face, motion)
     thick = 0.034 * face.brow_thickness * (1.12 - 0.42 * out)
     hairs = 0.62 + 0.5 * noise(60 * x + 40 * y * jnp.sign(x), 25 * y, 20 * z)
     band = jnp.exp(-square(square((y - height) / thick))) * step(16 * (1 - jnp.abs(out)))
@@ -90,7 +95,11 @@ def _skin(x, y, z, person: Person, motion: Motion):
 
     near = jnp.exp(-square((ax - 0.27) / 0.2) - square((y + 0.10) / 0.16)) + 0.25
     spots = step(40 * (noise(34 * x, 34 * y, 34 * z) - 0.70)) * near * front
-    colour = mix(colour, [face.skin[i] * (0.72, 0.55, 0.45)[i] for i in range(3)], 0.6 * face.freckles * spots)
+    colour = mix(
+        colour,
+        [face.skin[i] * (0.72, 0.55, 0.45)[i] for i in range(3)],
+        0.6 * face.freckles * spots,
+    )
     colour = scale(colour, 1 - _lines(ax, y, face, motion) * front)
     hair = person.hair
     shaved = hair.worn * hair.stubble * 0.0
@@ -147,11 +156,11 @@ def _eye(x, y, z, person: Person, motion: Motion):
     side = (ax - shapes.eye_centre(face)) * jnp.sign(x)
     q = unit(side, y - shapes.EYE_Y, z - shapes.EYE_Z)
     angle = jnp.arccos(jnp.clip(dot(q, gaze), -1, 1))
-    iris, pupil = step(50 * (IRIS_ANGLE - angle)), step(70 * (0.21 - angle))
-    rays = (0.55 + 1.8 * angle) * (0.8 + 0.4 * noise(30 * q[0], 30 * q[1], 5 * q[2]))
+    iris, pupil = step(50 * (IRIS_ANGLE - angle)), step(70 * (0.16 - angle))
+    rays = (0.55 + 2.3 * angle) * (0.8 + 0.4 * noise(30 * q[0], 30 * q[1], 5 * q[2]))
     ball = mix([0.90, 0.885, 0.87], scale(list(face.eye_colour), rays), iris)
     ring = 1 - 0.6 * bump((angle - IRIS_ANGLE + 0.01) / 0.06)
-    shadow = 1 - 0.55 * jnp.exp(-jnp.clip(below_upper, 0, None) / 0.10)
+    shadow = 1 - 0.35 * jnp.exp(-jnp.clip(below_upper, 0, None) / 0.06)
     ball = scale(ball, ring * (1 - 0.97 * pupil) * shadow)
     inner = bump((ax - shapes.eye_centre(face) + 0.16) / 0.022)
     ball = mix(ball, [0.75, 0.45, 0.42], 0.7 * inner)
@@ -164,7 +173,7 @@ def _eye(x, y, z, person: Person, motion: Motion):
     return [jnp.where(lid, a, b) for a, b in zip(lids, ball)], lid
 
 
-IRIS_ANGLE = 0.49  # radians from the eye's axis to the rim of the iris
+IRIS_ANGLE = 0.38  # radians from the eye's axis to the rim of the iris
 
 
 def _strands(x, y, z, wave):
@@ -242,14 +251,17 @@ def surface(point, direction, material, field, person: Person, motion: Motion, a
         _hair(*head, strands, person), _beard(*head, person),
         [channel + 0 * head[0] for channel in person.glasses.colour], _hat(*head, person),
     ]  # fmt: skip
-    albedo = [sum(jnp.where(material == m + 1, a[i], 0.0) for m, a in enumerate(albedos)) for i in range(3)]
+    albedo = [
+        sum(jnp.where(material == m + 1, a[i], 0.0) for m, a in enumerate(albedos))
+        for i in range(3)
+    ]
     albedo = jax.lax.optimization_barrier(albedo)
     return _lit(albedo, point, direction, material, lid, strands, field, person)
 
 
 def _lit(albedo, point, direction, material, lid, strands, field, person: Person):
     scene = person.scene
-    normal = _normal(point, field)
+    normal = gradient(point, field)
     light = scene.light
 
     def open_to_sky(i, state):
@@ -298,8 +310,8 @@ def _lit(albedo, point, direction, material, lid, strands, field, person: Person
     ]  # fmt: skip
 
 
-def _normal(point, field):
-    """Gradient of the field from four samples on a tetrahedron."""
+def gradient(point, field):
+    """Unit gradient of a field, the surface's normal, from four samples on a tetrahedron."""
     corners = jnp.array(((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)), jnp.float32)
 
     def add(i, total):
@@ -314,7 +326,9 @@ def background(u, v, person: Person):
     """Out-of-focus backdrop at picture coordinates u, v in [-1, 1]."""
     scene = person.scene
     k, s = scene.background_scale, scene.background_seed
-    blend = 0.7 * noise(u * k + s, v * k + s, 0 * u + s) + 0.3 * step(2.5 * (v - 0.3 + 0.2 * jnp.sin(s)))
+    blend = 0.7 * noise(u * k + s, v * k + s, 0 * u + s) + 0.3 * step(
+        2.5 * (v - 0.3 + 0.2 * jnp.sin(s))
+    )
     vignette = 1 - 0.12 * (u * u + v * v)
     return scale(mix(list(scene.background[0]), list(scene.background[1]), blend), vignette)
 

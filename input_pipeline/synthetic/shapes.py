@@ -139,9 +139,9 @@ def lids(x, y, face: Face, motion: Motion):
     arch = jnp.clip(1 - square(out / 0.95), 0, 1)
     tilt = face.eye_tilt * out
     squint = jnp.clip(motion.smile, 0, 1)
-    raised = 0.46 * face.eye_height * (1 - motion.blink) - 0.20 * motion.blink
+    raised = 0.385 * face.eye_height * (1 - motion.blink) - 0.20 * motion.blink
     raised = raised + 0.05 * motion.brow * (1 - motion.blink)
-    lowered = -0.32 * face.eye_height * (1 - 0.25 * motion.blink) + 0.08 * squint
+    lowered = -0.285 * face.eye_height * (1 - 0.25 * motion.blink) + 0.08 * squint
     upper = raised * arch * (1 + 0.12 * out) + tilt
     return upper, jnp.minimum(lowered * arch + tilt, upper)
 
@@ -150,6 +150,7 @@ def skin(x, y, z, face: Face, motion: Motion):
     """Head without neck: skull, jaw, chin, cheeks, brows, nose, lips, ears."""
     ax, w, opened, smile = jnp.abs(x), face.width, motion.open, motion.smile
     d = ellipsoid(x, y, z, (0, 0.24, -0.14), (0.76 * w, 0.84, 0.86))
+    d = join(d, ellipsoid(x, y, z, (0, 0.41, 0.20), (0.56 * w, 0.46, 0.57)), 0.16)
     jaw = (0.60 * face.jaw * w, 0.66 + 0.05 * opened, 0.62)
     d = join(d, ellipsoid(x, y, z, (0, -0.36 - 0.10 * opened, 0.12), jaw), 0.28)
     chin = (0.03 * face.chin, -0.86 - 0.17 * opened - 0.05 * (face.chin - 1), 0.43)
@@ -179,9 +180,14 @@ def skin(x, y, z, face: Face, motion: Motion):
     return join(d, _ear(ax, y, z, face), 0.035)
 
 
+def lip_front(ax, m: Mouth, motion: Motion):
+    """Depth of the middle of the lips."""
+    return 0.755 - 0.24 * square(ax / 0.5) + 0.05 * motion.pucker * m.taper
+
+
 def _lips(ax, y, z, face: Face, motion: Motion):
     m = mouth(ax, face, motion)
-    front = 0.775 - 0.22 * square(ax / 0.5) + 0.05 * motion.pucker * m.taper
+    front = lip_front(ax, m, motion)
     past = jnp.clip(ax - m.half_width, 0, None)
     thick = face.lip * (1 + 0.25 * motion.pucker) * (0.20 + 0.80 * m.taper)
     up = length(y - m.line - (0.026 + 0.045 * motion.open) * m.taper, z - front, past)
@@ -192,7 +198,9 @@ def _lips(ax, y, z, face: Face, motion: Motion):
 def _mouth_cavity(ax, y, z, face: Face, motion: Motion):
     m = mouth(ax, face, motion)
     high = jnp.maximum(0.095 * m.gap + 0.003, 0.003)
-    inside = length((y - m.line + 0.042 * motion.open) / high, ax / (m.half_width * 0.9), (z - 0.8) / 0.2)
+    inside = length(
+        (y - m.line + 0.042 * motion.open) / high, ax / (m.half_width * 0.9), (z - 0.8) / 0.2
+    )
     return jnp.where(motion.open > 0.04, (inside - 1) * 0.055 * motion.open, FAR)
 
 
@@ -201,7 +209,9 @@ def _ear(ax, y, z, face: Face):
     lean = ax - 0.10 * (z + 0.12)  # the rim stands off the head at the back
     at = 0.775 * face.width
     d = ellipsoid(lean, y, z, (at, -0.01, -0.12), (0.065, 0.20 * s, 0.125 * s))
-    d = common(d, -ellipsoid(lean, y, z, (at + 0.06, 0.015, -0.08), (0.05, 0.125 * s, 0.075 * s)), 0.03)
+    d = common(
+        d, -ellipsoid(lean, y, z, (at + 0.06, 0.015, -0.08), (0.05, 0.125 * s, 0.075 * s)), 0.03
+    )
     return join(d, ellipsoid(lean, y, z, (at + 0.01, -0.02, -0.05), (0.035, 0.05, 0.03)), 0.03)
 
 
@@ -239,7 +249,7 @@ def hair(x, y, z, person: Person):
     groove = jnp.exp(-square((x - 0.42 * h.part) / 0.035)) * jnp.clip(2 * y - 1.0, 0, 1)
     cap = cap + 0.07 * jnp.clip(v, 0, 0.4) * groove
     opening = common(
-        ellipsoid(x, y, z, (0, -0.22, 0.55), (0.70 * w, 0.90, 0.75)),
+        ellipsoid(x, y, z, (0, -0.20, 0.58), (0.72 * w, 0.93, 0.77)),
         y - hairline(x, ax, person), 0.06,
     )  # fmt: skip
     # Before the ear the edge runs down as a short sideburn.
@@ -261,9 +271,9 @@ def _if(condition, distance, like):
 
 def _tails(ax, y, z, person: Person):
     w, size = person.face.width, person.hair.tails
-    knot = (0.98, 0.30, -0.50)
-    start = capsule(ax, y, z, (0.74 * w, 0.42, -0.45), knot, 0.10, 0.20 * size)
-    return join(start, capsule(ax, y, z, knot, (1.05, -0.75, -0.42), 0.19 * size, 0.07), 0.05)
+    knot, end = (0.86 * w, 0.36, -0.40), (0.93, -0.98, -0.18)
+    tail = capsule(ax, y, z, knot, end, 0.10 + 0.06 * size, 0.05)
+    return join(tail, ellipsoid(ax, y, z, (0.99, -0.22, -0.30), (0.17 * size, 0.42, 0.18)), 0.15)
 
 
 def _hanging(x, ax, y, z, person: Person):
@@ -287,10 +297,12 @@ def beard(x, y, z, person: Person, skin_distance):
     region = ellipsoid(x, y, z, (0, -0.80, 0.46), (0.24 + 0.04 * long, 0.27 + 0.1 * long, 0.5))
     region = jnp.where(b.chin > 0.5, region, FAR)
     full = ellipsoid(x, y, z, (0, -0.74, 0.34), (0.64 * jaw, 0.40 + 0.10 * long, 0.66))
-    sideburn = capsule(ax, y, z, (0.69 * person.face.width, 0.02, 0.06), (0.55 * jaw, -0.58, 0.20), 0.12)
+    sideburn = capsule(
+        ax, y, z, (0.69 * person.face.width, 0.02, 0.06), (0.55 * jaw, -0.58, 0.20), 0.12
+    )
     region = jnp.where(b.cheeks > 0.5, join(region, join(full, sideburn, 0.08), 0.05), region)
     region = common(region, -ellipsoid(x, y, z, (0, -0.545, 0.95), (0.29, 0.105, 0.4)), 0.05)
-    lip = ellipsoid(ax, y, z, (0.13, -0.43 , 0.84), (0.20, 0.058, 0.22))
+    lip = ellipsoid(ax, y, z, (0.13, -0.43, 0.84), (0.20, 0.058, 0.22))
     region = jnp.where(b.moustache > 0.5, join(region, lip, 0.04), region)
     hang = 0.16 * jnp.clip(b.length - 0.45, 0, 1) * jnp.clip((-0.70 - y) / 0.25, 0, 1)
     layer = skin_distance - 0.010 - 0.05 * long - hang
@@ -305,7 +317,9 @@ def lens(x, y, person: Person):
     b = b - 0.35 * g.cat * jnp.clip(a, 0, 1) * jnp.clip(b + 0.4, 0, 1)
     a = a * (1 + 0.18 * g.drop * jnp.clip(b + 0.2, -1, 1)) - 0.12 * g.drop * jnp.clip(-b, 0, 1)
     a, b = jnp.abs(a) + 1e-4, jnp.abs(b) + 1e-4
-    norm = jnp.exp(jnp.log(jnp.exp(g.square * jnp.log(a)) + jnp.exp(g.square * jnp.log(b))) / g.square)
+    norm = jnp.exp(
+        jnp.log(jnp.exp(g.square * jnp.log(a)) + jnp.exp(g.square * jnp.log(b))) / g.square
+    )
     return (norm - 1) * jnp.minimum(g.width, g.height)
 
 
@@ -334,13 +348,21 @@ def hat(x, y, z, person: Person):
     dome = ellipsoid(x, y, z, (0, 0.40, -0.15), (0.93 * w, rise, 0.98))
     # A pinched crown, flat on top, for hats with a wide brim.
     pinch = 0.10 * jnp.exp(-square(x / 0.22)) * jnp.clip(2 * (y - 0.6), 0, 1)
-    felt = common(ellipsoid(x, y, z, (0, 0.45, -0.15), (0.93 * w, 0.95, 0.98)), y - 0.78 - 0.4 * tall, 0.12)
+    felt = common(
+        ellipsoid(x, y, z, (0, 0.45, -0.15), (0.93 * w, 0.95, 0.98)), y - 0.78 - 0.4 * tall, 0.12
+    )
     d = jnp.where(is_kind(1), felt + pinch, dome)
     d = common(d, 0.48 - y, 0.05)
     flop = 0.30 * x * jnp.sign(person.hair.part + 0.01)
-    disc = ellipsoid(x, y - 0.20 * x + flop * 0, z, (0.10, 0.80, -0.18), (1.10, 0.24 + 0.1 * tall, 1.08))
+    disc = ellipsoid(
+        x, y - 0.20 * x + flop * 0, z, (0.10, 0.80, -0.18), (1.10, 0.24 + 0.1 * tall, 1.08)
+    )
     d = jnp.where(is_kind(3), join(common(d, y - 0.72, 0.1), disc, 0.12), d)
-    band = common(ellipsoid(x, y, z, (0, 0.40, -0.15), (0.92 * w, 0.85, 0.97)), jnp.abs(y - 0.60 - 0.12 * z) - 0.10, 0.05)
+    band = common(
+        ellipsoid(x, y, z, (0, 0.40, -0.15), (0.92 * w, 0.85, 0.97)),
+        jnp.abs(y - 0.60 - 0.12 * z) - 0.10,
+        0.05,
+    )
     d = jnp.where(is_kind(5), band, d)
     cuff = common(
         ellipsoid(x, y, z, (0, 0.55, -0.15), (0.975 * w, 0.62, 1.035)), jnp.abs(y - 0.57) - 0.13, 0.06
@@ -364,9 +386,15 @@ def clothes(x, y, z, person: Person):
     d = ellipsoid(x, y, z, (0, -2.42, -0.38), (1.62 * s, 0.98, 0.72))
     roll = capsule(x, y, z, (0, -1.4, -0.33), (0, -1.9, -0.36), 0.54)
     turtleneck = common(roll, y + 1.30, 0.05)
-    ring = common(capsule(x, y, z, (0, -1.45, -0.30), (0, -1.9, -0.33), 0.56), jnp.abs(y + 1.55 + 0.25 * z) - 0.06, 0.05)
+    ring = common(
+        capsule(x, y, z, (0, -1.45, -0.30), (0, -1.9, -0.33), 0.56),
+        jnp.abs(y + 1.55 + 0.25 * z) - 0.06,
+        0.05,
+    )
     flap = capsule(ax, y, z, (0.40, -1.36, -0.10), (0.22, -1.66, 0.24), 0.10, 0.07)
-    stand = common(capsule(x, y, z, (0, -1.3, -0.40), (0, -1.9, -0.38), 0.55), y + 1.40 - 0.3 * (0.1 - z), 0.05)
+    stand = common(
+        capsule(x, y, z, (0, -1.3, -0.40), (0, -1.9, -0.38), 0.55), y + 1.40 - 0.3 * (0.1 - z), 0.05
+    )
     hood = length(length(x / 1.15, 0.0, z + 0.42) - 0.62, (y + 1.42 + 0.35 * z) / 1.0, 0.0) - 0.15
     neckwear = jnp.where(c.kind < 0.5, turtleneck, ring)
     neckwear = jnp.where((c.kind > 1.5) & (c.kind < 2.5), jnp.minimum(flap, stand), neckwear)
