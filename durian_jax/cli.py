@@ -68,9 +68,14 @@ def _parser() -> argparse.ArgumentParser:
     animate = verb("animate", _animate, "Portrait + attributes + driving clip -> video.")
     animate.add_argument("--portrait", type=Path, required=True, help="photo of the person")
     animate.add_argument(
-        "--attribute", type=_attribute, action="append", required=True, metavar="IMAGE:KIND",
-        help=f"photo and what to take from it: {', '.join(KINDS)}; may be repeated",
+        "--attribute", type=_attribute, action="append", required=True,
+        metavar="IMAGE:KIND[:MASK]",
+        help=f"photo, what to take from it ({', '.join(KINDS)}), and if you have one a mask, white "
+        "where the attribute shows; may be repeated",
     )  # fmt: skip
+    animate.add_argument(
+        "--portrait-mask", type=Path, help="white where the portrait shows its own such attributes"
+    )
     animate.add_argument("--driving", type=Path, required=True, help="clip whose motion to follow")
     animate.add_argument("--checkpoint", type=Path, required=True, help="workdir of a train run")
     animate.add_argument("--out", type=Path, required=True, help="OUT.mp4")
@@ -80,13 +85,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _attribute(text: str) -> tuple[Path, str]:
-    path, _, kind = text.rpartition(":")
-    if not path:
+def _attribute(text: str) -> tuple:
+    parts = text.split(":")
+    # From the end: a path may hold a colon, too.
+    for i in range(len(parts) - 1, 0, -1):
+        if parts[i] in KINDS:
+            mask = [Path(":".join(parts[i + 1 :]))] if parts[i + 1 :] else []
+            return Path(":".join(parts[:i])), parts[i], *mask
+    if len(parts) == 1:
         raise argparse.ArgumentTypeError(f"{text!r} has no kind: write IMAGE:KIND")
-    if kind not in KINDS:
-        raise argparse.ArgumentTypeError(f"unknown kind {kind!r}: choose from {', '.join(KINDS)}")
-    return Path(path), kind
+    raise argparse.ArgumentTypeError(f"unknown kind {parts[-1]!r}: choose from {', '.join(KINDS)}")
 
 
 def _prepare(options: argparse.Namespace, _) -> None:
@@ -157,7 +165,8 @@ def _animate(options: argparse.Namespace, _) -> None:
     animator = Animator.load(options.checkpoint)
     result = animator(
         options.portrait, options.attribute, options.driving,
-        steps=options.steps, guidance=options.guidance, seed=options.seed,
+        portrait_mask=options.portrait_mask, steps=options.steps, guidance=options.guidance,
+        seed=options.seed,
     )  # fmt: skip
     result.save(options.out)
     print(f"{options.out}: {len(result.frames)} frames at {float(result.fps):g} fps")
