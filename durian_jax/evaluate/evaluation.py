@@ -118,7 +118,7 @@ def _score(method, found, scored, protocol, networks, out: Path) -> reports.Repo
         lines = "".join(f"\n  {problem}" for problem in problems)
         raise InputError(f"{found.path}: {len(problems)} unusable cases, nothing scored{lines}")
     report = reports.Report(method.name, protocol, found, scored)
-    shown = set(sheets.choose(scored))
+    shown = sheets.choose(scored)
     for case in tqdm(scored, "scoring", unit="case"):
         pictures, reference = found.load(case), references[case.id]
         answers = {method.name: method(case)}

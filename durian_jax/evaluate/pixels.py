@@ -59,14 +59,13 @@ def ssim_map(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return (luminance * structure).mean(-1)[INNER]
 
 
-def mean_psnr(values: np.ndarray, ceiling: float, axis: int = -1) -> np.ndarray:
-    """Mean of PSNRs, some of which may be inf.
+def mean_psnr(values: np.ndarray, ceiling: float) -> np.ndarray:
+    """Mean over the last axis of PSNRs, each counted as at most `ceiling` dB; inf if all are inf.
 
-    A frame (or case) without error counts as `ceiling` dB; only if none has an error the mean is
-    inf. Otherwise one perfect frame would make any video perfect.
+    Otherwise one perfect frame, as the first of a still portrait, would make any video perfect.
     """
-    capped = np.where(np.isinf(values), ceiling, values).mean(axis)
-    return np.where(np.isinf(values).all(axis), np.inf, capped)
+    capped = np.minimum(values, ceiling).mean(-1)
+    return np.where(np.isinf(values).all(-1), np.inf, capped)
 
 
 class AttributeColours:

@@ -48,7 +48,7 @@ class Protocol:
     Attributes:
       truth: whether the right answer is known.
       region_growth: the attribute's region is its true mask grown by this share of the side.
-      psnr_ceiling: dB that a frame without error counts in a mean with others.
+      psnr_ceiling: most dB that a frame counts in a mean, about those of rounding to 8 bits.
       colour_band, colour_bins: see `pixels.AttributeColours`.
       missing_face: errors of a frame whose face is not found.
       build: how cases are made; None where `durian synth` makes them.

@@ -176,13 +176,27 @@ class Report:
             lines += ["", f"## {group} ({chosen[0]['cases']} cases)", ""]
             lines += ["| metric | " + " | ".join(methods) + " |", "|---" * (len(methods) + 1) + "|"]
             for name, metric in self.metrics.items():
-                cells = [_text(row["metrics"][name], row["cases"]) for row in chosen]
+                cells = [row["metrics"][name] for row in chosen]
+                if group != ALL and not any("mean" in cell for cell in cells):
+                    continue
                 unit = f" [{metric.unit}]" if metric.unit else ""
                 title = f"{metric.title}{unit} {_ARROWS[metric.better]}"
-                lines.append(f"| {title} | " + " | ".join(cells) + " |")
+                texts = [_text(cell, row["cases"]) for cell, row in zip(cells, chosen)]
+                lines.append(f"| {title} | " + " | ".join(texts) + " |")
+        reasons: dict[str, list[str]] = {}
+        for name, cell in rows[0]["metrics"].items():
+            if "not_available" in cell:
+                reasons.setdefault(cell["not_available"], []).append(self.metrics[name].title)
         lines += ["", "## What exactly is measured", ""]
         lines += [f"- {one.title}: {one.variant}" for one in self.metrics.values()]
+        lines += [f"- protocol: {name} {value}" for name, value in self._settings().items()]
+        lines += [f"- not available, {why}: {', '.join(names)}" for why, names in reasons.items()]
         return "\n".join(lines) + "\n"
+
+    def _settings(self) -> dict:
+        names = ("region_growth", "psnr_ceiling", "colour_band", "colour_bins", "missing_face")
+        facts = dataclasses.asdict(self.protocol)
+        return {name: facts[name] for name in (*names, "bootstrap")}
 
     def _latex(self, rows: list[dict]) -> str:
         """One booktabs table of the metrics for which any row has a number."""
@@ -229,7 +243,7 @@ def _latex_head(metric: Metric) -> str:
 
 def _text(cell: dict, cases: int) -> str:
     if "not_available" in cell:
-        return f"not available: {cell['not_available']}"
+        return "not available"
     text = _number(cell["mean"])
     if cell.get("low") is not None:
         text += f" [{_number(cell['low'])}, {_number(cell['high'])}]"

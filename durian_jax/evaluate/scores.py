@@ -215,8 +215,8 @@ def summarise(name: str, values: list[float], protocol: Protocol) -> dict:
     else:
         means = draws.mean(-1)
     tail = (1 - options.confidence) / 2
-    # "lower" is a draw that happened: between inf and a number nothing can be interpolated.
-    low, high = np.quantile(means, [tail, 1 - tail], method="lower")
+    # A draw that happened: between inf and a number nothing can be interpolated.
+    low, high = np.quantile(means, [tail, 1 - tail], method="nearest")
     return {
         "mean": _mean(name, values, protocol.psnr_ceiling),
         "low": float(low),
