@@ -147,12 +147,11 @@ def write_case(root: str | Path, case: Case, pictures: Pictures, fps: Fraction) 
     try:
         for name, image in _stills(case, pictures).items():
             Image.fromarray(image).save(beside / name)
-        # One thread: the bytes must not depend on the machine.
         driving = beside / "driving.mp4"
-        video.write_video(driving, pictures.driving, fps, crf=_DRIVING_CRF, threads=1)
+        video.write_video(driving, pictures.driving, fps, crf=_DRIVING_CRF, reproducible=True)
         if pictures.truth is not None:
             truth = beside / "truth.mp4"
-            video.write_video(truth, pictures.truth.video, fps, lossless=True, threads=1)
+            video.write_video(truth, pictures.truth.video, fps, lossless=True, reproducible=True)
             masks = {f"mask_{kind}": mask for kind, mask in pictures.truth.masks.items()}
             # numpy stamps every member with 1980-01-01, so this is reproducible, too.
             np.savez_compressed(

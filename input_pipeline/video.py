@@ -132,7 +132,7 @@ def write_video(
     audio_from: str | Path | None = None,
     crf: int = 18,
     lossless: bool = False,
-    threads: int = 0,
+    reproducible: bool = False,
 ) -> None:
     """Writes an mp4 (H.264, yuv420p, BT.709, index first), complete or not at all.
 
@@ -146,8 +146,7 @@ def write_video(
       crf: x264 constant rate factor, 0 (lossless but for the colour conversion) to 51.
       lossless: RGB (libx264rgb, qp 0) in place of yuv420p and crf: `read_frames` gives the very
         frames back. Few players show such a file.
-      threads: of the encoder, 0 for one per core. With 1 the bytes do not depend on the machine's
-        cores.
+      reproducible: the same frames give the same bytes, on any number of cores; slower.
 
     InputError: path is not writable (raised before the first frame is asked for) or not .mp4,
       audio_from is unreadable, or there are no frames.
@@ -166,7 +165,9 @@ def write_video(
         codec = _Codec("libx264rgb", "rgb24", {"qp": "0"})
         if not lossless:
             codec = _Codec("libx264", "yuv420p", {"crf": str(crf)})
-        codec.options["threads"] = str(threads)
+        if reproducible:
+            # mbtree's vector code reads past the rows of narrow pictures.
+            codec.options.update(threads="1", mbtree="0")
         _mux(output, iter(frames), Fraction(fps), audio, codec, path)
 
 

@@ -113,7 +113,7 @@ class CheckpointPredictions:
         self._settings = result.settings
         frames = np.stack([transforms.resize(one, self._cases.size) for one in result.frames])
         path = self._keep / f"{case.id}.mp4"
-        video.write_video(path, frames, self._cases.fps, lossless=True, threads=1)
+        video.write_video(path, frames, self._cases.fps, lossless=True)
         return frames.astype(np.float32) / 255
 
     # Why `__call__` gives None.
