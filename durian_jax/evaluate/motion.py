@@ -51,7 +51,8 @@ def errors(
     turn, scale, _ = faces.head_pose(predicted)
     true_turn, true_scale, _ = faces.head_pose(reference)
     distance = np.linalg.norm((predicted - reference)[..., :2], axis=-1).mean(-1) / true_scale
-    angles = np.abs(faces.euler_angles(turn) - faces.euler_angles(true_turn)).mean(-1)
+    gap = faces.euler_angles(turn) - faces.euler_angles(true_turn)
+    angles = np.abs((gap + 180) % 360 - 180).mean(-1)
     eyes, mouth = openings(predicted, scale)
     true_eyes, true_mouth = openings(reference, true_scale)
     values = {

@@ -13,6 +13,7 @@ dino, a hub id), in the file format in which the field passes them on:
 The packages (torch, transformers, onnxruntime) are those of the extra [eval].
 """
 
+import hashlib
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -111,7 +112,10 @@ class _Network:
             ) from None
 
     def facts(self) -> dict:
-        return {"weights": self._source}
+        facts = {"weights": self._source}
+        if Path(self._source).is_file():
+            facts["sha256"] = hashlib.sha256(Path(self._source).read_bytes()).hexdigest()
+        return facts
 
     def score(self, method: str, answer: Answer) -> dict[str, float | None]:
         return {self.name: self.value(answer)}

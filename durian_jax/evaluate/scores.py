@@ -204,9 +204,12 @@ def summarise(name: str, values: list[float], protocol: Protocol) -> dict:
     """Mean over cases, its bootstrap interval, and the number of cases.
 
     Percentile bootstrap (Efron): the cases are drawn again with replacement; the same draws for
-    every method that answered as many cases.
+    every method that answered as many cases. One case has no interval.
     """
     values = np.asarray(values, np.float64)
+    mean = _mean(name, values, protocol.psnr_ceiling)
+    if len(values) == 1:
+        return {"mean": mean, "low": None, "high": None, "count": 1}
     options: Bootstrap = protocol.bootstrap
     rng = np.random.default_rng(options.seed)
     draws = values[rng.integers(len(values), size=(options.resamples, len(values)))]
@@ -217,9 +220,4 @@ def summarise(name: str, values: list[float], protocol: Protocol) -> dict:
     tail = (1 - options.confidence) / 2
     # A draw that happened: between inf and a number nothing can be interpolated.
     low, high = np.quantile(means, [tail, 1 - tail], method="nearest")
-    return {
-        "mean": _mean(name, values, protocol.psnr_ceiling),
-        "low": float(low),
-        "high": float(high),
-        "count": len(values),
-    }
+    return {"mean": mean, "low": float(low), "high": float(high), "count": len(values)}

@@ -125,6 +125,14 @@ def test_intervals_hold_the_mean_and_shrink_with_more_cases():
     assert many["high"] - many["low"] == pytest.approx(2 * 1.96 * 2 / 20, rel=0.15)
     assert few["high"] - few["low"] > 3 * (many["high"] - many["low"])
     assert summarise("l1", values, protocol) == many
+    assert summarise("l1", values[:1], protocol)["low"] is None
+
+
+def test_one_case_with_an_error_makes_the_mean_finite():
+    protocol = Protocol.load("self")
+    assert summarise("psnr", [np.inf, np.inf], protocol)["mean"] == np.inf
+    cell = summarise("psnr", [np.inf, 20.0], protocol)
+    assert cell["mean"] == 40 and (cell["low"], cell["high"]) == (20, np.inf)
 
 
 def test_bad_predictions_give_one_list_and_no_report(case_folder, noise_folder, tmp_path, capsys):
