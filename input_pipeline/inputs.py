@@ -214,9 +214,12 @@ def _crop(path, keypoints: np.ndarray, height: int, width: int, framed: bool) ->
 
 def _attribute_mask(giver: Subject, kind: str, segmenter: masks.HeuristicSegmenter) -> np.ndarray:
     if giver.mask is not None:
-        mask = giver.mask > 0.5
-    else:
-        mask = segmenter(giver.image, giver.keypoints, frozenset([kind]))[kind]
+        # Half of the most covered pixel at most: thin rims must not vanish in small pictures.
+        mask = giver.mask > min(0.5, giver.mask.max() / 2)
+        if not mask.any():
+            raise InputError(f"{giver.path}: its mask is black: paint it white where {kind} shows")
+        return mask
+    mask = segmenter(giver.image, giver.keypoints, frozenset([kind]))[kind]
     if mask.mean() < transforms.MIN_ATTRIBUTE_AREA:
         raise InputError(
             f"{giver.path}: no {kind} found ({mask.mean():.2%} of the picture, "

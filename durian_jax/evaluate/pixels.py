@@ -72,8 +72,9 @@ class AttributeColours:
     """Tells the pixels of an attribute from those round it by their colours in the truth.
 
     Two RGB histograms, inside the true masks and in a band round them, vote for each pixel of the
-    band and the mask; the log odds are blurred lightly. Prediction and truth are classified alike,
-    so the truth agrees with itself whatever the colours overlap.
+    band and the mask: the attribute's must make its colour twice as likely, so that colours that
+    neither has seen are no attribute. The log odds are blurred lightly. Prediction and truth are
+    classified alike: the truth agrees with itself, however alike the colours are.
 
     Args:
       truth: [F, S, S, 3] in [0, 1]. masks: bool [F, S, S], not all empty.
@@ -81,7 +82,9 @@ class AttributeColours:
     """
 
     _SMOOTHING = 1.0  # bins
+    _FLOOR = 0.01  # of an even spread over all colours
     _BLUR = 1.0  # pixels
+    _ODDS = 2.0
 
     def __init__(self, truth: np.ndarray, masks: np.ndarray, band: float, bins: int):
         self._bins = bins
@@ -109,13 +112,12 @@ class AttributeColours:
         kernel = np.exp(-0.5 * (step / self._SMOOTHING) ** 2)
         kernel /= kernel.sum(0)
         cube = np.einsum("abc,ia,jb,kc->ijk", cube, kernel, kernel, kernel, optimize=True)
-        # A pixel's worth of doubt keeps colours that neither has seen undecided.
-        return (cube.ravel() + 1 / self._bins**3) / (cube.sum() + 1)
+        return cube.ravel() / cube.sum() + self._FLOOR / cube.size
 
     def _classify(self, frames: np.ndarray) -> np.ndarray:
         votes = self._log_odds[self._index(frames)]
         blurred = np.stack([cv2.GaussianBlur(frame, (0, 0), self._BLUR) for frame in votes])
-        return (blurred > 0) & self._near
+        return (blurred > np.log(self._ODDS)) & self._near
 
 
 def flicker(frames: np.ndarray) -> float:

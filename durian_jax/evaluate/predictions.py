@@ -75,6 +75,7 @@ class FolderPredictions:
         return frames.astype(np.float32)
 
     def facts(self) -> dict:
+        """Where the answers come from."""
         return {"predictions": str(self._folder)}
 
 
@@ -82,7 +83,12 @@ class CheckpointPredictions:
     """Answers by a trained model, through the same road as `durian animate`.
 
     They are saved without loss in `keep`, from where they can be scored again.
+
+    Attributes:
+      note: what the reader of the scores should know, or None. cannot: why there is no answer.
     """
+
+    cannot = "a checkpoint cannot interpolate between two sources"
 
     def __init__(self, checkpoint, cases: CaseSet, keep: Path, *, steps, guidance, seed):
         from durian_jax.animate import Animator
@@ -116,10 +122,8 @@ class CheckpointPredictions:
         video.write_video(path, frames, self._cases.fps, lossless=True)
         return frames.astype(np.float32) / 255
 
-    # Why `__call__` gives None.
-    cannot = "a checkpoint cannot interpolate between two sources"
-
     def facts(self) -> dict:
+        """What reproduces the answers."""
         names = ("checkpoint", "weights_sha256", "steps", "guidance", "seed", "size")
         return {name: self._settings[name] for name in names if name in self._settings}
 

@@ -115,7 +115,7 @@ class Report:
             },
             "method": {"name": self.method, **self.facts},
             "versions": _versions(),
-            "notes": self._all_notes(rows),
+            "notes": self._all_notes(),
             "metrics": {name: dataclasses.asdict(one) for name, one in self.metrics.items()},
             "networks": {
                 name: {key: value for key, value in one.items() if key != "over_all"}
@@ -139,7 +139,7 @@ class Report:
         (out / "report.md").write_text(self._markdown(rows, facts), encoding="utf-8")
         (out / "report.tex").write_text(self._latex(rows), encoding="utf-8")
 
-    def _all_notes(self, rows: list[dict]) -> list[str]:
+    def _all_notes(self) -> list[str]:
         notes = list(self.notes)
         if len(self.scored) < len(self.cases.cases):
             groups = ", ".join(sorted({case.group for case in self.scored}))

@@ -106,7 +106,10 @@ class Answer:
 
 
 def find_reference(case: Case, pictures: Pictures, landmarker: faces.FaceLandmarker) -> Reference:
-    """Keypoints of a case's own pictures. Raises InputError if a face cannot be found in them."""
+    """Keypoints of a case's own pictures. Raises InputError: no face in one, or an empty mask."""
+    for i, mask in enumerate(pictures.attribute_masks):
+        if not mask.any():
+            raise InputError(f"case {case.id}: attribute_{i}_mask.png is black")
     stills = []
     for name, image in [("portrait", pictures.portrait)] + [
         (f"attribute_{i}", image) for i, image in enumerate(pictures.attributes)

@@ -69,3 +69,20 @@ def test_the_answer_keeps_the_framing_of_the_portrait(report, case_folder):
     portrait = video.read_picture(case_folder / "0000" / "portrait.png").astype(float)
     shifted = np.roll(portrait, 16, 1)
     assert np.abs(answer - portrait).mean() < 0.8 * np.abs(answer - shifted).mean()
+
+
+def test_cases_are_made_from_a_data_set(stage2_run, prepared_dataset, tmp_path):
+    out = tmp_path / "report"
+    code = cli.main(
+        ["evaluate", "--protocol=self", f"--dataset={prepared_dataset}", "--groups=glasses",
+         f"--checkpoint={stage2_run[0]}", f"--out={out}", "--steps=2"]
+    )  # fmt: skip
+    assert code == 0
+    facts = json.loads((out / "report.json").read_text())
+    assert any("split train: a model may have seen them" in note for note in facts["notes"])
+    row = _row(facts, "glasses", stage2_run[0].name)
+    # Frame 0 is given; of the others there is a truth.
+    assert row["cases"] == 1 and 0 < row["metrics"]["ssim_inside"]["mean"] < 1
+    assert sorted(path.name for path in out.iterdir()) == [
+        "cases", "predictions", "report.json", "report.md", "report.tex", "sheets"
+    ]  # fmt: skip

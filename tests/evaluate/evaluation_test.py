@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -212,3 +213,22 @@ def test_bad_options_give_one_line(options, message, tmp_path, monkeypatch, caps
     error = capsys.readouterr().err
     assert code == 2 and message in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_unusable_cases_are_listed_before_anything_is_scored(
+    case_folder, noise_folder, tmp_path, capsys
+):
+    broken = tmp_path / "cases"
+    shutil.copytree(case_folder, broken)
+    black = np.zeros((128, 128), bool)
+    Image.fromarray(black).save(broken / "0000" / "attribute_0_mask.png")
+    video.write_picture(broken / "0002" / "portrait.png", np.full((128, 128, 3), 90, np.uint8))
+    with pytest.raises(InputError) as failure:
+        evaluation.evaluate(
+            "counterfactual", tmp_path / "out", cases=broken, predictions=noise_folder
+        )  # fmt: skip
+    text = str(failure.value)
+    assert "2 unusable cases, nothing scored" in text
+    assert "case 0000: attribute_0_mask.png is black" in text
+    assert "case 0002: no face found in portrait.png" in text
+    assert not (tmp_path / "out").exists()

@@ -65,6 +65,8 @@ def test_colour_overlap_follows_place_and_colour_of_the_attribute():
     # Two discs of radius 12, 2 pixels apart, share 0.81 of their union.
     assert moved[0] == pytest.approx(0.81, abs=0.04) and moved == sorted(moved, reverse=True)
     assert colours.overlap(_disc(colour=(0.2, 0.5, 0.3))[0]) == 0
+    # Colours of neither are no attribute, however few pixels it has.
+    assert colours.overlap(np.full_like(truth, 0.99)) == 0
     assert colours.overlap(_disc(colour=(0.87, 0.12, 0.1))[0]) > 0.95
 
 

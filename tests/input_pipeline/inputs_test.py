@@ -197,3 +197,20 @@ def test_framed_pictures_are_used_whole(portrait_picture, landmarker, tmp_path):
     wide = _saved(tmp_path / "wide.png", np.ascontiguousarray(astronaut()[:400]))
     with pytest.raises(InputError, match=r"wide.png: 512x400 pixels: framed pictures"):
         inputs.read_subject(wide, 64, landmarker, framed=True)
+
+
+def test_a_given_mask_may_be_thin_but_not_empty(
+    portrait_picture, talking_head_clips, landmarker, tmp_path
+):
+    def shown(mask):
+        scene = inputs.read_scene(
+            portrait_picture, [(portrait_picture, "glasses", mask)],
+            talking_head_clips / "cool.mp4", 32, landmarker, _never, portrait_mask=black,
+        )  # fmt: skip
+        return scene.batch["attribute_mask"][0]
+
+    black = _mask_file(tmp_path / "black.png", 512, 512, slice(0, 0), slice(0, 0))
+    thin = _mask_file(tmp_path / "thin.png", 512, 512, slice(120, 122), slice(180, 260))
+    assert 3 <= shown(thin).sum() <= 40
+    with pytest.raises(InputError, match=r"its mask is black: paint it white where glasses"):
+        shown(black)
