@@ -153,6 +153,10 @@ class Report:
                 f"{self.frames_without_reference} frames of the truth show no face that could be "
                 "found: they do not count for keypoints, pose, blink, mouth and no face"
             )
+        if left_out := self.cases.source.get("left_out"):
+            notes.append(
+                f"{len(left_out)} cases were left out when they were chosen: {left_out[0]}"
+            )
         if self.cases.source.get("split") == "train":
             notes.append("the cases come from the split train: a model may have seen them")
         return notes

@@ -6,14 +6,17 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from tqdm import tqdm
 
+from durian_jax.evaluate import scores
 from durian_jax.evaluate.protocol import Build, Protocol
-from input_pipeline import cases, records, transforms
+from input_pipeline import cases, faces, records, transforms
 from input_pipeline.errors import InputError
 from input_pipeline.records import Chunk, Dataset
 
 _SPLITS = ("test", "val", "train")
+_ID_LENGTH = 4
 _DRAWS = 20  # attempts for each case of the cross protocol to find people not yet combined
 
 
@@ -35,7 +38,8 @@ def write_cases(dataset: str | Path, protocol: Protocol, out: Path) -> None:
     The split is `test`, else `val`, else `train`; `source` in cases.json says which. Self:
     portrait, attribute and truth are one chunk of a clip, the attribute picture the frame that
     shows the attribute farthest from the target frames, which begin with the portrait. Cross:
-    portrait, attribute and driver are three people.
+    portrait, attribute and driver are three people. Cases in which no face can be found are left
+    out, and `source` says so.
 
     Raises:
       InputError: no data set, no chunk shows any of the kinds or is long enough, or, for cross,
@@ -45,25 +49,30 @@ def write_cases(dataset: str | Path, protocol: Protocol, out: Path) -> None:
     build = protocol.build
     entries = [_entry(source, i, build) for i in tqdm(range(len(source)), "looking for cases")]
     entries = [entry for entry in entries if entry.frames >= build.least_frames]
-    if not any(entry.kinds for entry in entries):
-        raise InputError(
-            f"{dataset}: no chunk of split {split} has {build.least_frames + build.spare} frames "
-            f"and shows {', '.join(build.kinds)}: prepare longer clips, with labels"
-        )
-    # Clips of one length and rate, so that one program serves all and the folder has one rate.
+    # A case folder has one frame rate: the commonest.
     rates = [entry.fps for entry in entries]
-    fps = max(set(rates), key=lambda rate: (rates.count(rate), rate))
+    fps = max(set(rates), key=lambda rate: (rates.count(rate), rate), default=Fraction(25))
+    left_out = [f"{entry.clip}: {entry.fps} fps" for entry in entries if entry.fps != fps]
     entries = [entry for entry in entries if entry.fps == fps]
-    chosen = list((_self_cases if protocol.truth else _cross_cases)(entries, build, dataset))
-    width = max(4, len(str(len(chosen))))
-    written = []
-    for number, (group, parts) in enumerate(tqdm(chosen, "writing cases", unit="case")):
-        name = f"{number:0{width}d}"
-        make = _self_case if protocol.truth else _cross_case
-        case, pictures = make(name, group, parts, source)
+    choose, make = (_self_cases, _self_case) if protocol.truth else (_cross_cases, _cross_case)
+    chosen = list(choose(entries, build, dataset))
+    landmarker, written = faces.FaceLandmarker(), []
+    for kind, parts in tqdm(chosen, "writing cases", unit="case"):
+        case, pictures = make(f"{len(written):0{_ID_LENGTH}d}", kind, parts, source)
+        try:
+            scores.find_reference(case, pictures, landmarker)
+        except InputError as error:
+            left_out.append(f"{kind}: {error}".replace(f"case {case.id}: ", ""))
+            continue
         cases.write_case(out, case, pictures, fps)
         written.append(case)
-    facts = {"dataset": Path(dataset).resolve().name, "split": split, "fps": str(fps)}
+    if not written:
+        reason = left_out[0] if left_out else f"kinds are {', '.join(build.kinds)}"
+        raise InputError(
+            f"{dataset}: split {split} gives no case ({reason}): it needs chunks of at least "
+            f"{build.least_frames + build.spare} frames that show an attribute and a face"
+        )
+    facts = {"dataset": Path(dataset).resolve().name, "split": split, "left_out": left_out}
     facts |= {"records": source.metadata["records"], "protocol_sha256": protocol.sha256}
     cases.write_index(
         out, written, protocol=protocol.name, version=protocol.version, size=source.size, fps=fps,
@@ -80,7 +89,7 @@ def _open(dataset: str | Path) -> tuple[Dataset, str]:
 
 
 def _entry(source: Dataset, index: int, build: Build) -> _Entry:
-    chunk = records.decode(source[index], source.size)
+    chunk = _chunk(source, index)
     kinds = {}
     for kind in build.kinds:
         if kind in chunk.masks:
@@ -139,7 +148,7 @@ def _cross_cases(entries: list[_Entry], build: Build, dataset) -> Iterator[tuple
 
 def _self_case(name: str, kind: str, parts: tuple, source: Dataset):
     (entry,) = parts
-    chunk = _chunk(source, entry)
+    chunk = _chunk(source, entry.index)
     frames = entry.frames
     video = np.stack([records.decode_frame(data) for data in chunk.frames[:frames]])
     masks = {
@@ -163,7 +172,7 @@ def _self_case(name: str, kind: str, parts: tuple, source: Dataset):
 
 
 def _cross_case(name: str, kind: str, parts: tuple, source: Dataset):
-    portrait, giver, driver = (_chunk(source, entry) for entry in parts)
+    portrait, giver, driver = (_chunk(source, entry.index) for entry in parts)
     frames = parts[2].frames
     shown = parts[1].kinds[kind]
     frame = int(shown[len(shown) // 2])
@@ -183,5 +192,10 @@ def _cross_case(name: str, kind: str, parts: tuple, source: Dataset):
     )
 
 
-def _chunk(source: Dataset, entry: _Entry) -> Chunk:
-    return records.decode(source[entry.index], source.size)
+def _chunk(source: Dataset, index: int) -> Chunk:
+    try:
+        return records.decode(source[index], source.size)
+    except (ValueError, KeyError, IndexError, RuntimeError, DecodeError) as error:
+        raise InputError(
+            f"{source.path}: record {index} cannot be read ({error}): run durian check"
+        ) from error

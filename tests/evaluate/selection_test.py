@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -59,23 +60,26 @@ def test_the_split_is_recorded(self_cases):
 
 
 @pytest.fixture
-def painted(painted_chunk, tmp_path):
-    """A function of (people, frames, splits) to a data set of painted chunks."""
+def recut(prepared_dataset, tmp_path):
+    """A function of (people, frames, splits) to a data set of the first chunks, cut shorter."""
+    source = records.Dataset(prepared_dataset)
 
     def write(people, frames=30, splits=("train",)):
-        chunks = {split: [] for split in splits}
+        encoded = []
         for number in range(people):
-            for split in splits:
-                chunks[split].append(records.encode(painted_chunk(number, frames), 64))
-        records.write_dataset(tmp_path / "dataset", chunks, 64, {})
+            chunk = records.decode(source[number], source.size)
+            cut = {name: getattr(chunk, name)[:frames] for name in ("frames", "keypoints", "found")}
+            cut["masks"] = {kind: pngs[:frames] for kind, pngs in chunk.masks.items()}
+            encoded.append(records.encode(dataclasses.replace(chunk, **cut), source.size))
+        records.write_dataset(tmp_path / "dataset", dict.fromkeys(splits, encoded), source.size, {})
         return tmp_path / "dataset"
 
     return write
 
 
-def test_too_few_people_are_counted(painted, tmp_path, capsys):
+def test_too_few_people_are_counted(recut, tmp_path, capsys):
     code = cli.main(
-        ["evaluate", "--protocol=cross", f"--dataset={painted(2)}",
+        ["evaluate", "--protocol=cross", f"--dataset={recut(2)}",
          f"--write-cases={tmp_path / 'cases'}"]
     )  # fmt: skip
     assert code == 2
@@ -83,18 +87,20 @@ def test_too_few_people_are_counted(painted, tmp_path, capsys):
     assert not (tmp_path / "cases").exists()
 
 
-def test_clips_that_are_too_short_are_named(painted, tmp_path):
-    with pytest.raises(InputError, match="no chunk of split train has 12 frames and shows hair"):
-        evaluation.write_cases("self", painted(3, frames=11), tmp_path / "cases")
+def test_clips_that_are_too_short_are_named(recut, tmp_path):
+    with pytest.raises(
+        InputError, match=r"split train gives no case .* chunks of at least 12 frames"
+    ):
+        evaluation.write_cases("self", recut(3, frames=11), tmp_path / "cases")
 
 
-def test_short_chunks_give_shorter_cases(painted, tmp_path):
-    found = evaluation.write_cases("self", painted(1, frames=16), tmp_path / "cases")
-    assert [case.frames for case in found.cases] == [12]
+def test_short_chunks_give_shorter_cases(recut, tmp_path):
+    found = evaluation.write_cases("self", recut(1, frames=16), tmp_path / "cases")
+    assert {case.frames for case in found.cases} == {12}
 
 
-def test_the_test_split_comes_first(painted, tmp_path):
-    dataset = painted(1, splits=("train", "val", "test"))
+def test_the_test_split_comes_first(recut, tmp_path):
+    dataset = recut(1, splits=("train", "val", "test"))
     found = evaluation.write_cases("self", dataset, tmp_path / "cases")
     assert found.source["split"] == "test"
 
@@ -126,3 +132,29 @@ def test_cross_is_scored_without_a_truth(cross_cases, tmp_path):
 
 def test_case_folders_are_complete(self_cases):
     assert cases.CaseSet.read(self_cases.path) == self_cases
+
+
+def test_cases_without_a_face_are_left_out_and_counted(prepared_dataset, tmp_path):
+    source = records.Dataset(prepared_dataset)
+    chunks = [records.decode(source[number], source.size) for number in range(2)]
+    chunks[0].frames = [records.encode_frame(np.full((64, 64, 3), 90, np.uint8))] * 60
+    encoded = [records.encode(chunk, source.size) for chunk in chunks]
+    records.write_dataset(tmp_path / "dataset", {"train": encoded}, source.size, {})
+    found = evaluation.write_cases("self", tmp_path / "dataset", tmp_path / "cases")
+    assert {case.people["portrait"] for case in found.cases} == {chunks[1].identity}
+    reason = "no face found in portrait.png"
+    assert found.source["left_out"] == [f"hair: {reason}", f"glasses: {reason}"]
+
+
+def test_a_corrupt_record_is_named(write_corrupt, tmp_path):
+    with pytest.raises(InputError, match=r"record 1 cannot be read .*: run durian check"):
+        evaluation.write_cases("self", write_corrupt, tmp_path / "cases")
+
+
+@pytest.fixture
+def write_corrupt(prepared_dataset, tmp_path):
+    source = records.Dataset(prepared_dataset)
+    records.write_dataset(
+        tmp_path / "dataset", {"train": [source[0], b"garbage"]}, source.size, {}
+    )  # fmt: skip
+    return tmp_path / "dataset"
