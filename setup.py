@@ -17,7 +17,10 @@ setup(
     packages=find_packages(
         include=["durian_jax", "durian_jax.*", "input_pipeline", "input_pipeline.*", "configs"]
     ),
-    package_data={"input_pipeline": ["assets/*"]},
+    package_data={
+        "input_pipeline": ["assets/*"],
+        "durian_jax.evaluate": ["golden.json", "protocols/*.json"],
+    },
     entry_points={"console_scripts": ["durian = durian_jax.cli:main"]},
     install_requires=[
         f"jax{JAX}",
@@ -43,6 +46,7 @@ setup(
         "cuda12": [f"jax[cuda12]{JAX}"],
         "cuda13": [f"jax[cuda13]{JAX}"],
         "tpu": [f"jax[tpu]{JAX}"],
+        "eval": ["torch>=2.4", "transformers>=4.50", "safetensors>=0.4", "onnxruntime>=1.18"],
         "dev": ["pytest>=8", "ruff>=0.8", "scikit-image>=0.25"],
     },
 )

@@ -86,41 +86,53 @@ class Animator:
     def __call__(
         self,
         portrait: str | Path,
-        attributes: list[tuple[str | Path, str]],
+        attributes: list[tuple],
         driving: str | Path,
         *,
+        portrait_mask: str | Path | None = None,
+        framed: bool = False,
         steps: int | None = None,
         guidance: float | None = None,
         seed: int = 0,
+        quiet: bool = False,
     ) -> Video:
         """Animates the portrait with the driver's motion, wearing the attributes.
 
         Args:
           portrait: photo of the person.
-          attributes: (photo, kind) pairs; kind is hair, glasses, beard or hat.
+          attributes: (photo, kind) or (photo, kind, mask) tuples; kind is hair, glasses, beard or
+            hat; a mask is a picture as large as the photo, white where the attribute shows. Without
+            one the attribute is looked for.
           driving: clip; the result has its length, frame rate and sound.
+          portrait_mask: likewise, white where the portrait shows its own attributes of these kinds.
+          framed: photos and clip are head-and-shoulders squares already and are not cropped, so
+            that the result has the framing of the portrait.
           steps: denoising steps. guidance: classifier-free guidance scale, 1 = none. By default
             both are those of the run's own samples, `config.sample`.
+          quiet: speak of nothing but compilation.
 
         Raises:
-          InputError: a photo or clip that cannot be used, and why.
+          InputError: a photo, mask or clip that cannot be used, and why.
         """
         steps = self._sampling["steps"] if steps is None else steps
         guidance = self._sampling["guidance"] if guidance is None else guidance
-        watch = _Stopwatch()
+        watch = _Stopwatch(quiet)
         size = self.model.config.resolution
-        with watch.phase("reading photos and clip"):
+        with watch.phase("reading photos and clip", silent=quiet):
             scene = inputs.read_scene(
-                portrait, attributes, driving, size, self._landmarker, self._segmenter
-            )
+                portrait, attributes, driving, size, self._landmarker, self._segmenter,
+                portrait_mask=portrait_mask, framed=framed,
+            )  # fmt: skip
             grid = [scene.portrait.image, *scene.batch["attribute"]]
             drivers = list(scene.motion.frames(size))
-        for note in scene.notes:
-            print(f"note: {note}")
+        if not quiet:
+            for note in scene.notes:
+                print(f"note: {note}")
         frames = self._generate(scene.batch, steps, guidance, seed, watch)
         settings = {
             "portrait": str(portrait),
-            "attributes": [f"{path}:{kind}" for path, kind in attributes],
+            "portrait_mask": portrait_mask and str(portrait_mask),
+            "attributes": [":".join(map(str, attribute)) for attribute in attributes],
             "driving": str(driving),
             "checkpoint": self.source,
             "weights_sha256": self._weights_hash,
@@ -150,7 +162,7 @@ class Animator:
         encoded = self._run(sampler.encode, watch, batch)
         clips, count = encoded[1].shape[:2]
         latents = sampler.initial_noise(self.model, jax.random.key(seed), clips, count)
-        with tqdm(total=steps, desc="denoising", unit="step") as bar:
+        with tqdm(total=steps, desc="denoising", unit="step", disable=watch.quiet) as bar:
             for part in schedule.slices(PROGRESS_PARTS):
                 latents = self._run(
                     sampler.denoise, watch, latents, *encoded, scale, part,
@@ -185,7 +197,8 @@ class Animator:
 class _Stopwatch:
     """Seconds by phase; each phase says on one line what is going on."""
 
-    def __init__(self):
+    def __init__(self, quiet: bool = False):
+        self.quiet = quiet
         self.seconds: dict[str, float] = {}
 
     @contextlib.contextmanager

@@ -68,25 +68,65 @@ def _parser() -> argparse.ArgumentParser:
     animate = verb("animate", _animate, "Portrait + attributes + driving clip -> video.")
     animate.add_argument("--portrait", type=Path, required=True, help="photo of the person")
     animate.add_argument(
-        "--attribute", type=_attribute, action="append", required=True, metavar="IMAGE:KIND",
-        help=f"photo and what to take from it: {', '.join(KINDS)}; may be repeated",
+        "--attribute", type=_attribute, action="append", required=True,
+        metavar="IMAGE:KIND[:MASK]",
+        help=f"photo, what to take from it ({', '.join(KINDS)}), and if you have one a mask, white "
+        "where the attribute shows; may be repeated",
     )  # fmt: skip
+    animate.add_argument(
+        "--portrait-mask", type=Path, help="white where the portrait shows its own such attributes"
+    )
     animate.add_argument("--driving", type=Path, required=True, help="clip whose motion to follow")
     animate.add_argument("--checkpoint", type=Path, required=True, help="workdir of a train run")
     animate.add_argument("--out", type=Path, required=True, help="OUT.mp4")
     animate.add_argument("--steps", type=int, help="denoising steps (default: config.sample)")
     animate.add_argument("--guidance", type=float, help="its scale, 1 = none (likewise)")
     animate.add_argument("--seed", type=int, default=0)
+
+    evaluate = verb("evaluate", _evaluate, "Scores a checkpoint or any method's predictions.")
+    evaluate.add_argument("--protocol", choices=("counterfactual", "self", "cross"))
+    evaluate.add_argument("--cases", type=Path, help="folder of cases")
+    evaluate.add_argument("--dataset", type=Path, help="data set to take the cases from")
+    evaluate.add_argument("--checkpoint", type=Path, help="workdir of a train run")
+    evaluate.add_argument(
+        "--predictions", type=Path, help="folder with ID.mp4, ID/0000.png ... or ID.npy per case"
+    )
+    evaluate.add_argument("--out", type=Path, help="folder of the report")
+    evaluate.add_argument("--groups", help="rows to score, such as hair,glasses (default: all)")
+    evaluate.add_argument(
+        "--weights", type=_weights, action="append", default=[], metavar="METRIC=PATH",
+        help="network of lpips, fid, fvd, clip, dino or arcface: file or hub id; may be repeated",
+    )  # fmt: skip
+    evaluate.add_argument("--steps", type=int, help="denoising steps (default: config.sample)")
+    evaluate.add_argument("--guidance", type=float, help="its scale, 1 = none (likewise)")
+    evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument(
+        "--write-cases", type=Path, metavar="CASES",
+        help="only write the cases of --dataset, for other methods to predict",
+    )  # fmt: skip
+    evaluate.add_argument(
+        "--selftest", action="store_true", help="only compare all metrics with stored numbers"
+    )
     return parser
 
 
-def _attribute(text: str) -> tuple[Path, str]:
-    path, _, kind = text.rpartition(":")
-    if not path:
+def _weights(text: str) -> tuple[str, str]:
+    name, equals, source = text.partition("=")
+    if not equals or not source:
+        raise argparse.ArgumentTypeError(f"{text!r}: write METRIC=PATH")
+    return name, source
+
+
+def _attribute(text: str) -> tuple:
+    parts = text.split(":")
+    # From the end: a path may hold a colon, too.
+    for i in range(len(parts) - 1, 0, -1):
+        if parts[i] in KINDS:
+            mask = [Path(":".join(parts[i + 1 :]))] if parts[i + 1 :] else []
+            return Path(":".join(parts[:i])), parts[i], *mask
+    if len(parts) == 1:
         raise argparse.ArgumentTypeError(f"{text!r} has no kind: write IMAGE:KIND")
-    if kind not in KINDS:
-        raise argparse.ArgumentTypeError(f"unknown kind {kind!r}: choose from {', '.join(KINDS)}")
-    return Path(path), kind
+    raise argparse.ArgumentTypeError(f"unknown kind {parts[-1]!r}: choose from {', '.join(KINDS)}")
 
 
 def _prepare(options: argparse.Namespace, _) -> None:
@@ -157,10 +197,40 @@ def _animate(options: argparse.Namespace, _) -> None:
     animator = Animator.load(options.checkpoint)
     result = animator(
         options.portrait, options.attribute, options.driving,
-        steps=options.steps, guidance=options.guidance, seed=options.seed,
+        portrait_mask=options.portrait_mask, steps=options.steps, guidance=options.guidance,
+        seed=options.seed,
     )  # fmt: skip
     result.save(options.out)
     print(f"{options.out}: {len(result.frames)} frames at {float(result.fps):g} fps")
+
+
+def _evaluate(options: argparse.Namespace, _) -> None:
+    from durian_jax.evaluate import evaluation, selftest
+
+    if options.selftest:
+        selftest.run()
+        return
+    if options.protocol is None:
+        raise InputError("--protocol is missing: counterfactual, self or cross")
+    if options.write_cases is not None:
+        if options.dataset is None:
+            raise InputError("--write-cases needs --dataset")
+        found = evaluation.write_cases(options.protocol, options.dataset, options.write_cases)
+        print(f"{options.write_cases}: {len(found.cases)} cases")
+        return
+    if options.out is None:
+        raise InputError("--out is missing: name a folder for the report")
+    if options.checkpoint is not None:
+        _configure_jax()
+    report = evaluation.evaluate(
+        options.protocol, options.out,
+        cases=options.cases, dataset=options.dataset,
+        checkpoint=options.checkpoint, predictions=options.predictions,
+        groups=options.groups and options.groups.split(","), weights=dict(options.weights),
+        steps=options.steps, guidance=options.guidance, seed=options.seed,
+    )  # fmt: skip
+    print(report.table())
+    print(f"{options.out}: report.md, report.json, report.tex, sheets/")
 
 
 def _configure_jax() -> None:

@@ -85,6 +85,11 @@ class Crop:
         cx, cy = np.clip(centre, limit / 2 - slack, limit / 2 + slack)
         return cls(float(cx), float(cy), float(side))
 
+    @classmethod
+    def whole(cls, side: int) -> "Crop":
+        """All of a square picture of `side` pixels."""
+        return cls((side - 1) / 2, (side - 1) / 2, float(side))
+
     def matrix(self, size: int) -> np.ndarray:
         """float64 [2, 3]: source pixels -> pixels of the size x size crop."""
         scale = size / self.side
@@ -189,8 +194,13 @@ def align_face(image: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
     points = keypoints[:, :2].astype(np.float64)
     eyes = [points[list(lids)].mean(0) for *_, lids in EYES]
     five = np.stack([*eyes, points[4], points[61], points[291]])
-    rotation, scale, shift = _similarity(_ARCFACE, five)
-    return sample(image, np.column_stack([scale * rotation, shift]), 112, cv2.BORDER_CONSTANT)
+    return sample(image, similarity(_ARCFACE, five), 112, cv2.BORDER_CONSTANT)
+
+
+def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """float64 [2, 3]: the turn, scale and shift that map points [n, 2] to others, least squares."""
+    rotation, scale, shift = _similarity(source.astype(np.float64), target.astype(np.float64))
+    return np.column_stack([scale * rotation, shift])
 
 
 def _similarity(source: np.ndarray, target: np.ndarray):

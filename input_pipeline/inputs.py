@@ -24,12 +24,14 @@ ALIGNED_GROWTH = 0.03
 @dataclasses.dataclass(frozen=True)
 class Subject:
     """A person in a photo: image uint8 [S, S, 3], head and shoulders; keypoints float32 [478, 3]
-    in its pixels; the number of faces in the whole photo, of which this is the largest."""
+    in its pixels; the number of faces in the whole photo, of which this is the largest; if a mask
+    came with the photo, the share of each pixel that it covers, float32 [S, S]."""
 
     path: Path
     image: np.ndarray
     keypoints: np.ndarray
     face_count: int
+    mask: np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,36 +75,49 @@ class Scene:
 
 def read_scene(
     portrait: str | Path,
-    attributes: list[tuple[str | Path, str]],
+    attributes: list[tuple],
     driving: str | Path,
     size: int,
     landmarker: faces.FaceLandmarker,
     segmenter: masks.HeuristicSegmenter,
+    *,
+    portrait_mask: str | Path | None = None,
+    framed: bool = False,
 ) -> Scene:
     """Reads and checks the inputs of an animation.
 
     Args:
-      attributes: (photo, kind) pairs.
+      attributes: (photo, kind) or (photo, kind, mask) tuples. A mask is a picture as large as its
+        photo, white where the attribute shows; without one the segmenter looks for it.
       size: side of the model's pictures in pixels.
+      portrait_mask: likewise, white where the portrait shows its own attributes of these kinds.
+      framed: photos and clip are head-and-shoulders squares already and are not cropped.
 
     Raises:
-      InputError: an unusable photo or clip, no or an unknown kind, an attribute that is not
+      InputError: an unusable photo, mask or clip, no or an unknown kind, an attribute that is not
         there.
     """
     if not attributes:
         raise InputError("no attribute is given: name at least one photo and what to take from it")
-    for path, kind in attributes:
+    for path, kind, *_ in attributes:
         if kind not in KINDS:
             raise InputError(f"{path}: unknown kind {kind!r}: choose from {', '.join(KINDS)}")
-    person = read_subject(portrait, size, landmarker)
-    givers = [(read_subject(path, size, landmarker), kind) for path, kind in attributes]
-    motion = read_motion(driving, landmarker)
+    person = read_subject(portrait, size, landmarker, portrait_mask, framed)
+    givers = [
+        (read_subject(path, size, landmarker, *mask or [None], framed), kind)
+        for path, kind, *mask in attributes
+    ]
+    motion = read_motion(driving, landmarker, framed)
 
     shown = [_attribute_mask(giver, kind, segmenter) for giver, kind in givers]
     kinds = frozenset(kind for _, kind in givers)
     hidden = np.zeros((size, size), bool)
-    for own in segmenter(person.image, person.keypoints, kinds).values():
-        hidden |= own
+    if person.mask is not None:
+        # Any share of a hidden pixel hides it, as in training.
+        hidden |= person.mask > 0
+    else:
+        for own in segmenter(person.image, person.keypoints, kinds).values():
+            hidden |= own
     for (giver, _), mask in zip(givers, shown):
         hidden |= align_mask(mask, giver.keypoints, person.keypoints)
     keypoints = faces.retarget(motion.keypoints, person.keypoints)
@@ -119,19 +134,41 @@ def read_scene(
     return Scene(person, motion, batch, _notes([person, *(giver for giver, _ in givers)], motion))
 
 
-def read_subject(path: str | Path, size: int, landmarker: faces.FaceLandmarker) -> Subject:
-    """Crops the largest face of a photo. Raises InputError for a bad photo or one with no face."""
+def read_subject(
+    path: str | Path,
+    size: int,
+    landmarker: faces.FaceLandmarker,
+    mask: str | Path | None = None,
+    framed: bool = False,
+) -> Subject:
+    """Crops the largest face of a photo, and its mask; see `read_scene` for `framed`.
+
+    Raises InputError for a bad photo, one with no face, or a mask that does not fit it.
+    """
     image = video.read_picture(path)
     track = landmarker.track([image])
     if not track.found[0]:
         raise InputError(f"{path}: no face found: use a photo with a larger face in full view")
-    crop = faces.Crop.around(track.keypoints, *image.shape[:2])
+    crop = _crop(path, track.keypoints, *image.shape[:2], framed)
     points = crop.points(track.keypoints[0], size)
-    return Subject(Path(path), crop.apply(image, size), points, track.face_count)
+    share = None
+    if mask is not None:
+        covered = video.read_picture(mask)
+        if covered.shape != image.shape:
+            raise InputError(
+                f"{mask}: {covered.shape[1]}x{covered.shape[0]} pixels, its photo has "
+                f"{image.shape[1]}x{image.shape[0]}: make the mask as large as the photo"
+            )
+        covered = np.where(covered > 127, np.uint8(255), np.uint8(0))
+        share = crop.apply(covered, size).max(-1) / np.float32(255)
+    return Subject(Path(path), crop.apply(image, size), points, track.face_count, share)
 
 
-def read_motion(path: str | Path, landmarker: faces.FaceLandmarker) -> Motion:
-    """Tracks the driver's face. Raises InputError for a bad clip, or one that loses the face."""
+def read_motion(path: str | Path, landmarker: faces.FaceLandmarker, framed: bool = False) -> Motion:
+    """Tracks the driver's face; see `read_scene` for `framed`.
+
+    Raises InputError for a bad clip, or one that loses the face.
+    """
     info = video.probe(path)
     track = landmarker.track(video.read_frames(path))
     keypoints, usable = faces.fill_gaps(track)
@@ -143,7 +180,7 @@ def read_motion(path: str | Path, landmarker: faces.FaceLandmarker) -> Motion:
             f"{path}: frame {lost} ({float(lost / info.fps):.1f} s): the face is lost there, and "
             "for too long to interpolate: cut the clip so that the face is always in view"
         )
-    crop = faces.Crop.around(keypoints, info.height, info.width)
+    crop = _crop(path, keypoints, info.height, info.width, framed)
     bridged = int((~track.found).sum())
     return Motion(Path(path), keypoints, crop, info.fps, bridged, track.face_count)
 
@@ -162,17 +199,26 @@ def align_mask(
     Returns:
       bool [S, S].
     """
-    source, target = keypoints[:, :2], portrait_keypoints[:, :2]
-    x, y = source.T
-    one, zero = np.ones_like(x), np.zeros_like(x)
-    rows = np.concatenate([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)])
-    a, b, c, d = np.linalg.lstsq(rows, target.T.reshape(-1), rcond=None)[0]
-    matrix = np.array([[a, -b, c], [b, a, d]])
+    matrix = faces.similarity(keypoints[:, :2], portrait_keypoints[:, :2])
     warped = cv2.warpAffine(mask.astype(np.float32), matrix, mask.shape[::-1]) > 0
     return transforms.grow(warped, ALIGNED_GROWTH * np.ptp(portrait_keypoints[:, 1]))
 
 
+def _crop(path, keypoints: np.ndarray, height: int, width: int, framed: bool) -> faces.Crop:
+    if not framed:
+        return faces.Crop.around(keypoints, height, width)
+    if height != width:
+        raise InputError(f"{path}: {width}x{height} pixels: framed pictures must be square")
+    return faces.Crop.whole(width)
+
+
 def _attribute_mask(giver: Subject, kind: str, segmenter: masks.HeuristicSegmenter) -> np.ndarray:
+    if giver.mask is not None:
+        # Half of the most covered pixel at most: thin rims must not vanish in small pictures.
+        mask = giver.mask > min(0.5, giver.mask.max() / 2)
+        if not mask.any():
+            raise InputError(f"{giver.path}: its mask is black: paint it white where {kind} shows")
+        return mask
     mask = segmenter(giver.image, giver.keypoints, frozenset([kind]))[kind]
     if mask.mean() < transforms.MIN_ATTRIBUTE_AREA:
         raise InputError(

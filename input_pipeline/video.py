@@ -28,6 +28,13 @@ _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FUL
 
 
 @dataclass(frozen=True)
+class _Codec:
+    name: str
+    pixels: str
+    options: dict[str, str]
+
+
+@dataclass(frozen=True)
 class VideoInfo:
     """What a clip is before it is decoded.
 
@@ -124,6 +131,8 @@ def write_video(
     fps: Fraction,
     audio_from: str | Path | None = None,
     crf: int = 18,
+    lossless: bool = False,
+    reproducible: bool = False,
 ) -> None:
     """Writes an mp4 (H.264, yuv420p, BT.709, index first), complete or not at all.
 
@@ -134,7 +143,10 @@ def write_video(
       fps: frames per second.
       audio_from: clip whose sound is kept, cut to the length of the frames. AAC, MP3, AC-3 and
         ALAC packets are copied, other codecs are encoded to AAC. A clip without sound is fine.
-      crf: x264 constant rate factor, 0 (lossless) to 51.
+      crf: x264 constant rate factor, 0 (lossless but for the colour conversion) to 51.
+      lossless: RGB (libx264rgb, qp 0) in place of yuv420p and crf: `read_frames` gives the very
+        frames back. Few players show such a file.
+      reproducible: the same frames give the same bytes, on any number of cores; slower.
 
     InputError: path is not writable (raised before the first frame is asked for) or not .mp4,
       audio_from is unreadable, or there are no frames.
@@ -150,7 +162,13 @@ def write_video(
         if audio_from is not None:
             source = stack.enter_context(_open(Path(audio_from)))
             audio = _audio_packets(source, output, Path(audio_from))
-        _mux(output, iter(frames), Fraction(fps), audio, crf, path)
+        codec = _Codec("libx264rgb", "rgb24", {"qp": "0"})
+        if not lossless:
+            codec = _Codec("libx264", "yuv420p", {"crf": str(crf)})
+        if reproducible:
+            # mbtree's vector code reads past the rows of narrow pictures.
+            codec.options.update(threads="1", mbtree="0")
+        _mux(output, iter(frames), Fraction(fps), audio, codec, path)
 
 
 def write_picture(path: str | Path, image: np.ndarray) -> None:
@@ -258,28 +276,30 @@ def _mux(
     frames: Iterator[np.ndarray],
     fps: Fraction,
     audio: Iterator[av.Packet],
-    crf: int,
+    codec: "_Codec",
     path: Path,
 ) -> None:
     first = next(frames, None)
     if first is None:
         raise InputError(f"{path}: 0 frames to write; give a clip with at least 1 frame")
     height, width = first.shape[:2]
-    stream = output.add_stream("libx264", rate=fps, options={"crf": str(crf)})
+    stream = output.add_stream(codec.name, rate=fps, options=codec.options)
     stream.width, stream.height = width + width % 2, height + height % 2
-    stream.pix_fmt = "yuv420p"
-    context = stream.codec_context
-    context.colorspace = context.color_primaries = context.color_trc = _BT709
-    context.color_range = _MPEG_RANGE
+    stream.pix_fmt = codec.pixels
+    if codec.pixels == "yuv420p":
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _MPEG_RANGE
     next_sound = next(audio, None)
     for index, image in enumerate(itertools.chain([first], frames)):
         if image.shape != first.shape:
             raise ValueError(f"frame {index} is {image.shape}, frame 0 is {first.shape}")
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-        frame = frame.reformat(
-            format="yuv420p", dst_colorspace=Colorspace.ITU709, interpolation=_EXACT
-        )
+        if codec.pixels == "yuv420p":
+            frame = frame.reformat(
+                format="yuv420p", dst_colorspace=Colorspace.ITU709, interpolation=_EXACT
+            )
         frame.pts, frame.time_base = index, 1 / fps
         output.mux(stream.encode(frame))
         end = (index + 1) / fps

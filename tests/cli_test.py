@@ -82,6 +82,18 @@ def test_attribute_without_a_kind(animate, portrait_picture, capsys):
     assert "write IMAGE:KIND" in _fails(animate(attribute=portrait_picture), capsys)
 
 
+def test_attribute_names_picture_kind_and_mask():
+    parse = cli._parser().parse_args
+    rest = ["--portrait=p", "--driving=d", "--checkpoint=c", "--out=o.mp4"]
+
+    def attribute(text):
+        return [str(part) for part in parse(["animate", "--attribute", text, *rest]).attribute[0]]
+
+    assert attribute("a.png:hair") == ["a.png", "hair"]
+    assert attribute("a.png:hair:mask.png") == ["a.png", "hair", "mask.png"]
+    assert attribute("C:\\a.png:hat:C:\\m.png") == ["C:\\a.png", "hat", "C:\\m.png"]
+
+
 @pytest.mark.parametrize("name", ["portrait", "driving"])
 def test_missing_file(animate, tmp_path, capsys, name):
     line = _fails(animate(**{name: tmp_path / "nobody.png"}), capsys)
@@ -171,5 +183,5 @@ def test_help_needs_no_jax():
     code += "try: cli.main()\nexcept SystemExit: pass\nassert 'jax' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for verb in ("prepare", "check", "train", "animate"):
+    for verb in ("prepare", "check", "train", "animate", "evaluate"):
         assert verb in done.stdout

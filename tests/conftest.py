@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from input_pipeline import video
+from input_pipeline import cases, faces, masks, video
 
 SIDE, FRAMES, FPS = 256, 60, 25
 # Colour matrices that make four "people" out of one; every other one is mirrored, too.
@@ -98,3 +98,87 @@ def prepared_dataset(talking_head_clips, tmp_path_factory):
         talking_head_clips, out, size=64, labels=talking_head_clips / "labels.csv", progress=False
     )
     return out
+
+
+# Cases whose true answer is known: one head in other colours, its hair dyed.
+CASE_SIDE, CASE_FRAMES = 128, 6
+RED, BLUE = np.float32([200, 40, 60]), np.float32([50, 70, 200])
+
+
+def _dyed(image, mask, colour):
+    """The hair keeps its light and shade, its colour changes."""
+    light = image.astype(np.float32).mean(-1, keepdims=True) / 255
+    dyed = (0.25 + 0.9 * light) * colour
+    return np.where(mask[..., None], dyed, image).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def landmarker():
+    return faces.FaceLandmarker()
+
+
+@pytest.fixture(scope="session")
+def case_folder(tmp_path_factory, talking_head, landmarker):
+    """Path of a counterfactual case folder: two cases of hair, one of interpolated colour."""
+    root = tmp_path_factory.mktemp("cases") / "counterfactual"
+    segmenter = masks.HeuristicSegmenter()
+
+    def clip(colours, phase, mirrored=False):
+        frames = talking_head(colours, mirrored, phase, 3 * CASE_FRAMES)
+        return np.stack(
+            [cv2.resize(f, (CASE_SIDE, CASE_SIDE), interpolation=cv2.INTER_AREA) for f in frames][
+                ::3
+            ]
+        )
+
+    def hair(frames):
+        points = landmarker.track(frames).keypoints
+        return np.stack(
+            [segmenter(f, p, frozenset(["hair"]))["hair"] for f, p in zip(frames, points)]
+        )
+
+    plain, cool = np.eye(3), np.diag([0.7, 0.85, 1.0])
+    written = []
+    for number, (colours, dyes) in enumerate(
+        [(plain, [RED]), (cool, [BLUE]), (plain, [RED, BLUE])]
+    ):
+        truth, driver = clip(colours, number), clip(cool if number != 1 else plain, number)
+        shown = hair(truth)
+        giver = clip(np.diag([0.9, 0.8, 0.7]), 2, mirrored=True)[:1]
+        giver_hair = hair(giver)[0]
+        weights = [1.0] if len(dyes) == 1 else [0.25, 0.75]
+        dye = sum(weight * colour for weight, colour in zip(weights, dyes))
+        answer = np.stack([_dyed(f, m, dye) for f, m in zip(truth, shown)])
+        people = {"portrait": "a", "attributes": ["b"] * len(dyes), "driving": "c"}
+        case = cases.Case(
+            f"{number:04d}",
+            "hair" if len(dyes) == 1 else "interpolation/colour",
+            tuple(cases.Attribute("hair", weight) for weight in weights),
+            CASE_FRAMES,
+            people,
+        )
+        pictures = cases.Pictures(
+            portrait=truth[0],
+            portrait_mask=shown[0],
+            attributes=np.stack([_dyed(giver[0], giver_hair, colour) for colour in dyes]),
+            attribute_masks=np.stack([giver_hair] * len(dyes)),
+            driving=driver,
+            truth=cases.Truth(answer, {"hair": shown}, landmarker.track(truth).keypoints),
+        )
+        cases.write_case(root, case, pictures, Fraction(25))
+        written.append(case)
+    cases.write_index(
+        root,
+        written,
+        protocol="counterfactual",
+        version=1,
+        size=CASE_SIDE,
+        fps=Fraction(25),
+        source={},
+    )
+    return root
+
+
+@pytest.fixture(scope="session")
+def case_set(case_folder):
+    return cases.CaseSet.read(case_folder)

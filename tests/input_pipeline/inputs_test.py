@@ -147,3 +147,70 @@ def test_an_attribute_that_is_not_there_is_named(portrait_picture, talking_head_
 def test_an_unknown_kind_is_refused_before_reading(landmarker, segmenter):
     with pytest.raises(InputError, match=f"choose from {', '.join(KINDS)}"):
         inputs.read_scene("a.png", [("b.png", "wig")], "c.mp4", 64, landmarker, segmenter)
+
+
+def _mask_file(path, height, width, rows, columns):
+    mask = np.zeros((height, width), np.uint8)
+    mask[rows, columns] = 255
+    video.write_picture(path, mask)
+    return path
+
+
+def test_given_masks_take_the_place_of_the_segmenter(
+    portrait_picture, talking_head_clips, landmarker, tmp_path
+):
+    # Around the crop of the astronaut: columns 130..350, rows 10..240 of 512 x 512.
+    shown = _mask_file(tmp_path / "shown.png", 512, 512, slice(20, 120), slice(150, 300))
+    own = _mask_file(tmp_path / "own.png", 512, 512, slice(100, 130), slice(180, 260))
+    scene = inputs.read_scene(
+        portrait_picture, [(portrait_picture, "hat", shown)], talking_head_clips / "cool.mp4", 64,
+        landmarker, _never, portrait_mask=own,
+    )  # fmt: skip
+    track = landmarker.track([astronaut()])
+    crop = faces.Crop.around(track.keypoints, 512, 512)
+
+    def cropped(path):
+        return crop.apply(np.asarray(video.read_picture(path)), 64)[..., 0]
+
+    np.testing.assert_array_equal(scene.batch["attribute_mask"][0], cropped(shown) > 127)
+    assert scene.batch["portrait_mask"][cropped(own) > 0].all()
+    assert scene.batch["portrait_mask"][scene.batch["attribute_mask"][0]].all()
+    assert not scene.batch["portrait_mask"].all()
+
+
+def _never(*_):
+    raise AssertionError("the segmenter was asked although masks were given")
+
+
+def test_a_mask_of_another_size_is_named(portrait_picture, landmarker, tmp_path):
+    mask = _mask_file(tmp_path / "small.png", 256, 300, slice(0, 9), slice(0, 9))
+    with pytest.raises(InputError, match=r"small.png: 300x256 pixels, its photo has 512x512"):
+        inputs.read_subject(portrait_picture, 64, landmarker, mask)
+
+
+def test_framed_pictures_are_used_whole(portrait_picture, landmarker, tmp_path):
+    subject = inputs.read_subject(portrait_picture, 512, landmarker, framed=True)
+    np.testing.assert_array_equal(subject.image, astronaut())
+    np.testing.assert_allclose(
+        subject.keypoints, landmarker.track([astronaut()]).keypoints[0], atol=1e-3
+    )
+    wide = _saved(tmp_path / "wide.png", np.ascontiguousarray(astronaut()[:400]))
+    with pytest.raises(InputError, match=r"wide.png: 512x400 pixels: framed pictures"):
+        inputs.read_subject(wide, 64, landmarker, framed=True)
+
+
+def test_a_given_mask_may_be_thin_but_not_empty(
+    portrait_picture, talking_head_clips, landmarker, tmp_path
+):
+    def shown(mask):
+        scene = inputs.read_scene(
+            portrait_picture, [(portrait_picture, "glasses", mask)],
+            talking_head_clips / "cool.mp4", 32, landmarker, _never, portrait_mask=black,
+        )  # fmt: skip
+        return scene.batch["attribute_mask"][0]
+
+    black = _mask_file(tmp_path / "black.png", 512, 512, slice(0, 0), slice(0, 0))
+    thin = _mask_file(tmp_path / "thin.png", 512, 512, slice(120, 122), slice(180, 260))
+    assert 3 <= shown(thin).sum() <= 40
+    with pytest.raises(InputError, match=r"its mask is black: paint it white where glasses"):
+        shown(black)

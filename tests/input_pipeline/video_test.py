@@ -236,3 +236,24 @@ def test_damaged_or_foreign_pictures_give_one_line(tmp_path, photo, portrait_pic
 def test_a_video_as_picture_gives_its_first_frame(tmp_path, talking_head_clips):
     path = talking_head_clips / "cool.mp4"
     np.testing.assert_array_equal(video.read_picture(path), next(video.read_frames(path)))
+
+
+def test_lossless_video_gives_the_very_frames_back(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (4, 66, 68, 3), dtype=np.uint8)
+    for name in ("once.mp4", "again.mp4"):
+        video.write_video(tmp_path / name, frames, Fraction(25), lossless=True)
+    np.testing.assert_array_equal(list(video.read_frames(tmp_path / "once.mp4")), frames)
+    assert (tmp_path / "once.mp4").read_bytes() == (tmp_path / "again.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_a_reproducible_video_has_the_same_bytes_every_time(tmp_path, lossless):
+    y, x = np.mgrid[:64, :64]
+    waves = [np.sin((x + 3 * i) / 5) * np.cos(y / (4 + i / 9)) for i in range(24)]
+    frames = [np.repeat((120 * w + 128)[..., None], 3, -1).astype(np.uint8) for w in waves]
+    path, written, kept = tmp_path / "clip.mp4", set(), []
+    for i in range(12):
+        kept.append(np.full(7919 * (i + 1), i, np.uint8))  # other memory for every run
+        video.write_video(path, frames, Fraction(25), lossless=lossless, reproducible=True)
+        written.add(path.read_bytes())
+    assert len(written) == 1

@@ -1,0 +1,1 @@
+"""Scoring: cases and answers in, a report with intervals and baselines out."""

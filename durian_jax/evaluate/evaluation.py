@@ -1,0 +1,162 @@
+"""`durian evaluate`: cases, answers, scores, report."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from durian_jax.evaluate import perceptual, scores, selection, sheets
+from durian_jax.evaluate import report as reports
+from durian_jax.evaluate.predictions import CheckpointPredictions, FolderPredictions
+from durian_jax.evaluate.protocol import Protocol
+from input_pipeline import faces, video
+from input_pipeline.cases import Case, CaseSet
+from input_pipeline.errors import InputError
+
+
+def write_cases(protocol: str, dataset: str | Path, out: str | Path) -> CaseSet:
+    """Writes the cases of the self or cross protocol to a folder of their own, for any method.
+
+    Raises:
+      InputError: the counterfactual protocol, whose cases `durian synth` writes; a data set that
+        does not suffice; not writable.
+    """
+    rules = Protocol.load(protocol)
+    if rules.build is None:
+        raise InputError(f"--protocol {protocol}: durian synth writes its cases, evaluate does not")
+    with _written_whole(Path(out), "cases.json") as beside:
+        selection.write_cases(dataset, rules, beside)
+    return CaseSet.read(out)
+
+
+def evaluate(
+    protocol: str,
+    out: str | Path,
+    *,
+    cases: str | Path | None = None,
+    dataset: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    predictions: str | Path | None = None,
+    groups: list[str] | None = None,
+    weights: dict[str, str] | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+) -> reports.Report:
+    """Scores a checkpoint or a folder of predictions, and the baselines beside it.
+
+    Args:
+      protocol: counterfactual, self or cross.
+      out: folder of the report, written whole or not at all; a report there is replaced.
+      cases: a case folder; or dataset: DATASET/counterfactual is one, and for self and cross the
+        cases are made from the data set and kept in OUT/cases.
+      checkpoint: work directory of a training run; or predictions: a folder, see
+        `predictions.FolderPredictions`.
+      groups: the rows of the table to score, default all.
+      weights: metric name -> file or hub id of its network, see `perceptual`.
+      steps, guidance, seed: of the checkpoint's sampler, as in `durian animate`.
+
+    Raises:
+      InputError: unusable cases, predictions or weights; nothing is written then.
+    """
+    if (cases is None) == (dataset is None):
+        raise InputError("give either --cases or --dataset")
+    if (checkpoint is None) == (predictions is None):
+        raise InputError("give either --checkpoint or --predictions")
+    rules = Protocol.load(protocol)
+    networks = perceptual.load(weights or {})
+    with _written_whole(Path(out), "report.json") as beside:
+        if cases is None and rules.build is None:
+            cases = Path(dataset) / "counterfactual"
+        elif cases is None:
+            cases = beside / "cases"
+            selection.write_cases(dataset, rules, cases)
+        found = CaseSet.read(cases)
+        scored = _scored(found, rules, groups)
+        if predictions is not None:
+            method = FolderPredictions(predictions, found, scored)
+        else:
+            method = CheckpointPredictions(
+                checkpoint, found, beside / "predictions",
+                steps=steps, guidance=guidance, seed=seed,
+            )  # fmt: skip
+        report = _score(method, found, scored, rules, networks, beside)
+        report.write(beside)
+    return report
+
+
+def _scored(found: CaseSet, protocol: Protocol, groups: list[str] | None) -> tuple[Case, ...]:
+    if (found.protocol, found.version) != (protocol.name, protocol.version):
+        raise InputError(
+            f"{found.path}: cases of protocol {found.protocol} version {found.version}, not "
+            f"{protocol.name} version {protocol.version}: make them again, or change --protocol"
+        )
+    for case in found.cases:
+        if case.truth != protocol.truth:
+            raise InputError(f"{found.path}: case {case.id} does not fit protocol {protocol.name}")
+    known = sorted({case.group for case in found.cases})
+    for group in groups or ():
+        if group not in known:
+            raise InputError(f"--groups {group}: {found.path} has {', '.join(known)}")
+    return tuple(case for case in found.cases if not groups or case.group in groups)
+
+
+def _score(method, found, scored, protocol, networks, out: Path) -> reports.Report:
+    """All answers to all cases. Raises InputError, before the first answer, for bad cases."""
+    landmarker = faces.FaceLandmarker()
+    references, problems = {}, []
+    for case in tqdm(scored, "reading cases", unit="case"):
+        try:
+            pictures = found.load(case)
+            references[case.id] = scores.find_reference(case, pictures, landmarker)
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        raise InputError(f"{found.path}: {len(problems)} unusable cases, nothing scored{lines}")
+    report = reports.Report(method.name, protocol, found, scored)
+    shown = sheets.choose(scored)
+    for case in tqdm(scored, "scoring", unit="case"):
+        pictures, reference = found.load(case), references[case.id]
+        answers = {method.name: method(case)}
+        answers |= scores.baseline_frames(case, pictures, reference)
+        for name, frames in answers.items():
+            if frames is None:
+                report.leave_out(name, case, method.cannot)
+                continue
+            track = scores.find_track(frames, landmarker)
+            answer = scores.Answer(frames, track, case, pictures, reference)
+            values = scores.score(answer, protocol)
+            for network in networks:
+                values |= network.score(name, answer)
+            report.add(name, case, values)
+        report.frames_without_reference += int((~reference.usable[case.scored_from :]).sum())
+        if case in shown:
+            path = out / "sheets" / f"{case.id}.png"
+            video.write_picture(path, sheets.draw(case, pictures, answers))
+    for network in networks:
+        report.add_network(network)
+    report.add_method(method)
+    return report
+
+
+@contextlib.contextmanager
+def _written_whole(out: Path, mark: str) -> Iterator[Path]:
+    """A folder to fill that becomes `out` if all goes well, else goes away.
+
+    InputError: `out` holds something without the file `mark`, or cannot be written.
+    """
+    if out.exists() and not (out / mark).is_file() and (out.is_file() or any(out.iterdir())):
+        raise InputError(f"{out}: is there already and has no {mark}: choose another folder")
+    beside = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    video.check_output(beside / mark, ".json")
+    try:
+        yield beside
+        shutil.rmtree(out, ignore_errors=True)
+        os.replace(beside, out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

@@ -1,0 +1,161 @@
+"""Answers to the cases: read from a folder of any method's files, or made by a checkpoint."""
+
+from pathlib import Path
+
+import numpy as np
+
+from durian_jax.evaluate import baselines
+from input_pipeline import transforms, video
+from input_pipeline.cases import Case, CaseSet
+from input_pipeline.errors import InputError
+
+_ARRAY = ".npy"
+
+
+class FolderPredictions:
+    """DIR/ID.mp4, DIR/ID/0000.png, 0001.png, ... or DIR/ID.npy, one for each case.
+
+    A .npy file holds uint8, or floats in [0, 1], [F, S, S, 3].
+
+    Raises:
+      InputError: the folder does not answer every case, and nothing else, in the right shape;
+        the message lists every problem, one a line.
+    """
+
+    note = None
+
+    def __init__(self, folder: str | Path, cases: CaseSet, scored: tuple[Case, ...]):
+        self._folder, self._cases = Path(folder), cases
+        self.name = _name(folder)
+        if not self._folder.is_dir():
+            raise InputError(f"{folder}: no such folder: give the folder of the predictions")
+        entries: dict[str, list[Path]] = {case.id: [] for case in cases.cases}
+        problems = []
+        for path in sorted(self._folder.iterdir()):
+            if path.name.startswith("."):
+                continue
+            name = path.name if path.is_dir() else path.stem
+            known = path.is_dir() or path.suffix.lower() in video.VIDEO_SUFFIXES | {_ARRAY}
+            if known and name in entries:
+                entries[name].append(path)
+            else:
+                problems.append(f"{path.name}: extra: not a prediction of any case")
+        self._paths = {}
+        for case in scored:
+            paths = entries[case.id]
+            if len(paths) != 1:
+                names = " and ".join(path.name for path in paths)
+                problems.append(f"{case.id}: {f'given twice, {names}' if paths else 'missing'}")
+                continue
+            self._paths[case.id] = paths[0]
+            try:
+                self(case)
+            except InputError as error:
+                problems.append(f"{case.id}: {error}")
+        if problems:
+            lines = "".join(f"\n  {problem}" for problem in problems)
+            raise InputError(f"{folder}: {len(problems)} problems, nothing was scored{lines}")
+
+    def __call__(self, case: Case) -> np.ndarray:
+        """float32 [F, S, S, 3] in [0, 1]. Raises InputError: unreadable or of another shape."""
+        path, size = self._paths[case.id], self._cases.size
+        if path.suffix.lower() == _ARRAY and path.is_file():
+            frames = _read_array(path)
+        else:
+            frames = list(video.read_frames(path) if path.is_file() else _read_stills(path))
+        if len(frames) != case.frames:
+            raise InputError(f"{path.name} has {len(frames)} frames, must have {case.frames}")
+        for number, frame in enumerate(frames):
+            if frame.shape != (size, size, 3):
+                shape = "x".join(map(str, frame.shape))
+                raise InputError(f"{path.name}: frame {number} is {shape}, must be {size}x{size}x3")
+        frames = np.stack(frames)
+        if frames.dtype == np.uint8:
+            return frames.astype(np.float32) / 255
+        return frames.astype(np.float32)
+
+    def facts(self) -> dict:
+        """Where the answers come from."""
+        return {"predictions": str(self._folder)}
+
+
+class CheckpointPredictions:
+    """Answers by a trained model, through the same road as `durian animate`.
+
+    They are saved without loss in `keep`, from where they can be scored again.
+
+    Attributes:
+      note: what the reader of the scores should know, or None. cannot: why there is no answer.
+    """
+
+    cannot = "a checkpoint cannot interpolate between two sources"
+
+    def __init__(self, checkpoint, cases: CaseSet, keep: Path, *, steps, guidance, seed):
+        from durian_jax.animate import Animator
+
+        self._animator = Animator.load(checkpoint)
+        self._cases, self._keep = cases, keep
+        self._options = {"steps": steps, "guidance": guidance, "seed": seed}
+        self._settings = {}
+        self.name = _name(checkpoint)
+        size = self._animator.model.config.resolution
+        self.note = None
+        if size != cases.size:
+            self.note = f"{self.name}: made at {size} px, resized to {cases.size} px (bilinear)"
+
+    def __call__(self, case: Case) -> np.ndarray | None:
+        """float32 [F, S, S, 3] in [0, 1]; None where the model cannot answer."""
+        if case.interpolates:
+            return None
+        folder = self._cases.path / case.id
+        attributes = [
+            (folder / f"attribute_{i}.png", one.kind, folder / f"attribute_{i}_mask.png")
+            for i, one in enumerate(case.attributes)
+        ]
+        result = self._animator(
+            folder / "portrait.png", attributes, folder / "driving.mp4",
+            portrait_mask=folder / "portrait_mask.png", framed=True, quiet=True, **self._options,
+        )  # fmt: skip
+        self._settings = result.settings
+        frames = np.stack([transforms.resize(one, self._cases.size) for one in result.frames])
+        path = self._keep / f"{case.id}.mp4"
+        video.write_video(path, frames, self._cases.fps, lossless=True)
+        return frames.astype(np.float32) / 255
+
+    def facts(self) -> dict:
+        """What reproduces the answers."""
+        names = ("checkpoint", "weights_sha256", "steps", "guidance", "seed", "size")
+        return {name: self._settings[name] for name in names if name in self._settings}
+
+
+def _name(folder: str | Path) -> str:
+    name = Path(folder).resolve().name
+    return f"{name} (method)" if name in baselines.NAMES else name
+
+
+def _read_stills(folder: Path):
+    names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    expected = [f"{number:04d}.png" for number in range(len(names))]
+    if sorted(names) != expected:
+        odd = min(set(names) ^ set(expected))
+        raise InputError(f"{folder.name}/{odd}: frames must be 0000.png, 0001.png, ... in a row")
+    return (video.read_picture(folder / name) for name in expected)
+
+
+def _read_array(path: Path) -> np.ndarray:
+    try:
+        frames = np.load(path)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path.name}: not a readable array ({error})") from None
+    if frames.ndim != 4:
+        raise InputError(f"{path.name}: shape {frames.shape}, must be [F, S, S, 3]")
+    if frames.dtype != np.uint8:
+        if not np.issubdtype(frames.dtype, np.floating):
+            raise InputError(f"{path.name}: {frames.dtype}, must be uint8 or floats in 0 .. 1")
+        if not np.isfinite(frames).all():
+            bad = np.flatnonzero(~np.isfinite(frames.reshape(len(frames), -1)).all(1))
+            raise InputError(f"{path.name}: NaN or infinite values from frame {bad[0]} on")
+        if frames.size and (frames.min() < 0 or frames.max() > 1):
+            low, high = frames.min(), frames.max()
+            raise InputError(f"{path.name}: values {low:g} .. {high:g}, must lie in 0 .. 1")
+    return frames

@@ -1,0 +1,226 @@
+"""From answers to numbers: a case is scored, cases become means with intervals."""
+
+import dataclasses
+
+import numpy as np
+
+from durian_jax.evaluate import baselines, motion, pixels
+from durian_jax.evaluate.protocol import Bootstrap, Protocol
+from input_pipeline import faces, transforms
+from input_pipeline.cases import Case, Pictures
+from input_pipeline.errors import InputError
+from input_pipeline.landmarker import Track
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """One column of the table.
+
+    title: for people. unit: "" for a plain number. better: "lower" or "higher". truth: whether it
+    needs the right answer. variant: what exactly is computed.
+    """
+
+    title: str
+    unit: str
+    better: str
+    truth: bool
+    variant: str
+
+
+_PIXELS = {
+    "l1": ("L1", "", "lower", "mean absolute difference, RGB in [0, 1], per frame, then mean"),
+    "psnr": ("PSNR", "dB", "higher", "data range 1, per frame, then mean; see psnr_ceiling"),
+    "ssim": ("SSIM", "", "higher", "Gaussian 11 x 11, sigma 1.5, data range 1, per frame and "
+             "channel, border of 5 px left out, mean of the map"),
+}  # fmt: skip
+_REGIONS = {
+    "": ("", ""),
+    "_inside": (" in", "; over the attribute: its true mask, grown by region_growth"),
+    "_outside": (" out", "; over the rest of the picture"),
+}
+METRICS = {
+    metric + region: Metric(title + where, unit, better, True, variant + what)
+    for metric, (title, unit, better, variant) in _PIXELS.items()
+    for region, (where, what) in _REGIONS.items()
+} | {
+    "iou": Metric(
+        "IoU", "", "higher", True,
+        "attribute pixels by colour (histograms inside and round the true mask), prediction "
+        "against truth, all frames together, mean over the kinds",
+    ),
+    "keypoints": Metric(
+        "keypoints", "eye distances", "lower", False,
+        "mean distance of 478 MediaPipe points to those of the truth, or without truth to the "
+        "driver's motion on the portrait's face (faces.retarget); missing_face counts as stated",
+    ),
+    "pose": Metric(
+        "pose", "degrees", "lower", False,
+        "mean absolute difference of yaw, pitch and roll (faces.head_pose); missing_face likewise",
+    ),
+    "blink": Metric(
+        "blink", "eye distances", "lower", False,
+        "absolute difference of the eyelid openings, mean of both eyes; missing_face likewise",
+    ),
+    "mouth": Metric(
+        "mouth", "eye distances", "lower", False,
+        "absolute difference of the inner lips' opening; missing_face likewise",
+    ),
+    "no_face": Metric("no face", "share", "lower", False, "frames in which no face is found"),
+    "flicker": Metric(
+        "flicker", "", "lower", False,
+        "warping error, L1, DIS flow of the video itself, occlusions left out; a still video has 0",
+    ),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """What the answers to one case are compared with.
+
+    Attributes:
+      portrait: float32 [478, 3]. attributes: [478, 3] of each attribute picture.
+      motion: float32 [F, 478, 3], the driver's motion on the portrait's face.
+      keypoints: float32 [F, 478, 3], those of the truth if there is one, else `motion`.
+      usable: bool [F], frames whose keypoints are known.
+    """
+
+    portrait: np.ndarray
+    attributes: list[np.ndarray]
+    motion: np.ndarray
+    keypoints: np.ndarray
+    usable: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """A method's frames for a case, float32 [F, S, S, 3] in [0, 1], with all they are compared to.
+
+    track: the face in the frames.
+    """
+
+    frames: np.ndarray
+    track: Track
+    case: Case
+    pictures: Pictures
+    reference: Reference
+
+
+def find_reference(case: Case, pictures: Pictures, landmarker: faces.FaceLandmarker) -> Reference:
+    """Keypoints of a case's own pictures. Raises InputError: no face in one, or an empty mask."""
+    for i, mask in enumerate(pictures.attribute_masks):
+        if not mask.any():
+            raise InputError(f"case {case.id}: attribute_{i}_mask.png is black")
+    stills = []
+    for name, image in [("portrait", pictures.portrait)] + [
+        (f"attribute_{i}", image) for i, image in enumerate(pictures.attributes)
+    ]:
+        track = landmarker.track([image])
+        if not track.found[0]:
+            raise InputError(f"case {case.id}: no face found in {name}.png")
+        stills.append(track.keypoints[0])
+    driver, usable = faces.fill_gaps(landmarker.track(pictures.driving))
+    if not usable.all():
+        raise InputError(f"case {case.id}: no face found in driving.mp4, frame {usable.argmin()}")
+    moved = keypoints = faces.retarget(driver, stills[0])
+    if pictures.truth is not None:
+        keypoints, usable = faces.fill_gaps(landmarker.track(pictures.truth.video))
+    return Reference(stills[0], stills[1:], moved, keypoints, usable)
+
+
+def baseline_frames(case: Case, pictures: Pictures, reference: Reference) -> dict[str, np.ndarray]:
+    """float32 [F, S, S, 3] in [0, 1] of each baseline; the truth itself is one of them."""
+    found = {}
+    if pictures.truth is not None:
+        found["truth"] = pictures.truth.video.astype(np.float32) / 255
+    found["copy"] = baselines.copy(pictures)
+    found["paste"] = baselines.paste(
+        case, pictures, reference.portrait, reference.attributes, reference.motion
+    )
+    return found
+
+
+def find_track(frames: np.ndarray, landmarker: faces.FaceLandmarker) -> Track:
+    """The face in float frames [F, S, S, 3] in [0, 1]."""
+    return landmarker.track(np.round(frame * 255).astype(np.uint8) for frame in frames)
+
+
+def score(answer: Answer, protocol: Protocol) -> dict[str, float | None]:
+    """The metrics of one answer; None where one cannot be computed for this case.
+
+    That is: metrics of pixels without a truth, of a region that is empty in every frame, of motion
+    where the truth shows no face in any frame, flicker of a single frame.
+    """
+    first, case = answer.case.scored_from, answer.case
+    track, reference = answer.track, answer.reference
+    frames = answer.frames[first:]
+    values = motion.errors(
+        Track(track.keypoints[first:], track.found[first:], track.face_count),
+        reference.keypoints[first:],
+        reference.usable[first:],
+        protocol.missing_face,
+    )
+    values["flicker"] = pixels.flicker(frames)
+    if answer.pictures.truth is not None:
+        truth = answer.pictures.truth.video[first:].astype(np.float32) / 255
+        masks = {kind: answer.pictures.truth.masks[kind][first:] for kind in case.kinds}
+        values |= _pixel_scores(frames, truth, np.any(list(masks.values()), 0), protocol)
+        overlaps = [
+            pixels.AttributeColours(
+                truth, mask, protocol.colour_band, protocol.colour_bins
+            ).overlap(frames)
+            for mask in masks.values()
+            if mask.any()
+        ]
+        values["iou"] = float(np.mean(overlaps)) if overlaps else float("nan")
+    return {name: None if np.isnan(values.get(name, np.nan)) else values[name] for name in METRICS}
+
+
+def _pixel_scores(frames, truth, shown, protocol: Protocol) -> dict[str, float]:
+    radius = protocol.region_growth * frames.shape[1]
+    rows = []
+    for frame, true, mask in zip(frames, truth, shown):
+        inside = transforms.grow(mask, radius)
+        similarity, row = pixels.ssim_map(frame, true), {}
+        for region, where in (("", None), ("_inside", inside), ("_outside", ~inside)):
+            row["l1" + region] = pixels.l1(frame, true, where)
+            row["psnr" + region] = pixels.psnr(frame, true, where)
+            inner = None if where is None else where[pixels.INNER]
+            row["ssim" + region] = pixels.mean_over(similarity, inner)
+        rows.append(row)
+    means = {}
+    for name in rows[0]:
+        values = np.array([row[name] for row in rows])
+        # Frames that do not show the region have nothing to be compared.
+        means[name] = _mean(name, values[~np.isnan(values)], protocol.psnr_ceiling)
+    return means
+
+
+def _mean(name: str, values: np.ndarray, ceiling: float) -> float:
+    if not len(values):
+        return float("nan")
+    if name.startswith("psnr"):
+        return float(pixels.mean_psnr(values, ceiling))
+    return float(values.mean())
+
+
+def summarise(name: str, values: list[float], protocol: Protocol) -> dict:
+    """Mean over cases, its bootstrap interval, and the number of cases.
+
+    Percentile bootstrap (Efron): the cases are drawn again with replacement; the same draws for
+    every method that answered as many cases. One case has no interval.
+    """
+    values = np.asarray(values, np.float64)
+    mean = _mean(name, values, protocol.psnr_ceiling)
+    if len(values) == 1:
+        return {"mean": mean, "low": None, "high": None, "count": 1}
+    options: Bootstrap = protocol.bootstrap
+    rng = np.random.default_rng(options.seed)
+    draws = values[rng.integers(len(values), size=(options.resamples, len(values)))]
+    if name.startswith("psnr"):
+        means = pixels.mean_psnr(draws, protocol.psnr_ceiling)
+    else:
+        means = draws.mean(-1)
+    tail = (1 - options.confidence) / 2
+    # A draw that happened: between inf and a number nothing can be interpolated.
+    low, high = np.quantile(means, [tail, 1 - tail], method="nearest")
+    return {"mean": mean, "low": float(low), "high": float(high), "count": len(values)}

@@ -1,0 +1,55 @@
+"""Contact sheets: a case and every answer to it, side by side, for the eye."""
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from input_pipeline.cases import Case, Pictures
+
+_MOST = 24  # cases that are drawn, evenly chosen
+_FRAMES = 4
+_TILE, _STRIP = 160, 22
+
+
+def choose(scored: tuple[Case, ...]) -> list[Case]:
+    """The cases to draw: evenly chosen, so that every group of some size is there."""
+    places = np.linspace(0, len(scored) - 1, min(_MOST, len(scored)))
+    return [scored[round(place)] for place in places]
+
+
+def draw(case: Case, pictures: Pictures, answers: dict[str, np.ndarray | None]) -> np.ndarray:
+    """uint8 [H, W, 3]: portrait, attributes, driver, then each answer; a few frames, one a row.
+
+    answers: float [F, S, S, 3] in [0, 1] by name, the method first; None leaves its column black.
+    """
+    columns = {"portrait": pictures.portrait[None]}
+    for i, (attribute, image) in enumerate(zip(case.attributes, pictures.attributes)):
+        share = "" if attribute.weight == 1 else f" {attribute.weight:.0%}"
+        columns[f"{attribute.kind}{share}" + (f" ({i})" if i else "")] = image[None]
+    columns["driver"] = pictures.driving
+    black = np.zeros_like(pictures.driving)
+    order = sorted(answers, key=lambda name: name != "truth")
+    for name in order:
+        frames = answers[name]
+        columns[name] = black if frames is None else np.round(frames * 255).astype(np.uint8)
+    rows = np.linspace(case.scored_from, case.frames - 1, min(_FRAMES, case.frames))
+    picture = [_strip([f"case {case.id}, {case.group}"] + [""] * (len(columns) - 1))]
+    picture.append(_strip(list(columns)))
+    for row in rows.round().astype(int):
+        tiles = [
+            cv2.resize(frames[min(row, len(frames) - 1)], (_TILE, _TILE),
+                       interpolation=cv2.INTER_AREA)
+            for frames in columns.values()
+        ]  # fmt: skip
+        picture.append(np.concatenate(tiles, 1))
+    return np.concatenate(picture)
+
+
+def _strip(words: list[str]) -> np.ndarray:
+    """uint8 [strip, tiles, 3]: a line of words, one over each column."""
+    picture = Image.new("RGB", (_TILE * len(words), _STRIP))
+    pen = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(13)
+    for i, word in enumerate(words):
+        pen.text((_TILE * i + 4, 3), word, "white", font)
+    return np.asarray(picture)
