@@ -61,6 +61,22 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("dataset", type=Path)
     check.add_argument("--out", type=Path, help="folder of the sheets (default: the data set)")
 
+    synth = verb("synth", _synth, "Renders a data set of synthetic people, with the truth.")
+    synth.add_argument("--out", type=Path, required=True, help="folder of the data set")
+    synth.add_argument("--people", type=int, default=200, help="8 of 10 train, 1 val, 1 test")
+    synth.add_argument("--clips", type=int, default=5, help="clips of each person")
+    synth.add_argument("--frames", type=int, default=16, help="frames of a clip")
+    synth.add_argument("--size", type=int, default=128, help="side of the frames in pixels")
+    synth.add_argument("--fps", type=float, default=12.5, help="frames per second")
+    synth.add_argument("--seed", type=int, default=0, help="another seed, other people")
+    synth.add_argument(
+        "--cases", type=int, default=32, help="counterfactual cases, in OUT/counterfactual"
+    )
+    synth.add_argument(
+        "--oversample", type=int, default=1, help="render larger and average: calmer textures"
+    )
+    synth.add_argument("--depth", action="store_true", help="keep depth pictures as well")
+
     train = verb("train", _train, "Trains, or goes on training; --config.x.y=value overrides.")
     train.add_argument("--config", required=True, help="FILE.py or FILE.py:STAGE")
     train.add_argument("--workdir", type=Path, required=True, help="folder of the run")
@@ -144,6 +160,19 @@ def _check(options: argparse.Namespace, _) -> None:
     report = inspect.check(options.dataset, options.out)
     if report.problems:
         raise InputError(f"{options.dataset}: {len(report.problems)} problems, listed above")
+
+
+def _synth(options: argparse.Namespace, _) -> None:
+    _configure_jax()
+    from input_pipeline.synthetic import dataset
+
+    settings = dataset.Settings(
+        people=options.people, clips=options.clips, frames=options.frames, size=options.size,
+        fps=options.fps, seed=options.seed, oversample=options.oversample, depth=options.depth,
+    )  # fmt: skip
+    counts = dataset.synth(options.out, settings, options.cases)
+    parts = ", ".join(f"{count} {split}" for split, count in counts.items())
+    print(f"{options.out}: {parts} records, {options.cases} counterfactual cases")
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> None:

@@ -49,7 +49,12 @@ def train(config, workdir: str | Path) -> TrainState:
     workdir = Path(workdir)
     mesh, model, diffusion = build(config)
     optimizer = make_optimizer(**config.optimizer)
-    dataset = records.Dataset(config.data.path)
+    if config.data.path.startswith("synth:"):
+        from input_pipeline.synthetic.dataset import Rendered
+
+        dataset = Rendered(config.data.path)
+    else:
+        dataset = records.Dataset(config.data.path)
     open_loader = functools.partial(
         loader.Loader, dataset, sample_options(config),
         batch_size=config.batch_size, workers=config.data.workers,

@@ -27,8 +27,7 @@ NUM_KEYPOINTS = 478
 JPEG_QUALITY = 95
 SHARD_BYTES = 256 * 2**20
 DEPTH_SCALE = 5000
-# Shape of a frame's row, and type: which keypoints are in view; yaw, pitch, roll in degrees;
-# smile, open, pucker, blink, brow, gaze_x, gaze_y as in `synthetic.motion`.
+# Shape and type of a frame's row: keypoints in view; degrees; the rest as in `synthetic.motion`.
 TRUTH = {
     "visible": ((NUM_KEYPOINTS,), np.bool_),
     "pose": ((3,), np.float32),
@@ -86,8 +85,8 @@ def decode_frame(data: bytes) -> np.ndarray:
 
 def encode_mask(mask: np.ndarray) -> bytes:
     """1-bit PNG of a bool [H, W] mask."""
-    image = mask.astype(np.uint8) * 255
-    return cv2.imencode(".png", image, [cv2.IMWRITE_PNG_BILEVEL, 1])[1].tobytes()
+    options = [cv2.IMWRITE_PNG_BILEVEL, 1]
+    return cv2.imencode(".png", mask.astype(np.uint8) * 255, options)[1].tobytes()
 
 
 def decode_mask(data: bytes) -> np.ndarray:
@@ -169,8 +168,7 @@ def to_example(chunk: Chunk) -> dict:
     example["tools"] = json.dumps(chunk.tools, sort_keys=True)
     example["schema_version"] = SCHEMA_VERSION
     nothing = {name: np.zeros((0, *row), kind) for name, (row, kind) in TRUTH.items()}
-    example["truth"] = nothing | chunk.truth
-    return example
+    return example | {"truth": nothing | chunk.truth}
 
 
 def decode(data: bytes, size: int) -> Chunk:
@@ -217,10 +215,8 @@ def validate(chunk: Chunk, size: int) -> None:
     centres = chunk.keypoints[..., :2].mean(1)
     if (centres < 0).any() or (centres > size).any():
         raise InputError(f"{where}: the face lies outside the frame: prepare the clip again")
-    tracks = {f"{kind} masks": masks for kind, masks in chunk.masks.items()}
-    for name, rows in (
-        tracks | chunk.truth | {"depth pictures": chunk.depth or chunk.frames}
-    ).items():
+    tracks = {f"{kind} masks": masks for kind, masks in chunk.masks.items()} | chunk.truth
+    for name, rows in [*tracks.items(), ("depth pictures", chunk.depth or chunk.frames)]:
         if len(rows) != count:
             raise InputError(f"{where}: {len(rows)} {name} for {count} frames")
     pictures = [("frame", decode_frame, data, i) for i, data in enumerate(chunk.frames)]
@@ -257,8 +253,7 @@ def write_dataset(
     staging = out / ".writing"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-    infos = []
+    template, infos = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}", []
     for split, records in splits.items():
         lengths, num_bytes = _write_shards(staging, split, records)
         infos.append(
@@ -291,8 +286,7 @@ def write_dataset(
 
 def _write_shards(folder: Path, split: str, records: Iterable[bytes]) -> tuple[list[int], int]:
     """Writes shards of about SHARD_BYTES; returns records in each and the bytes in all."""
-    lengths, total, writer = [], 0, None
-    filled = SHARD_BYTES
+    lengths, total, writer, filled = [], 0, None, SHARD_BYTES
     for record in records:
         if filled >= SHARD_BYTES:
             if writer:

@@ -2,7 +2,8 @@
 
     people.py     who: parameters of face, hair, glasses, beard, hat, clothes and scene
     motion.py     how they move: pose and expression, still or over a clip
-    shapes.py     signed distances of everything in the picture
+    distances.py  the vocabulary of signed distances
+    head.py       the bare head; attire.py what it wears; scene.py both, in a pose
     shading.py    colours and light
     render.py     camera and ray marching: picture, masks, depth
     keypoints.py  where the 478 points of the face mesh lie

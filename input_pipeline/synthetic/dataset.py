@@ -4,6 +4,7 @@ Person i and clip j depend on (seed, i, j) alone, and so does the split a person
 smaller set is the beginning of a larger one, split by split, and nobody is in two splits.
 """
 
+import collections
 import concurrent.futures
 import dataclasses
 import functools
@@ -165,20 +166,17 @@ def compile_renderer(settings: Settings) -> None:
 
 
 def _rendered(settings: Settings, people: list[int], bar: tqdm) -> Iterator[bytes]:
-    """Records in order; one clip per core at a time, as XLA uses only one for pictures this small."""
+    """Records in order, a clip per core at a time: XLA uses only one core for tiles this small."""
     workers = os.cpu_count() if jax.default_backend() == "cpu" else 1
     wanted = itertools.product(people, range(settings.clips))
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-
-        def start():
-            return [pool.submit(_record, settings, *place) for place in itertools.islice(wanted, 1)]
-
-        waiting = [future for _ in range(2 * workers) for future in start()]
-        while waiting:
-            record = waiting.pop(0).result()
-            waiting += start()
-            bar.update()
-            yield record
+        waiting = collections.deque()
+        for place in itertools.chain(wanted, [None] * 2 * workers):
+            if place is not None:
+                waiting.append(pool.submit(_record, settings, *place))
+            if waiting and (place is None or len(waiting) > 2 * workers):
+                yield waiting.popleft().result()
+                bar.update()
 
 
 def _record(settings: Settings, index: int, clip: int) -> bytes:

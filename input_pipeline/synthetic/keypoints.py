@@ -1,7 +1,7 @@
 """Where the 478 points of the face mesh lie on a synthetic head: exact, even where hidden.
 
-Three kinds of points. Eyelids, irises and lips follow the curves that draw them (`shapes.lids`,
-`shapes.mouth`). Every other point is a spot on the mean head, `assets/head_mesh.npy`, carried to
+Three kinds of points. Eyelids, irises and lips follow the curves that draw them (`head.lids`,
+`head.mouth`). Every other point is a spot on the mean head, `assets/head_mesh.npy`, carried to
 this head by a thin-plate spline through landmarks that the parameters place, then dropped onto the
 skin. The spots say which place each index means: they were triangulated once from what the face
 mesh network sees on one calm mean head from 35 sides (`fit_mean_mesh`); how they move and how they
@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from input_pipeline.landmarker import EYES, FaceLandmarker
-from input_pipeline.synthetic import render, shading, shapes
+from input_pipeline.synthetic import distances, head, render, scene, shading
 from input_pipeline.synthetic.motion import CALM, Motion, sample_still
 from input_pipeline.synthetic.people import KINDS, Face, Person, sample_person
 
@@ -62,9 +62,9 @@ class Keypoints(NamedTuple):
 @functools.partial(jax.jit, static_argnames="size")
 def keypoints(person: Person, motion: Motion, size: int) -> Keypoints:
     """Keypoints of one frame in a picture of `size` pixels a side."""
-    at = shapes.stance(motion)
-    head = mesh(person.face, motion)
-    x, y, z = (a + s for a, s in zip(shapes.apply(at.head, *head.T), at.shift))
+    at = scene.stance(motion)
+    x, y, z = distances.apply(at.head, *mesh(person.face, motion).T)
+    x, y, z = (a + s for a, s in zip((x, y, z), at.shift))
     pixels = render.project(x, y, z, size)
     scale = size / (2 * render.FIELD * (render.CAMERA[2] - at.shift[2]))
     depth = (at.shift[2] - z) * scale
@@ -88,7 +88,7 @@ def mesh(face: Face, motion: Motion, mean: jax.Array | None = None) -> jax.Array
     points = mean.at[:, :2].add(moved)
 
     def distance(x, y, z):
-        return shapes.skin(x, y, z, face, motion)
+        return head.skin(x, y, z, face, motion)
 
     def drop(_, p):
         p = tuple(p.T)
@@ -104,19 +104,19 @@ def mesh(face: Face, motion: Motion, mean: jax.Array | None = None) -> jax.Array
 def landmarks(face: Face, motion: Motion) -> jax.Array:
     """[A, 2] places in front view that parameters and expression move: what carries the mesh."""
     w, lift = face.width, jnp.clip(motion.smile, 0, 1)
-    centre, radius = shapes.eye_centre(face), shapes.EYE_RADIUS
-    middle = shapes.mouth(jnp.zeros(()), face, motion)
+    centre, radius = head.eye_centre(face), head.EYE_RADIUS
+    middle = head.mouth(jnp.zeros(()), face, motion)
     half = middle.half_width
-    quarter, corner = (shapes.mouth(share * half, face, motion) for share in (0.55, 0.97))
+    quarter, corner = (head.mouth(share * half, face, motion) for share in (0.55, 0.97))
     tip = -0.26 - 0.05 * (face.nose_length - 1)
     wing = 0.15 * face.nose_width + 0.008 * lift
-    down = 0.17 * motion.open
+    down = 0.13 * motion.open
     jaw = face.jaw * w
     one_side = []
     for out in (-0.95, 0.0, 0.95):
-        upper, lower = shapes.lids(jnp.asarray(centre + out * radius), 0.0, face, motion)
+        upper, lower = head.lids(jnp.asarray(centre + out * radius), 0.0, face, motion)
         for lid in (upper, lower)[: 1 if out else 2]:
-            one_side.append((centre + out * radius, shapes.EYE_Y + radius * lid))
+            one_side.append((centre + out * radius, head.EYE_Y + radius * lid))
     for out in (-0.9, -0.3, 0.3, 0.9):
         one_side.append((centre + 0.02 + 0.215 * out, shading.brow_height(out, face, motion)))
     one_side += [
@@ -133,46 +133,42 @@ def landmarks(face: Face, motion: Motion) -> jax.Array:
 
 def _lip_points(points, mean, face: Face, motion: Motion):
     """Puts the rings of the lips between the drawn edges."""
-    still = shapes.mouth(jnp.abs(mean[:, 0]), _mean_face(), CALM)
+    still = head.mouth(jnp.abs(mean[:, 0]), _mean_face(), CALM)
     for rings, upper in ((_UPPER_LIPS, True), (_LOWER_LIPS, False)):
         for ring, indices in enumerate(rings):
             index = np.array(indices)
             share = 1 - ring / (len(rings) - 1)
             # The corners of inner rings lie a little inside those of the outer ring.
             x = mean[index, 0] / still.half_width
-            m0 = shapes.mouth(jnp.zeros(()), face, motion)
+            m0 = head.mouth(jnp.zeros(()), face, motion)
             x = jnp.clip(x, -1.0, 1.0) * m0.half_width
-            m = shapes.mouth(jnp.abs(x), face, motion)
+            m = head.mouth(jnp.abs(x), face, motion)
             half_gap = (
                 0.095 * m.gap * jnp.sqrt(jnp.clip(1 - (x / (0.93 * m.half_width)) ** 2, 0, 1))
             )
             inner = m.line - 0.042 * motion.open * m.taper + (half_gap if upper else -half_gap)
             outer = m.upper if upper else m.lower
             y = inner + share * (outer - inner)
-            z = (
-                shapes.lip_front(jnp.abs(x), m, motion)
-                + (0.045 - 0.02 * share) * face.lip * m.taper
-            )
+            z = head.lip_front(jnp.abs(x), m, motion)
+            z = z + (0.045 - 0.02 * share) * face.lip * m.taper
             points = points.at[index].set(jnp.stack([x, y, z], -1))
     return points
 
 
 def _eyelids(points, mean, face: Face, motion: Motion):
     """Puts the lids' edges on the lids."""
-    radius, centre = shapes.EYE_RADIUS, shapes.eye_centre(face)
-    mean_centre = shapes.eye_centre(_mean_face())
+    radius, centre = head.EYE_RADIUS, head.eye_centre(face)
+    mean_centre = head.eye_centre(_mean_face())
     for _, _, _, lids in EYES:
         index = np.array(lids)
         out = jnp.clip((jnp.abs(mean[index, 0]) - mean_centre) / radius, -0.95, 0.95)
         x = centre + out * radius
-        upper, lower = shapes.lids(x, 0.0, face, motion)
+        upper, lower = head.lids(x, 0.0, face, motion)
         # The order of EYES: outer corner, lower lid, inner corner, upper lid.
         is_lower = np.arange(len(lids)) < 9
-        y = shapes.EYE_Y + radius * jnp.where(is_lower, lower, upper)
-        ball = radius + 0.017
-        z = shapes.EYE_Z + jnp.sqrt(
-            jnp.clip(ball**2 - (out * radius) ** 2 - (y - shapes.EYE_Y) ** 2, 0, 1)
-        )
+        y = head.EYE_Y + radius * jnp.where(is_lower, lower, upper)
+        rest = (radius + 0.017) ** 2 - (out * radius) ** 2 - (y - head.EYE_Y) ** 2
+        z = head.EYE_Z + jnp.sqrt(jnp.clip(rest, 0, 1))
         side = jnp.sign(mean[index, 0])
         points = points.at[index].set(jnp.stack([side * x, y, z], -1))
     return points
@@ -187,22 +183,22 @@ def _irises(points, face: Face, motion: Motion):
     size = jnp.sin(shading.IRIS_ANGLE)
     for outer, _, iris, _ in EYES:
         side = -1.0 if outer == 33 else 1.0
-        middle = jnp.stack([side * shapes.eye_centre(face), shapes.EYE_Y, shapes.EYE_Z])
+        middle = jnp.stack([side * head.eye_centre(face), head.EYE_Y, head.EYE_Z])
         depth = jnp.where(jnp.arange(5) == 0, 1.0, jnp.cos(shading.IRIS_ANGLE))
         offsets = depth[:, None] * gaze + size * (ring[:, 1:] * up - ring[:, :1] * side * right)
-        points = points.at[iris : iris + 5].set(middle + shapes.EYE_RADIUS * offsets)
+        points = points.at[iris : iris + 5].set(middle + head.EYE_RADIUS * offsets)
     return points
 
 
-def _visible(points, person: Person, motion: Motion, at: shapes.Stance) -> jax.Array:
+def _visible(points, person: Person, motion: Motion, at: scene.Stance) -> jax.Array:
     """Marches from the camera to each point."""
     offset = [p - c for p, c in zip(points, render.CAMERA)]
-    reach = shapes.length(*offset)
+    reach = distances.length(*offset)
     direction = [o / reach for o in offset]
 
     def advance(_, t):
         return t + jnp.clip(
-            0.92 * shapes.nearest(*render.along(direction, t), person, motion, at), 0, 0.9
+            0.92 * scene.nearest(*render.along(direction, t), person, motion, at), 0, 0.9
         )
 
     t = jax.lax.fori_loop(0, 48, advance, jnp.full_like(reach, render.NEAR))
@@ -291,7 +287,7 @@ def _residual(found, place, size: int, axes: int) -> np.ndarray:
     to where the network sees the points; least squares of the perspective equations."""
     rows, values = [], []
     for person, motion, seen in found:
-        at = jax.tree.map(np.asarray, shapes.stance(motion))
+        at = jax.tree.map(np.asarray, scene.stance(motion))
         known = np.asarray(place(person, motion)) @ at.head.T + at.shift - render.CAMERA
         u = (seen[:, 0] + 0.5) * 2 / size - 1
         v = 1 - (seen[:, 1] + 0.5) * 2 / size

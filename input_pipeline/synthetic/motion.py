@@ -140,19 +140,15 @@ def _rotation(pose: np.ndarray) -> np.ndarray:
     """[..., 3, 3] from degrees [..., 3]: Rz(roll) Ry(-yaw) Rx(-pitch), y down, z away."""
     yaw, pitch, roll = np.radians(np.moveaxis(np.float64(pose), -1, 0))
     one, zero = np.ones_like(yaw), np.zeros_like(yaw)
+    cy, sy, cp, sp = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
+    cr, sr = np.cos(roll), np.sin(roll)
 
-    def matrix(*rows):
-        return np.stack([np.stack(row, -1) for row in rows], -2)
+    def matrix(*entries):
+        return np.stack(entries, -1).reshape(*yaw.shape, 3, 3)
 
-    about_z = matrix(
-        (np.cos(roll), -np.sin(roll), zero), (np.sin(roll), np.cos(roll), zero), (zero, zero, one)
-    )
-    about_y = matrix(
-        (np.cos(yaw), zero, -np.sin(yaw)), (zero, one, zero), (np.sin(yaw), zero, np.cos(yaw))
-    )
-    about_x = matrix(
-        (one, zero, zero), (zero, np.cos(pitch), np.sin(pitch)), (zero, -np.sin(pitch), np.cos(pitch))
-    )  # fmt: skip
+    about_z = matrix(cr, -sr, zero, sr, cr, zero, zero, zero, one)
+    about_y = matrix(cy, zero, -sy, zero, one, zero, sy, zero, cy)
+    about_x = matrix(one, zero, zero, zero, cp, sp, zero, -sp, cp)
     return about_z @ about_y @ about_x
 
 

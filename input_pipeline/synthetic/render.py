@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from input_pipeline.synthetic import shading, shapes
+from input_pipeline.synthetic import attire, distances, scene, shading
 from input_pipeline.synthetic.motion import Motion
 from input_pipeline.synthetic.people import KINDS, Person
 
@@ -32,7 +32,7 @@ class Picture(NamedTuple):
 
     Attributes:
       colour: float32 [S, S, 3] in [0, 1].
-      layers: float32 [S, S, 10], share of the pixel: the 8 materials of `shapes` (which add up to
+      layers: float32 [S, S, 10], share of the pixel: the 8 materials of `scene` (which add up to
         1), then lenses and eyebrows, which lie over other materials.
       depth: float32 [S, S], head units from the camera along the ray; infinite for the background.
     """
@@ -46,8 +46,8 @@ class Picture(NamedTuple):
         if kind == "brows":
             return self.layers[..., 9]
         if kind == "glasses":
-            return jnp.maximum(self.layers[..., shapes.GLASSES], self.layers[..., 8])
-        index = {"hair": shapes.HAIR, "beard": shapes.BEARD, "hat": shapes.HAT}[kind]
+            return jnp.maximum(self.layers[..., scene.GLASSES], self.layers[..., 8])
+        index = {"hair": scene.HAIR, "beard": scene.BEARD, "hat": scene.HAT}[kind]
         return self.layers[..., index]
 
 
@@ -113,7 +113,7 @@ def along(direction, t):
 
 
 def _antialiased(person: Person, motion: Motion, side: int) -> Picture:
-    at = shapes.stance(motion)
+    at = scene.stance(motion)
     pixel = 2.0 / side
     grid = (jnp.arange(side, dtype=jnp.float32) + 0.5) * pixel - 1
     u, v = jnp.meshgrid(grid, -grid)
@@ -187,7 +187,7 @@ def _coarse(u, v, person, motion, at):
     thick = 1.5 * FIELD * half_tile
 
     def advance(_, t):
-        d = shapes.nearest(*along(direction, t), person, motion, at) - thick * t
+        d = scene.nearest(*along(direction, t), person, motion, at) - thick * t
         return jnp.where((d < 0.01) | (t > _END), t, t + 0.9 * d)
 
     t = jax.lax.fori_loop(0, _COARSE_STEPS, advance, jnp.full_like(cu, NEAR))
@@ -202,7 +202,7 @@ def _shade(u, v, start, person, motion, at):
     direction = ray(u, v)
 
     def field(x, y, z):
-        return shapes.nearest(x, y, z, person, motion, at)
+        return scene.nearest(x, y, z, person, motion, at)
 
     def running(state):
         t, d, i = state
@@ -216,9 +216,9 @@ def _shade(u, v, start, person, motion, at):
 
     t, _, _ = jax.lax.while_loop(running, advance, (start, jnp.ones_like(start), 0))
     point = along(direction, t)
-    distances = jnp.stack(shapes.scene(*point, person, motion, at))
+    distances = jnp.stack(scene.distances(*point, person, motion, at))
     hit = (distances.min(0) < 0.02) & (t < _END)
-    material = jnp.where(hit, distances.argmin(0) + 1, shapes.BACKGROUND)
+    material = jnp.where(hit, distances.argmin(0) + 1, scene.BACKGROUND)
     far = shading.background(u, v, person)
 
     def surface():
@@ -229,19 +229,19 @@ def _shade(u, v, start, person, motion, at):
     x, y, in_lens = _through_lens(direction, t, person, at)
     tinted = shading.behind_lens(colour, x, y, person, motion.yaw)
     colour = shading.developed([jnp.where(in_lens, a, b) for a, b in zip(tinted, colour)])
-    brows = shading.brow_cover(*shapes.to_head(*point, at), person, motion)
+    brows = shading.brow_cover(*scene.to_head(*point, at), person, motion)
     materials = [material == m for m in range(8)]
-    layers = [*materials, in_lens, brows * (material == shapes.SKIN)]
+    layers = [*materials, in_lens, brows * (material == scene.SKIN)]
     return jnp.stack([*colour, *layers, jnp.where(hit, t, jnp.inf)]).astype(jnp.float32)
 
 
 def _through_lens(direction, t, person, at):
     """Where rays cross the plane of the lenses, in head axes, and whether inside a lens."""
-    origin = shapes.to_head(*CAMERA, at)
-    dx, dy, dz = shapes.apply(at.head.T, *direction)
-    reach = (shapes.LENS_Z - origin[2]) / dz
+    origin = scene.to_head(*CAMERA, at)
+    dx, dy, dz = distances.apply(at.head.T, *direction)
+    reach = (attire.LENS_Z - origin[2]) / dz
     x, y = origin[0] + reach * dx, origin[1] + reach * dy
-    inside = (shapes.lens(x, y, person) < 0) & (reach < t + 0.02) & (dz < -0.2)
+    inside = (attire.lens(x, y, person) < 0) & (reach < t + 0.02) & (dz < -0.2)
     return x, y, inside & (person.glasses.worn > 0.5)
 
 

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from input_pipeline.synthetic import shapes
+from input_pipeline.synthetic import attire, distances, head, scene
+from input_pipeline.synthetic.distances import square
 from input_pipeline.synthetic.motion import Motion
 from input_pipeline.synthetic.people import Person
-from input_pipeline.synthetic.shapes import Stance, square
+from input_pipeline.synthetic.scene import Stance
 
 NORMAL_STEP = 0.004
 _SHADOW_STEPS = 6
@@ -50,7 +51,7 @@ def bump(x):
 
 
 def unit(x, y, z):
-    n = shapes.length(x, y, z)
+    n = distances.length(x, y, z)
     return x / n, y / n, z / n
 
 
@@ -76,7 +77,7 @@ def brow_height(out, face, motion: Motion):
 def brow_cover(x, y, z, person: Person, motion: Motion):
     """Share of the skin that the eyebrow hides, [0, 1]; head axes."""
     face = person.face
-    out = (jnp.abs(x) - shapes.eye_centre(face) - 0.02) / 0.215
+    out = (jnp.abs(x) - head.eye_centre(face) - 0.02) / 0.215
     height = brow_height(out, face, motion)
     thick = 0.034 * face.brow_thickness * (1.12 - 0.42 * out)
     hairs = 0.62 + 0.5 * noise(60 * x + 40 * y * jnp.sign(x), 25 * y, 20 * z)
@@ -100,10 +101,7 @@ def _skin(x, y, z, person: Person, motion: Motion):
         [face.skin[i] * (0.72, 0.55, 0.45)[i] for i in range(3)],
         0.6 * face.freckles * spots,
     )
-    colour = scale(colour, 1 - _lines(ax, y, face, motion) * front)
-    hair = person.hair
-    shaved = hair.worn * hair.stubble * 0.0
-    return scale(colour, 1 - shaved)
+    return scale(colour, 1 - _lines(ax, y, face, motion) * front)
 
 
 def _lines(ax, y, face, motion: Motion):
@@ -129,7 +127,7 @@ def _lines(ax, y, face, motion: Motion):
 def _mouth(colour, x, y, z, person: Person, motion: Motion):
     """Lips, teeth and the line between the lips over the skin's colour."""
     face, ax, front = person.face, jnp.abs(x), step(20 * (z - 0.1))
-    m = shapes.mouth(ax, face, motion)
+    m = head.mouth(ax, face, motion)
     lips = step(70 * (m.upper - y)) * step(70 * (y - m.lower)) * step(30 * (1.0 - m.u)) * front
     creases = 0.92 + 0.16 * noise(60 * x, 12 * y, 12 * z)
     colour = mix(colour, scale(list(face.lip_colour), creases), lips)
@@ -148,13 +146,13 @@ def _mouth(colour, x, y, z, person: Person, motion: Motion):
 def _eye(x, y, z, person: Person, motion: Motion):
     """Colour of eyeball and lids; which of the two."""
     face, ax = person.face, jnp.abs(x)
-    upper, lower = shapes.lids(x, y, face, motion)
-    height = (y - shapes.EYE_Y) / shapes.EYE_RADIUS
+    upper, lower = head.lids(x, y, face, motion)
+    height = (y - head.EYE_Y) / head.EYE_RADIUS
     below_upper, above_lower = upper - height, height - lower
     lid = (below_upper < 0) | (above_lower < 0)
     gaze = unit(motion.gaze_x, motion.gaze_y, jnp.ones_like(motion.gaze_x))
-    side = (ax - shapes.eye_centre(face)) * jnp.sign(x)
-    q = unit(side, y - shapes.EYE_Y, z - shapes.EYE_Z)
+    side = (ax - head.eye_centre(face)) * jnp.sign(x)
+    q = unit(side, y - head.EYE_Y, z - head.EYE_Z)
     angle = jnp.arccos(jnp.clip(dot(q, gaze), -1, 1))
     iris, pupil = step(50 * (IRIS_ANGLE - angle)), step(70 * (0.16 - angle))
     rays = (0.55 + 2.3 * angle) * (0.8 + 0.4 * noise(30 * q[0], 30 * q[1], 5 * q[2]))
@@ -162,7 +160,7 @@ def _eye(x, y, z, person: Person, motion: Motion):
     ring = 1 - 0.6 * bump((angle - IRIS_ANGLE + 0.01) / 0.06)
     shadow = 1 - 0.35 * jnp.exp(-jnp.clip(below_upper, 0, None) / 0.06)
     ball = scale(ball, ring * (1 - 0.97 * pupil) * shadow)
-    inner = bump((ax - shapes.eye_centre(face) + 0.16) / 0.022)
+    inner = bump((ax - head.eye_centre(face) + 0.16) / 0.022)
     ball = mix(ball, [0.75, 0.45, 0.42], 0.7 * inner)
     made_up = face.lid_shadow * jnp.clip(1 - (height - upper) / 0.5, 0, 1)
     lids = [face.skin[i] * (0.95 - 0.35 * made_up * (1 - face.lid_colour[i])) for i in range(3)]
@@ -178,7 +176,7 @@ IRIS_ANGLE = 0.38  # radians from the eye's axis to the rim of the iris
 
 def _strands(x, y, z, wave):
     """Light and dark strands running down from the crown, about 0 to 1."""
-    radius = shapes.length(x, y, z)
+    radius = distances.length(x, y, z)
     around = jnp.arctan2(x, z + 0.3) + 0.35 * wave * jnp.sin(5 * y + 2 * x)
     return 0.6 * noise(42 * around, 2.2 * y + 3 * around, 9 * radius) + 0.4 * noise(
         15 * around, 1.1 * y, 4 * radius
@@ -192,7 +190,7 @@ def _hair(x, y, z, strands, person: Person):
     colour = scale(base, 0.45 + 0.9 * strands)
     # A shaved head is skin with short dark dots, fading out at the edge of the hair.
     grain = 0.42 + 0.40 * noise(70 * x, 70 * y, 70 * z)
-    edge = shapes.hairline(x, jnp.abs(x), person) - 0.02
+    edge = attire.hairline(x, jnp.abs(x), person) - 0.02
     thin = grain * jnp.clip(jnp.where(z > 0.2, (y - edge) / 0.10, 1.0), 0.1, 1)
     shaved = mix(list(person.face.skin), list(0.8 * hair.colour), jnp.clip(thin, 0, 1))
     return mix(colour, shaved, hair.stubble)
@@ -238,18 +236,18 @@ def surface(point, direction, material, field, person: Person, motion: Motion, a
 
     Args:
       point: scene points; direction: unit vectors of the camera's rays.
-      material: int32, SKIN ... HAT of `shapes`.
+      material: int32, SKIN ... HAT of `scene`.
       field: signed distance of the whole scene as a function of x, y, z.
     """
-    head = shapes.to_head(*point, at)
-    skin = _mouth(_skin(*head, person, motion), *head, person, motion)
-    skin = mix(skin, list(person.face.brow_colour), 0.88 * brow_cover(*head, person, motion))
-    eye, lid = _eye(*head, person, motion)
-    strands = _strands(*head, person.hair.wave)
+    local = scene.to_head(*point, at)
+    skin = _mouth(_skin(*local, person, motion), *local, person, motion)
+    skin = mix(skin, list(person.face.brow_colour), 0.88 * brow_cover(*local, person, motion))
+    eye, lid = _eye(*local, person, motion)
+    strands = _strands(*local, person.hair.wave)
     albedos = [
-        skin, eye, _clothes(point, shapes.apply(at.neck.T, *point), person),
-        _hair(*head, strands, person), _beard(*head, person),
-        [channel + 0 * head[0] for channel in person.glasses.colour], _hat(*head, person),
+        skin, eye, _clothes(point, distances.apply(at.neck.T, *point), person),
+        _hair(*local, strands, person), _beard(*local, person),
+        [channel + 0 * local[0] for channel in person.glasses.colour], _hat(*local, person),
     ]  # fmt: skip
     albedo = [
         sum(jnp.where(material == m + 1, a[i], 0.0) for m, a in enumerate(albedos))
@@ -260,9 +258,9 @@ def surface(point, direction, material, field, person: Person, motion: Motion, a
 
 
 def _lit(albedo, point, direction, material, lid, strands, field, person: Person):
-    scene = person.scene
+    studio = person.studio
     normal = gradient(point, field)
-    light = scene.light
+    light = studio.light
 
     def open_to_sky(i, state):
         """Samples along the normal (ambient occlusion), then along the light (soft shadow)."""
@@ -281,31 +279,31 @@ def _lit(albedo, point, direction, material, lid, strands, field, person: Person
     wide, narrow, shadow = jax.lax.fori_loop(0, 2 + _SHADOW_STEPS, open_to_sky, (one, one, one))
     occlusion = (0.6 * wide + 0.4) * narrow
     facing = dot(normal, light)
-    is_skin = (material == shapes.SKIN) | ((material == shapes.EYE) & lid)
+    is_skin = (material == scene.SKIN) | ((material == scene.EYE) & lid)
     # Skin scatters red light farthest round into the shade.
     wrapped = [jnp.where(is_skin, a, 0.35) for a in (0.45, 0.25, 0.18)]
     diffuse = [jnp.clip((facing + a) / (1 + a), 0, 1) * (0.35 + 0.65 * shadow) for a in wrapped]
     upward = 0.5 + 0.5 * normal[1]
     fill = jnp.clip(-0.7 * normal[0] + 0.1 * normal[1] + 0.6 * normal[2], 0, 1)
     around = [
-        (upward * sky + (1 - upward) * ground + fill * bounce) * occlusion * scene.ambient
+        (upward * sky + (1 - upward) * ground + fill * bounce) * occlusion * studio.ambient
         for sky, ground, bounce in ((0.34, 0.26, 0.16), (0.38, 0.20, 0.17), (0.46, 0.17, 0.20))
     ]
     half = unit(*(l - d for l, d in zip(light, direction)))
     aligned = jnp.clip(dot(normal, half), 0, 1)
     gloss = jnp.where(is_skin, 0.09 * aligned**22, 0.0)
-    gloss = gloss + jnp.where((material == shapes.EYE) & ~lid, 1.1 * aligned**220, 0.0)
-    gloss = gloss + jnp.where(material == shapes.GLASSES, 0.6 * aligned**40, 0.0)
+    gloss = gloss + jnp.where((material == scene.EYE) & ~lid, 1.1 * aligned**220, 0.0)
+    gloss = gloss + jnp.where(material == scene.GLASSES, 0.6 * aligned**40, 0.0)
     # Hair shines across its strands (J. Kajiya and T. Kay, 1989), which run downwards.
     along = unit(-normal[1] * normal[0], 1 - normal[1] * normal[1], -normal[1] * normal[2])
     across = jnp.sqrt(jnp.clip(1 - square(dot(along, half)), 1e-6, 1))
     shine = (0.20 * across**60 + 0.12 * across**18) * (0.3 + strands) * jnp.clip(facing + 0.4, 0, 1)
-    gloss = gloss + jnp.where(material == shapes.HAIR, shine * (1 - person.hair.stubble), 0.0)
+    gloss = gloss + jnp.where(material == scene.HAIR, shine * (1 - person.hair.stubble), 0.0)
     grazing = (1 - jnp.clip(-dot(normal, direction), 0, 1)) ** 3
-    grazing = 0.10 * grazing * occlusion * (material != shapes.GLASSES)
+    grazing = 0.10 * grazing * occlusion * (material != scene.GLASSES)
     return [
-        albedo[i] * (scene.light_colour[i] * diffuse[i] * 1.05 + around[i])
-        + gloss * shadow * scene.light_colour[i] + grazing * (0.8, 0.9, 1.0)[i]
+        albedo[i] * (studio.light_colour[i] * diffuse[i] * 1.05 + around[i])
+        + gloss * shadow * studio.light_colour[i] + grazing * (0.8, 0.9, 1.0)[i]
         for i in range(3)
     ]  # fmt: skip
 
@@ -324,13 +322,13 @@ def gradient(point, field):
 
 def background(u, v, person: Person):
     """Out-of-focus backdrop at picture coordinates u, v in [-1, 1]."""
-    scene = person.scene
-    k, s = scene.background_scale, scene.background_seed
+    studio = person.studio
+    k, s = studio.background_scale, studio.background_seed
     blend = 0.7 * noise(u * k + s, v * k + s, 0 * u + s) + 0.3 * step(
         2.5 * (v - 0.3 + 0.2 * jnp.sin(s))
     )
     vignette = 1 - 0.12 * (u * u + v * v)
-    return scale(mix(list(scene.background[0]), list(scene.background[1]), blend), vignette)
+    return scale(mix(list(studio.background[0]), list(studio.background[1]), blend), vignette)
 
 
 def behind_lens(colour, x, y, person: Person, yaw):
@@ -339,7 +337,7 @@ def behind_lens(colour, x, y, person: Person, yaw):
     streak = step(14 * (jnp.sin(5 * x + 6 * y + 0.1 * yaw) - 0.86))
     glint = (0.30 * streak + 0.04) * (0.5 + 0.5 * (1 - g.tint))
     return [
-        c * (1 - g.tint * (0.95, 0.96, 0.97)[i]) + 0.8 * glint * person.scene.light_colour[i]
+        c * (1 - g.tint * (0.95, 0.96, 0.97)[i]) + 0.8 * glint * person.studio.light_colour[i]
         for i, c in enumerate(colour)
     ]
 

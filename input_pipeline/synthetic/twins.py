@@ -34,7 +34,7 @@ _LEAST_AREA = 0.01  # share of the picture that an attribute to be copied must c
 _TRIES = 50
 
 
-class Scene(NamedTuple):
+class Plan(NamedTuple):
     """A case before it is rendered.
 
     target: A, wearing what is copied; own: A as in the portrait; givers: who shows each attribute.
@@ -50,7 +50,7 @@ class Scene(NamedTuple):
     driving: Motion
 
 
-def sample_scene(settings: Settings, index: int) -> Scene:
+def draw_case(settings: Settings, index: int) -> Plan:
     """Case number `index`: who, and how they move."""
     rng = np.random.default_rng([settings.seed, _STREAM, index])
     group = GROUPS[index % len(GROUPS)]
@@ -84,7 +84,7 @@ def sample_scene(settings: Settings, index: int) -> Scene:
             "driving": f"case_{index:05d}_c",
         },
     )
-    return Scene(case, own, target, givers, driver, portrait, shown[: len(givers)], driving)
+    return Plan(case, own, target, givers, driver, portrait, shown[: len(givers)], driving)
 
 
 def _visible(kinds: tuple[str, ...], worn: dict[str, bool]) -> dict[str, bool]:
@@ -120,7 +120,7 @@ def _interpolation(rng: np.random.Generator, group: str) -> list[Person]:
     return [dataclasses.replace(first, hair=hair), dataclasses.replace(second, hair=other)]
 
 
-def pictures(scene: Scene, settings: Settings) -> case_files.Pictures:
+def pictures(plan: Plan, settings: Settings) -> case_files.Pictures:
     """Renders everything in a case."""
 
     def photo(person: Person, motion: Motion):
@@ -131,21 +131,21 @@ def pictures(scene: Scene, settings: Settings) -> case_files.Pictures:
         film = dataset.film(person, motion, settings)
         return render.to_uint8(film.colour), render.masks(film, person)
 
-    portrait, own = photo(scene.own, scene.portrait)
+    portrait, own = photo(plan.own, plan.portrait)
     hidden = np.zeros(portrait.shape[:2], bool)
-    for kind in scene.case.kinds:
+    for kind in plan.case.kinds:
         hidden |= own.get(kind, False)
-    shown = [photo(*pair) for pair in zip(scene.givers, scene.shown)]
-    driving, _ = clip(scene.driver, scene.driving)
-    moving = compose(scene.portrait, scene.driving)
-    answer, masks = clip(scene.target, moving)
-    points = truth.keypoints_of_clip(scene.target, moving, settings.size)
+    shown = [photo(*pair) for pair in zip(plan.givers, plan.shown)]
+    driving, _ = clip(plan.driver, plan.driving)
+    moving = compose(plan.portrait, plan.driving)
+    answer, masks = clip(plan.target, moving)
+    points = truth.keypoints_of_clip(plan.target, moving, settings.size)
     return case_files.Pictures(
         portrait=portrait,
         portrait_mask=hidden,
         attributes=np.stack([image for image, _ in shown]),
         attribute_masks=np.stack(
-            [m[attribute.kind] for (_, m), attribute in zip(shown, scene.case.attributes)]
+            [m[attribute.kind] for (_, m), attribute in zip(shown, plan.case.attributes)]
         ),
         driving=driving,
         truth=case_files.Truth(
@@ -161,9 +161,9 @@ def write_cases(out: str | Path, settings: Settings, count: int) -> None:
     """Writes `count` cases to a case folder; see `input_pipeline.cases`."""
     fps, made = Fraction(settings.fps).limit_denominator(1001), []
     for index in tqdm(range(count), unit="case", desc="counterfactuals"):
-        scene = sample_scene(settings, index)
-        case_files.write_case(out, scene.case, pictures(scene, settings), fps)
-        made.append(scene.case)
+        plan = draw_case(settings, index)
+        case_files.write_case(out, plan.case, pictures(plan, settings), fps)
+        made.append(plan.case)
     source = {"settings": dataclasses.asdict(settings), "tools": settings.tools()}
     case_files.write_index(
         out, made, protocol=PROTOCOL, version=VERSION, size=settings.size, fps=fps, source=source
