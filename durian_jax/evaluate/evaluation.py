@@ -66,6 +66,10 @@ def evaluate(
         raise InputError("give either --cases or --dataset")
     if (checkpoint is None) == (predictions is None):
         raise InputError("give either --checkpoint or --predictions")
+    if predictions is not None and (steps is not None or guidance is not None):
+        raise InputError(
+            "--steps and --guidance are for --checkpoint; predictions are made already"
+        )
     rules = Protocol.load(protocol)
     networks = perceptual.load(weights or {})
     with _written_whole(Path(out), "report.json") as beside:
