@@ -70,6 +70,11 @@ def evaluate(
         raise InputError(
             "--steps and --guidance are for --checkpoint; predictions are made already"
         )
+    for given in (cases, predictions, checkpoint, dataset):
+        if given is not None and Path(given).resolve().is_relative_to(Path(out).resolve()):
+            raise InputError(
+                f"--out {out}: would replace {given}, which lies in it: choose another"
+            )
     rules = Protocol.load(protocol)
     networks = perceptual.load(weights or {})
     with _written_whole(Path(out), "report.json") as beside:

@@ -191,6 +191,15 @@ def test_a_folder_of_something_else_is_not_replaced(case_folder, noise_folder, t
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+def test_what_is_scored_is_never_replaced_by_its_report(report, case_folder):
+    saved = report / "predictions"
+    saved.mkdir()
+    with pytest.raises(InputError, match=r"would replace .*predictions, which lies in it"):
+        evaluation.evaluate("counterfactual", report, cases=case_folder, predictions=saved)
+    assert saved.is_dir()
+    saved.rmdir()
+
+
 @pytest.mark.parametrize(
     "options,message",
     [
