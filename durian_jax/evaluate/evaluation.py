@@ -160,6 +160,7 @@ def _written_whole(out: Path, mark: str) -> Iterator[Path]:
     """
     if out.exists() and not (out / mark).is_file() and (out.is_file() or any(out.iterdir())):
         raise InputError(f"{out}: is there already and has no {mark}: choose another folder")
+    out = out.resolve()
     beside = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     video.check_output(beside / mark, ".json")
