@@ -21,11 +21,19 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from input_pipeline.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 KINDS = ("hair", "glasses", "beard", "hat")
 NUM_KEYPOINTS = 478
 JPEG_QUALITY = 95
 SHARD_BYTES = 256 * 2**20
+DEPTH_SCALE = 5000
+# Shape of a frame's row, and type: which keypoints are in view; yaw, pitch, roll in degrees;
+# smile, open, pucker, blink, brow, gaze_x, gaze_y as in `synthetic.motion`.
+TRUTH = {
+    "visible": ((NUM_KEYPOINTS,), np.bool_),
+    "pose": ((3,), np.float32),
+    "expression": ((7,), np.float32),
+}
 
 
 @dataclasses.dataclass
@@ -45,6 +53,9 @@ class Chunk:
       start: index of the first frame among the kept frames of the clip.
       crop: float32 [3], centre x, centre y and side of the crop in pixels of the source frame.
       tools: name and version of each tool that made the annotations.
+      truth: what only a rendered clip knows, by name: see TRUTH. Empty for filmed clips.
+      depth: T 16-bit PNG pictures [S, S], or none: distance from the camera along the ray times
+        DEPTH_SCALE, in head units; 0 where nothing is.
     """
 
     frames: list[bytes]
@@ -57,6 +68,8 @@ class Chunk:
     start: int
     crop: np.ndarray
     tools: dict[str, str]
+    truth: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    depth: list[bytes] = dataclasses.field(default_factory=list)
 
 
 def encode_frame(image: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
@@ -85,12 +98,29 @@ def decode_mask(data: bytes) -> np.ndarray:
     return image > 127
 
 
+def encode_depth(distance: np.ndarray) -> bytes:
+    """16-bit PNG of float32 [H, W] distances in head units, infinite for the background."""
+    steps = np.where(np.isfinite(distance), distance * DEPTH_SCALE, 0)
+    return cv2.imencode(".png", np.round(steps).astype(np.uint16))[1].tobytes()
+
+
+def decode_depth(data: bytes) -> np.ndarray:
+    """float32 [H, W] distances in head units, infinite for the background. ValueError if broken."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None or image.dtype != np.uint16:
+        raise ValueError("depth is not a readable 16-bit PNG")
+    return np.where(image > 0, image.astype(np.float32) / DEPTH_SCALE, np.float32(np.inf))
+
+
 def features(size: int):
     """The tfds feature specification of a chunk whose frames are `size` pixels a side."""
     import tensorflow_datasets as tfds
 
     frame = tfds.features.Image(shape=(size, size, 3), encoding_format="jpeg")
     mask = tfds.features.Image(shape=(size, size, 1), encoding_format="png")
+    depth = tfds.features.Image(shape=(size, size, 1), dtype=np.uint16, encoding_format="png")
+    tensor = tfds.features.Tensor
+    truth = {name: tensor(shape=(None, *row), dtype=kind) for name, (row, kind) in TRUTH.items()}
     return tfds.features.FeaturesDict(
         {
             "frames": tfds.features.Sequence(frame),
@@ -103,6 +133,8 @@ def features(size: int):
             "start": np.int32,
             "crop": tfds.features.Tensor(shape=(3,), dtype=np.float32),
             "tools": tfds.features.Text(),
+            "truth": truth,
+            "depth": tfds.features.Sequence(depth),
             "schema_version": np.int32,
         }
     )
@@ -121,17 +153,24 @@ def _codec(size: int):
         decode_batch_example_np = decode_example_np
 
     keep = KeepBytes()
-    return features(size), {"frames": keep, "masks": {kind: keep for kind in KINDS}}
+    return features(size), {"frames": keep, "masks": dict.fromkeys(KINDS, keep), "depth": keep}
 
 
 def encode(chunk: Chunk, size: int) -> bytes:
     """One record: the chunk as a serialised tf.train.Example."""
     spec, _ = _codec(size)
+    return spec.serialize_example(spec.encode_example(to_example(chunk)))
+
+
+def to_example(chunk: Chunk) -> dict:
+    """The chunk as `features` has it: every key there, absent things empty."""
     example = dataclasses.asdict(chunk)
     example["masks"] = {kind: chunk.masks.get(kind, []) for kind in KINDS}
     example["tools"] = json.dumps(chunk.tools, sort_keys=True)
     example["schema_version"] = SCHEMA_VERSION
-    return spec.serialize_example(spec.encode_example(example))
+    nothing = {name: np.zeros((0, *row), kind) for name, (row, kind) in TRUTH.items()}
+    example["truth"] = nothing | chunk.truth
+    return example
 
 
 def decode(data: bytes, size: int) -> Chunk:
@@ -155,6 +194,8 @@ def decode(data: bytes, size: int) -> Chunk:
         start=int(example["start"]),
         crop=example["crop"],
         tools=json.loads(example["tools"]),
+        truth={name: rows for name, rows in example["truth"].items() if len(rows)},
+        depth=list(example["depth"]),
     )
 
 
@@ -176,12 +217,16 @@ def validate(chunk: Chunk, size: int) -> None:
     centres = chunk.keypoints[..., :2].mean(1)
     if (centres < 0).any() or (centres > size).any():
         raise InputError(f"{where}: the face lies outside the frame: prepare the clip again")
-    for kind, masks in chunk.masks.items():
-        if len(masks) != count:
-            raise InputError(f"{where}: {len(masks)} {kind} masks for {count} frames")
+    tracks = {f"{kind} masks": masks for kind, masks in chunk.masks.items()}
+    for name, rows in (
+        tracks | chunk.truth | {"depth pictures": chunk.depth or chunk.frames}
+    ).items():
+        if len(rows) != count:
+            raise InputError(f"{where}: {len(rows)} {name} for {count} frames")
     pictures = [("frame", decode_frame, data, i) for i, data in enumerate(chunk.frames)]
     for kind, masks in chunk.masks.items():
         pictures += [(f"{kind} mask", decode_mask, data, i) for i, data in enumerate(masks)]
+    pictures += [("depth", decode_depth, data, i) for i, data in enumerate(chunk.depth)]
     for name, read, data, i in pictures:
         try:
             shape = read(data).shape[:2]

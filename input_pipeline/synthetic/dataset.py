@@ -1,0 +1,268 @@
+"""People -> records: `durian synth`, the same records rendered on the fly, and a tfds builder.
+
+Person i and clip j depend on (seed, i, j) alone, and so does the split a person belongs to. So a
+smaller set is the beginning of a larger one, split by split, and nobody is in two splits.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from input_pipeline import records, video
+from input_pipeline.errors import InputError
+from input_pipeline.synthetic import keypoints as truth
+from input_pipeline.synthetic import render
+from input_pipeline.synthetic.motion import Motion, sample_clip
+from input_pipeline.synthetic.people import Person, sample_person
+
+VERSION = "1"  # raise when the same seed gives other pictures
+_PERSON, _CLIP = 0, 1  # streams of random numbers
+_PREFIX = "synth:"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What to render. Equal settings give equal bytes on the same machine and versions.
+
+    Attributes:
+      people, clips: number of people, and of clips of each.
+      frames: T, frames in a clip, which is one record.
+      size: side of the pictures, a multiple of 16.
+      fps: frames per second; 12.5 lets short clips hold enough motion.
+      seed: another seed, other people.
+      oversample: see `render.render`.
+      depth: whether records hold depth pictures.
+    """
+
+    people: int = 200
+    clips: int = 5
+    frames: int = 16
+    size: int = 128
+    fps: float = 12.5
+    seed: int = 0
+    oversample: int = 1
+    depth: bool = False
+
+    def __post_init__(self):
+        least = dict(people=1, clips=1, frames=3, size=64, oversample=1, seed=0)
+        for name, limit in least.items():
+            if getattr(self, name) < limit:
+                raise InputError(f"--{name} {getattr(self, name)}: must be at least {limit}")
+        if self.size % render.TILE:
+            raise InputError(f"--size {self.size}: must be a multiple of {render.TILE}")
+        if not self.fps > 0:
+            raise InputError(f"--fps {self.fps}: must be positive")
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """[T] times of the frames of a clip."""
+        return np.arange(self.frames) / self.fps
+
+    def tools(self) -> dict[str, str]:
+        """What the records say made them."""
+        return {"renderer": f"durian_jax synthetic {VERSION}", "seed": str(self.seed)}
+
+
+def split_of(person: int) -> str:
+    """Eight people of ten are for training, one is for validation, one for tests."""
+    return {8: "val", 9: "test"}.get(person % 10, "train")
+
+
+def person(settings: Settings, index: int) -> Person:
+    """Person number `index`."""
+    return sample_person(np.random.default_rng([settings.seed, _PERSON, index]))
+
+
+def motion(settings: Settings, index: int, clip: int) -> Motion:
+    """The motion in clip number `clip` of person number `index`, arrays [T]."""
+    rng = np.random.default_rng([settings.seed, _CLIP, index, clip])
+    return sample_clip(rng, settings.seconds)
+
+
+def film(who: Person, moving: Motion, settings: Settings) -> render.Picture:
+    """The frames of a clip as numpy arrays; in parallel where there is an accelerator."""
+    parallel = jax.default_backend() != "cpu"
+    clip = render.render_clip(who, moving, settings.size, settings.oversample, parallel)
+    return jax.tree.map(np.asarray, clip)
+
+
+def chunk(settings: Settings, index: int, clip: int) -> records.Chunk:
+    """Renders one clip with everything that is known about it."""
+    who, moving = person(settings, index), motion(settings, index, clip)
+    pictures = film(who, moving, settings)
+    points = truth.keypoints_of_clip(who, moving, settings.size)
+    middle = (settings.size - 1) / 2
+    depth = [records.encode_depth(d) for d in pictures.depth] if settings.depth else []
+    return records.Chunk(
+        frames=[records.encode_frame(image) for image in render.to_uint8(pictures.colour)],
+        fps=settings.fps,
+        keypoints=np.asarray(points.points),
+        found=np.ones(settings.frames, bool),
+        masks={
+            kind: [records.encode_mask(mask) for mask in track]
+            for kind, track in render.masks(pictures, who).items()
+        },
+        clip=f"person_{index:06d}/clip_{clip:03d}",
+        identity=f"synthetic_{settings.seed}_{index:06d}",
+        start=0,
+        crop=np.float32([middle, middle, settings.size]),
+        tools=settings.tools(),
+        truth=truth_rows(points, moving),
+        depth=depth,
+    )
+
+
+def truth_rows(points: truth.Keypoints, moving: Motion) -> dict[str, np.ndarray]:
+    """The arrays of `records.TRUTH`."""
+    return {
+        "visible": np.asarray(points.visible),
+        "pose": np.float32(moving.pose),
+        "expression": np.float32(moving.expression),
+    }
+
+
+def synth(out: str | Path, settings: Settings, cases: int = 0) -> dict[str, int]:
+    """Renders a data set, and `cases` counterfactual cases into OUT/counterfactual.
+
+    Returns the number of records of each split. The same settings give the same bytes.
+
+    Raises:
+      InputError: settings out of range, or `out` is not writable.
+    """
+    from input_pipeline.synthetic import twins
+
+    out = Path(out)
+    video.check_output(out / "metadata.json", ".json")
+    compile_renderer(settings)
+    people = range(settings.people)
+    splits = {
+        split: [i for i in people if split_of(i) == split] for split in ("train", "val", "test")
+    }
+    clips = settings.people * settings.clips
+    with tqdm(total=clips, unit="clip", desc="rendering") as bar:
+        encoded = {
+            split: _rendered(settings, chosen, bar) for split, chosen in splits.items() if chosen
+        }
+        facts = {"settings": dataclasses.asdict(settings), "tools": settings.tools()}
+        counts = records.write_dataset(out, encoded, settings.size, facts)
+    if cases:
+        twins.write_cases(out / "counterfactual", settings, cases)
+    return counts
+
+
+def compile_renderer(settings: Settings) -> None:
+    """Compiles the renderer, which takes its time, and says so."""
+    tqdm.write(f"compiling the renderer for {settings.size} px (half a minute, once) ...")
+    jax.block_until_ready(film(person(settings, 0), motion(settings, 0, 0), settings))
+
+
+def _rendered(settings: Settings, people: list[int], bar: tqdm) -> Iterator[bytes]:
+    """Records in order; one clip per core at a time, as XLA uses only one for pictures this small."""
+    workers = os.cpu_count() if jax.default_backend() == "cpu" else 1
+    wanted = itertools.product(people, range(settings.clips))
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+
+        def start():
+            return [pool.submit(_record, settings, *place) for place in itertools.islice(wanted, 1)]
+
+        waiting = [future for _ in range(2 * workers) for future in start()]
+        while waiting:
+            record = waiting.pop(0).result()
+            waiting += start()
+            bar.update()
+            yield record
+
+
+def _record(settings: Settings, index: int, clip: int) -> bytes:
+    return records.encode(chunk(settings, index, clip), settings.size)
+
+
+class Rendered:
+    """A data set that renders its records when they are asked for; stands in for `records.Dataset`.
+
+    For accelerators, where rendering is cheap and a large set would fill the disk. Written
+    "synth:people=20000,clips=8,frames=16,size=128,seed=0" where a config wants a data set; use it
+    with data.workers=0, because JAX must stay in the process that holds the device.
+    """
+
+    def __init__(self, path: str, split: str = "train"):
+        """Raises InputError: an unknown or badly written setting."""
+        self.path, self.size, self.settings = path, 0, _parse(path)
+        self.size = self.settings.size
+        self._people = [i for i in range(self.settings.people) if split_of(i) == split]
+        if not self._people:
+            raise InputError(f"{path}: split {split!r} has no people: ask for 10 or more")
+        self.metadata = {"settings": dataclasses.asdict(self.settings), "size": self.size}
+
+    @staticmethod
+    def is_path(path: str | Path) -> bool:
+        """Whether a data set's path asks for rendering."""
+        return str(path).startswith(_PREFIX)
+
+    def __len__(self) -> int:
+        return len(self._people) * self.settings.clips
+
+    def __getitem__(self, index: int) -> bytes:
+        place, clip = divmod(index, self.settings.clips)
+        return _record(self.settings, self._people[place], clip)
+
+
+def _parse(path: str) -> Settings:
+    types = {field.name: field.type for field in dataclasses.fields(Settings)}
+    chosen = {}
+    for setting in filter(None, path.removeprefix(_PREFIX).split(",")):
+        name, _, value = setting.partition("=")
+        if name not in types:
+            raise InputError(f"{path}: unknown setting {name!r}: choose from {', '.join(types)}")
+        try:
+            chosen[name] = (types[name] if types[name] is not bool else int)(value)
+        except ValueError:
+            raise InputError(f"{path}: {name} is {value!r}, must be a number") from None
+    return Settings(**chosen)
+
+
+@functools.cache
+def builder_class():
+    """The tfds builder: `builder_class()(data_dir=..., settings=Settings(...))`.
+
+    `download_and_prepare()` writes what `synth` writes, in the layout of tfds; no TensorFlow.
+    """
+    import tensorflow_datasets as tfds
+
+    class DurianSynthetic(tfds.core.GeneratorBasedBuilder):
+        """Rendered portraits with keypoints, attribute masks, pose, expression and depth."""
+
+        VERSION = tfds.core.Version("1.0.0")
+        pkg_dir_path = Path(__file__).parent
+
+        def __init__(self, *, settings: Settings, **options):
+            self.settings = settings
+            super().__init__(file_format="array_record", **options)
+
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self, features=records.features(self.settings.size),
+                description=self.__doc__,
+            )  # fmt: skip
+
+        def _split_generators(self, _):
+            people = range(self.settings.people)
+            splits = sorted({split_of(i) for i in people})
+            return {s: self._examples([i for i in people if split_of(i) == s]) for s in splits}
+
+        def _examples(self, people):
+            for index, clip in itertools.product(people, range(self.settings.clips)):
+                made = chunk(self.settings, index, clip)
+                yield made.clip, records.to_example(made)
+
+        _generate_examples = _examples
+
+    return DurianSynthetic

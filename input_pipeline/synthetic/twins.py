@@ -1,0 +1,170 @@
+"""Counterfactual cases: portrait A, somebody else's attribute, the motion of C, and the true video.
+
+A renderer can do what no camera can: film A again with B's hair, under the same light, before the
+same wall, moving like C. Everyone in a case is made for that case alone, so that nobody is in a
+training set, and case i depends on (seed, i) alone.
+"""
+
+import dataclasses
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from input_pipeline import cases as case_files
+from input_pipeline.synthetic import dataset, render
+from input_pipeline.synthetic import keypoints as truth
+from input_pipeline.synthetic.dataset import Settings
+from input_pipeline.synthetic.motion import Motion, compose, sample_clip, sample_still
+from input_pipeline.synthetic.people import Person, sample_person
+
+PROTOCOL, VERSION = "counterfactual", 1
+# Rows of the table, in the order in which cases take turns.
+GROUPS = (
+    "hair", "glasses", "beard", "hat", "hair+glasses", "hair+beard", "glasses+beard", "beard+hat",
+    "hair", "glasses", "beard", "hat", "glasses+hat", "hair+hat",
+    "interpolation/colour", "interpolation/length",
+)  # fmt: skip
+_ALPHAS = (0.25, 0.5, 0.75)
+_STREAM = 2
+_LEAST_AREA = 0.01  # share of the picture that an attribute to be copied must cover
+_TRIES = 50
+
+
+class Scene(NamedTuple):
+    """A case before it is rendered.
+
+    target: A, wearing what is copied; own: A as in the portrait; givers: who shows each attribute.
+    """
+
+    case: case_files.Case
+    own: Person
+    target: Person
+    givers: list[Person]
+    driver: Person
+    portrait: Motion
+    shown: list[Motion]
+    driving: Motion
+
+
+def sample_scene(settings: Settings, index: int) -> Scene:
+    """Case number `index`: who, and how they move."""
+    rng = np.random.default_rng([settings.seed, _STREAM, index])
+    group = GROUPS[index % len(GROUPS)]
+    interpolates = group.startswith("interpolation/")
+    kinds = ("hair",) if interpolates else tuple(group.split("+"))
+    own = sample_person(rng, _visible(kinds, {kind: rng.random() < 0.5 for kind in kinds}))
+    driver = sample_person(rng)
+    portrait, driving = sample_still(rng, calm=True), sample_clip(rng, settings.seconds, True)
+    shown = [sample_still(rng, calm=True) for _ in range(2)]
+    if interpolates:
+        alpha = _ALPHAS[int(rng.integers(len(_ALPHAS)))]
+        givers = _interpolation(rng, group)
+        attributes = [case_files.Attribute("hair", w) for w in (1 - alpha, alpha)]
+        hair = jax.tree.map(
+            lambda a, b: np.float32((1 - alpha) * a + alpha * b), givers[0].hair, givers[1].hair
+        )
+        target = dataclasses.replace(own, hair=hair)
+    else:
+        givers = [_giver(rng, kind, motion, settings) for kind, motion in zip(kinds, shown)]
+        attributes = [case_files.Attribute(kind) for kind in kinds]
+        worn = {kind: getattr(giver, kind) for kind, giver in zip(kinds, givers)}
+        target = dataclasses.replace(own, **worn)
+    case = case_files.Case(
+        id=f"{index:05d}",
+        group=group,
+        attributes=tuple(attributes),
+        frames=settings.frames,
+        people={
+            "portrait": f"case_{index:05d}_a",
+            "attributes": [f"case_{index:05d}_b{i}" for i in range(len(givers))],
+            "driving": f"case_{index:05d}_c",
+        },
+    )
+    return Scene(case, own, target, givers, driver, portrait, shown[: len(givers)], driving)
+
+
+def _visible(kinds: tuple[str, ...], worn: dict[str, bool]) -> dict[str, bool]:
+    """What must be worn or not, so that the kinds can be seen: no hat over hair in question."""
+    if "hair" in kinds:
+        worn = worn | {"hair": True}
+        if "hat" not in kinds:
+            worn = worn | {"hat": False}
+    return worn
+
+
+def _giver(rng: np.random.Generator, kind: str, shown: Motion, settings: Settings) -> Person:
+    """Somebody who shows the attribute clearly."""
+    for _ in range(_TRIES):
+        giver = sample_person(rng, _visible((kind,), {kind: True}))
+        seen = render.render(giver, shown, settings.size, settings.oversample).mask(kind)
+        if np.mean(np.asarray(seen) >= 0.5) >= _LEAST_AREA:
+            return giver
+    raise RuntimeError(f"{_TRIES} people in a row do not show their {kind}")
+
+
+def _interpolation(rng: np.random.Generator, group: str) -> list[Person]:
+    """Two people with the same hair but for its colour or its length."""
+    first, second, third = (sample_person(rng, _visible(("hair",), {})) for _ in range(3))
+    hair = first.hair
+    if group.endswith("length"):
+        long = dict(length=0.9, side=-0.4, volume=0.3, curl=0.0, bun=0.0, tails=0.0, crown=9.0)
+        long = {name: np.float32(value) for name, value in (long | {"stubble": 0.0}).items()}
+        hair = dataclasses.replace(hair, **long)
+        other = dataclasses.replace(hair, length=np.float32(0.15))
+    else:
+        other = dataclasses.replace(hair, colour=third.hair.colour, grey=third.hair.grey)
+    return [dataclasses.replace(first, hair=hair), dataclasses.replace(second, hair=other)]
+
+
+def pictures(scene: Scene, settings: Settings) -> case_files.Pictures:
+    """Renders everything in a case."""
+
+    def photo(person: Person, motion: Motion):
+        picture = render.render(person, motion, settings.size, settings.oversample)
+        return render.to_uint8(picture.colour), render.masks(picture, person)
+
+    def clip(person: Person, motion: Motion):
+        film = dataset.film(person, motion, settings)
+        return render.to_uint8(film.colour), render.masks(film, person)
+
+    portrait, own = photo(scene.own, scene.portrait)
+    hidden = np.zeros(portrait.shape[:2], bool)
+    for kind in scene.case.kinds:
+        hidden |= own.get(kind, False)
+    shown = [photo(*pair) for pair in zip(scene.givers, scene.shown)]
+    driving, _ = clip(scene.driver, scene.driving)
+    moving = compose(scene.portrait, scene.driving)
+    answer, masks = clip(scene.target, moving)
+    points = truth.keypoints_of_clip(scene.target, moving, settings.size)
+    return case_files.Pictures(
+        portrait=portrait,
+        portrait_mask=hidden,
+        attributes=np.stack([image for image, _ in shown]),
+        attribute_masks=np.stack(
+            [m[attribute.kind] for (_, m), attribute in zip(shown, scene.case.attributes)]
+        ),
+        driving=driving,
+        truth=case_files.Truth(
+            video=answer,
+            masks=masks,
+            keypoints=np.asarray(points.points),
+            extra=dataset.truth_rows(points, moving),
+        ),
+    )
+
+
+def write_cases(out: str | Path, settings: Settings, count: int) -> None:
+    """Writes `count` cases to a case folder; see `input_pipeline.cases`."""
+    fps, made = Fraction(settings.fps).limit_denominator(1001), []
+    for index in tqdm(range(count), unit="case", desc="counterfactuals"):
+        scene = sample_scene(settings, index)
+        case_files.write_case(out, scene.case, pictures(scene, settings), fps)
+        made.append(scene.case)
+    source = {"settings": dataclasses.asdict(settings), "tools": settings.tools()}
+    case_files.write_index(
+        out, made, protocol=PROTOCOL, version=VERSION, size=settings.size, fps=fps, source=source
+    )
