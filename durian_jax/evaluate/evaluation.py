@@ -66,6 +66,15 @@ def evaluate(
         raise InputError("give either --cases or --dataset")
     if (checkpoint is None) == (predictions is None):
         raise InputError("give either --checkpoint or --predictions")
+    if predictions is not None and (steps is not None or guidance is not None):
+        raise InputError(
+            "--steps and --guidance are for --checkpoint; predictions are made already"
+        )
+    for given in (cases, predictions, checkpoint, dataset):
+        if given is not None and Path(given).resolve().is_relative_to(Path(out).resolve()):
+            raise InputError(
+                f"--out {out}: would replace {given}, which lies in it: choose another"
+            )
     rules = Protocol.load(protocol)
     networks = perceptual.load(weights or {})
     with _written_whole(Path(out), "report.json") as beside:
@@ -151,6 +160,7 @@ def _written_whole(out: Path, mark: str) -> Iterator[Path]:
     """
     if out.exists() and not (out / mark).is_file() and (out.is_file() or any(out.iterdir())):
         raise InputError(f"{out}: is there already and has no {mark}: choose another folder")
+    out = out.resolve()
     beside = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     video.check_output(beside / mark, ".json")

@@ -263,9 +263,9 @@ def _number(value: float | None) -> str:
 
 
 def _escaped(text: str) -> str:
-    for sign in "\\&%$#_{}":
-        text = text.replace(sign, r"\textbackslash{}" if sign == "\\" else f"\\{sign}")
-    return text
+    """Text for LaTeX."""
+    signs = {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"\\": r"\textbackslash{}"}
+    return text.translate(str.maketrans(signs))
 
 
 def _plain(value):

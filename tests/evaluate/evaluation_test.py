@@ -8,6 +8,7 @@ from PIL import Image
 
 from durian_jax import cli
 from durian_jax.evaluate import evaluation
+from durian_jax.evaluate import report as report_module
 from durian_jax.evaluate.protocol import Protocol
 from durian_jax.evaluate.scores import METRICS, summarise
 from input_pipeline import video
@@ -110,6 +111,10 @@ def test_tables_for_people_and_papers(report):
     assert columns == {1 + len(METRICS)}
 
 
+def test_names_are_safe_in_latex():
+    assert report_module._escaped("my_run 50% {a}\\b") == r"my\_run 50\% \{a\}\textbackslash{}b"
+
+
 def test_a_sheet_shows_each_case(report):
     with Image.open(report / "sheets" / "0002.png") as sheet:
         # portrait, two attributes, driver, truth, prediction, copy, paste; four frames.
@@ -186,6 +191,15 @@ def test_a_folder_of_something_else_is_not_replaced(case_folder, noise_folder, t
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+def test_what_is_scored_is_never_replaced_by_its_report(report, case_folder):
+    saved = report / "predictions"
+    saved.mkdir()
+    with pytest.raises(InputError, match=r"would replace .*predictions, which lies in it"):
+        evaluation.evaluate("counterfactual", report, cases=case_folder, predictions=saved)
+    assert saved.is_dir()
+    saved.rmdir()
+
+
 @pytest.mark.parametrize(
     "options,message",
     [
@@ -196,6 +210,8 @@ def test_a_folder_of_something_else_is_not_replaced(case_folder, noise_folder, t
         (["--protocol=self", "--write-cases=c"], "--write-cases needs --dataset"),
         (["--protocol=counterfactual", "--write-cases=c", "--dataset=d"], "durian synth writes"),
         (["--protocol=self", "--out=o", "--cases=c", "--predictions=p"], "no cases here"),
+        (["--protocol=self", "--out=o", "--cases=c", "--predictions=p", "--steps=3"],
+         "--steps and --guidance are for --checkpoint"),
         (["--protocol=self", "--out=o", "--cases=c", "--predictions=p", "--weights=vgg=f"],
          "unknown metric: choose from lpips"),
         (["--protocol=self", "--out=o", "--cases=c", "--predictions=p", "--weights=fid=f"],
