@@ -144,14 +144,15 @@ def _row(dataset: records.Dataset, indices: list[int]) -> np.ndarray:
         tile = cv2.resize(image, (_TILE, _TILE), interpolation=cv2.INTER_AREA)
         points = (chunk.keypoints[frame, :, :2] + 0.5) * (_TILE / dataset.size) - 0.5
         masks = {kind: records.decode_mask(pngs[frame]) for kind, pngs in chunk.masks.items()}
-        tiles += [_with_keypoints(tile, points), _with_masks(tile, masks)]
+        tiles += [draw_keypoints(tile, points), draw_masks(tile, masks)]
     first = chunks[0]
     kinds = ", ".join(first.masks) or "no attribute"
     line = f"{first.clip}   {len(places)} frames, {first.fps:.3g} fps, {kinds}"
     return np.concatenate([_strip([(line, (255, 255, 255))]), np.concatenate(tiles, 1)])
 
 
-def _with_keypoints(tile: np.ndarray, points: np.ndarray) -> np.ndarray:
+def draw_keypoints(tile: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """A copy of uint8 [S, S, 3] with the contours of keypoints [478, 2], pixels of the tile."""
     tile = tile.copy()
     for name, chains in CONTOURS.items():
         for chain in chains:
@@ -160,10 +161,11 @@ def _with_keypoints(tile: np.ndarray, points: np.ndarray) -> np.ndarray:
     return tile
 
 
-def _with_masks(tile: np.ndarray, masks: dict[str, np.ndarray]) -> np.ndarray:
+def draw_masks(tile: np.ndarray, masks: dict[str, np.ndarray]) -> np.ndarray:
+    """A copy of uint8 [S, S, 3] with bool masks of any size laid over it in COLOURS."""
     tile = tile.astype(np.float32)
     for kind, mask in masks.items():
-        share = cv2.resize(mask.astype(np.float32), (_TILE, _TILE), interpolation=cv2.INTER_AREA)
+        share = cv2.resize(mask.astype(np.float32), tile.shape[1::-1], interpolation=cv2.INTER_AREA)
         share = 0.55 * share[..., None]
         tile = (1 - share) * tile + share * np.float32(COLOURS[kind])
     return tile.round().astype(np.uint8)

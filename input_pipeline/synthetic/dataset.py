@@ -133,12 +133,14 @@ def truth_rows(points: truth.Keypoints, moving: Motion) -> dict[str, np.ndarray]
 def synth(out: str | Path, settings: Settings, cases: int = 0) -> dict[str, int]:
     """Renders a data set, and `cases` counterfactual cases into OUT/counterfactual.
 
+    OUT/people.png and OUT/counterfactual.png show what is in them.
+
     Returns the number of records of each split. The same settings give the same bytes.
 
     Raises:
       InputError: settings out of range, or `out` is not writable.
     """
-    from input_pipeline.synthetic import twins
+    from input_pipeline.synthetic import sheets, twins
 
     out = Path(out)
     video.check_output(out / "metadata.json", ".json")
@@ -154,8 +156,10 @@ def synth(out: str | Path, settings: Settings, cases: int = 0) -> dict[str, int]
         }
         facts = {"settings": dataclasses.asdict(settings), "tools": settings.tools()}
         counts = records.write_dataset(out, encoded, settings.size, facts)
+    sheets.draw_people(out, settings)
     if cases:
         twins.write_cases(out / "counterfactual", settings, cases)
+        sheets.draw_cases(out / "counterfactual")
     return counts
 
 

@@ -1,11 +1,12 @@
 """Where the 478 points of the face mesh lie on a synthetic head: exact, even where hidden.
 
 Three kinds of points. Eyelids, irises and lips follow the curves that draw them (`head.lids`,
-`head.mouth`). Every other point is a spot on the mean head, `assets/head_mesh.npy`, carried to
-this head by a thin-plate spline through landmarks that the parameters place, then dropped onto the
-skin. The spots say which place each index means: they were triangulated once from what the face
-mesh network sees on one calm mean head from 35 sides (`fit_mean_mesh`); how they move and how they
-differ between people comes from the geometry alone.
+`head.mouth`). Every other point is a spot on the mean head, `assets/head_mesh.npy`, carried to this
+head by a thin-plate spline through landmarks that the parameters place, then dropped to its height
+over the skin (the network's mesh is smoother than a face: it floats a little). The spots say which
+place each index means: they were triangulated once from what the face mesh network sees on rendered
+heads (`fit_mean_mesh`); how they move and how they differ between people comes from the geometry
+alone.
 """
 
 import dataclasses
@@ -40,9 +41,10 @@ _LOWER_LIPS = (
     (95, 88, 178, 87, 14, 317, 402, 318, 324),
 )
 _DROP_STEPS = 6
+_FLOAT = 0.15  # most that a spot may lie above or below the skin
 _FIT_SEED, _FIT_ROUNDS = 478, 3
 _STIFFNESS = 1e-4
-_HIDDEN = 0.05  # a point so far behind the first surface on its ray is hidden
+_HIDDEN = 0.15  # a point so far behind the first surface on its ray is hidden
 
 
 class Keypoints(NamedTuple):
@@ -87,8 +89,10 @@ def mesh(face: Face, motion: Motion, mean: jax.Array | None = None) -> jax.Array
     moved = _spline(mean[:, :2], still) @ (landmarks(face, motion) - still)
     points = mean.at[:, :2].add(moved)
 
+    height = jnp.clip(head.skin(*mean.T, _mean_face(), CALM), -_FLOAT, _FLOAT)
+
     def distance(x, y, z):
-        return head.skin(x, y, z, face, motion)
+        return head.skin(x, y, z, face, motion) - height
 
     def drop(_, p):
         p = tuple(p.T)
@@ -96,9 +100,8 @@ def mesh(face: Face, motion: Motion, mean: jax.Array | None = None) -> jax.Array
         return jnp.stack([a - d * n for a, n in zip(p, normal)], -1)
 
     points = jax.lax.fori_loop(0, _DROP_STEPS, drop, points)
-    return _irises(
-        _eyelids(_lip_points(points, mean, face, motion), mean, face, motion), face, motion
-    )
+    points = _lip_points(points, mean, face, motion)
+    return _irises(_eyelids(points, mean, face, motion), face, motion)
 
 
 def landmarks(face: Face, motion: Motion) -> jax.Array:
@@ -243,7 +246,7 @@ def _spline(points: jax.Array, centres: jax.Array) -> jax.Array:
 def fit_mean_mesh(people: int = 96, size: int = 256) -> np.ndarray:
     """[478, 3] head axes: the spots that the face mesh network means.
 
-    Triangulated from the calm mean head, bare, seen from 35 sides; then shifted on the face by the
+    Triangulated from the calm mean head, bare, seen from 35 sides; then corrected by the
     mean residual over many people in many poses, who are part of no data set. Made symmetric. How
     `assets/head_mesh.npy` was made:
 
@@ -260,14 +263,14 @@ def fit_mean_mesh(people: int = 96, size: int = 256) -> np.ndarray:
     for i in range(people):
         rng = np.random.default_rng([_FIT_SEED, i])
         crowd.append((sample_person(rng), sample_still(rng)))
-    mean = _residual(_seen(sides, size), lambda *_: np.zeros((NUM_KEYPOINTS, 3)), size, axes=3)
+    mean = _residual(_seen(sides, size), lambda *_: np.zeros((NUM_KEYPOINTS, 3)), size)
     flip = np.array([-1, 1, 1])
     twin = ((mean[:, None] - mean * flip) ** 2).sum(-1).argmin(1)
     mean = (mean + mean[twin] * flip) / 2
     found = _seen(crowd, size)
     place = jax.jit(lambda mean, person, motion: mesh(person.face, motion, mean))
     for _ in range(_FIT_ROUNDS):
-        added = _residual(found, functools.partial(place, mean), size, axes=2)
+        added = _residual(found, functools.partial(place, mean), size)
         mean = mean + (added + added[twin] * flip) / 2
     return mean
 
@@ -282,9 +285,9 @@ def _seen(views, size: int) -> list:
     return found
 
 
-def _residual(found, place, size: int, axes: int) -> np.ndarray:
-    """[478, 3]: what to add to `place(person, motion)`, along the first `axes` head axes, to get
-    to where the network sees the points; least squares of the perspective equations."""
+def _residual(found, place, size: int) -> np.ndarray:
+    """[478, 3]: what to add to `place(person, motion)` to get to where the network sees the points;
+    least squares of the perspective equations."""
     rows, values = [], []
     for person, motion, seen in found:
         at = jax.tree.map(np.asarray, scene.stance(motion))
@@ -294,11 +297,10 @@ def _residual(found, place, size: int, axes: int) -> np.ndarray:
         # x - cx = u FIELD (cz - z), the same for y; (x, y, z) = R (p + added) + shift.
         for slope, axis in ((u, 0), (v, 1)):
             k = (slope * render.FIELD)[:, None]
-            rows.append((at.head[axis] + k * at.head[2])[:, :axes])
+            rows.append(at.head[axis] + k * at.head[2])
             values.append(-known[:, axis] - k[:, 0] * known[:, 2])
     pairs = zip(np.stack(rows, 1), np.stack(values, 1))
-    added = np.stack([np.linalg.lstsq(r, b, rcond=None)[0] for r, b in pairs])
-    return np.pad(added, ((0, 0), (0, 3 - axes)))
+    return np.stack([np.linalg.lstsq(r, b, rcond=None)[0] for r, b in pairs])
 
 
 def save_mean_mesh() -> None:
