@@ -88,24 +88,17 @@ def motion(settings: Settings, index: int, clip: int) -> Motion:
     return sample_clip(rng, settings.seconds)
 
 
-def film(who: Person, moving: Motion, settings: Settings) -> render.Picture:
-    """The frames of a clip as numpy arrays; in parallel where there is an accelerator."""
-    parallel = jax.default_backend() != "cpu"
-    clip = render.render_clip(who, moving, settings.size, settings.oversample, parallel)
-    return jax.tree.map(np.asarray, clip)
-
-
 def chunk(settings: Settings, index: int, clip: int) -> records.Chunk:
     """Renders one clip with everything that is known about it."""
     who, moving = person(settings, index), motion(settings, index, clip)
-    pictures = film(who, moving, settings)
+    pictures = render.render_clip(who, moving, settings.size, settings.oversample)
     points = truth.keypoints_of_clip(who, moving, settings.size)
     middle = (settings.size - 1) / 2
     depth = [records.encode_depth(d) for d in pictures.depth] if settings.depth else []
     return records.Chunk(
         frames=[records.encode_frame(image) for image in render.to_uint8(pictures.colour)],
         fps=settings.fps,
-        keypoints=np.asarray(points.points),
+        keypoints=points.points,
         found=np.ones(settings.frames, bool),
         masks={
             kind: [records.encode_mask(mask) for mask in track]
@@ -124,7 +117,7 @@ def chunk(settings: Settings, index: int, clip: int) -> records.Chunk:
 def truth_rows(points: truth.Keypoints, moving: Motion) -> dict[str, np.ndarray]:
     """The arrays of `records.TRUTH`."""
     return {
-        "visible": np.asarray(points.visible),
+        "visible": points.visible,
         "pose": np.float32(moving.pose),
         "expression": np.float32(moving.expression),
     }
@@ -165,8 +158,8 @@ def synth(out: str | Path, settings: Settings, cases: int = 0) -> dict[str, int]
 
 def compile_renderer(settings: Settings) -> None:
     """Compiles the renderer, which takes its time, and says so."""
-    tqdm.write(f"compiling the renderer for {settings.size} px (half a minute, once) ...")
-    jax.block_until_ready(film(person(settings, 0), motion(settings, 0, 0), settings))
+    tqdm.write(f"compiling the renderer for {settings.size} px (once; half a minute on a CPU) ...")
+    chunk(dataclasses.replace(settings, frames=3), 0, 0)
 
 
 def _rendered(settings: Settings, people: list[int], bar: tqdm) -> Iterator[bytes]:

@@ -76,10 +76,10 @@ def keypoints(person: Person, motion: Motion, size: int) -> Keypoints:
     )
 
 
-@functools.partial(jax.jit, static_argnames="size")
 def keypoints_of_clip(person: Person, motion: Motion, size: int) -> Keypoints:
-    """`keypoints` for motion arrays [F]; leading axis F."""
-    return jax.vmap(lambda frame: keypoints(person, frame, size))(motion)
+    """`keypoints` for motion arrays [F]: numpy arrays with a leading axis F."""
+    frames = [keypoints(person, motion.at(i), size) for i in range(len(motion.yaw))]
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *frames)
 
 
 def mesh(face: Face, motion: Motion, mean: jax.Array | None = None) -> jax.Array:
@@ -152,8 +152,9 @@ def _lip_points(points, mean, face: Face, motion: Motion):
             inner = m.line - 0.042 * motion.open * m.taper + (half_gap if upper else -half_gap)
             outer = m.upper if upper else m.lower
             y = inner + share * (outer - inner)
-            z = head.lip_front(jnp.abs(x), m, motion)
-            z = z + (0.045 - 0.02 * share) * face.lip * m.taper
+            rest = head.mouth(jnp.abs(mean[index, 0]), _mean_face(), CALM)
+            front = head.lip_front(jnp.abs(mean[index, 0]), rest, CALM)
+            z = head.lip_front(jnp.abs(x), m, motion) + mean[index, 2] - front
             points = points.at[index].set(jnp.stack([x, y, z], -1))
     return points
 

@@ -54,14 +54,14 @@ class Motion:
 CALM = Motion(*[np.float32(0)] * len(dataclasses.fields(Motion)))
 
 # Ends that drawn and composed motion is clipped to.
-_LIMITS = dict(yaw=(-38, 38), pitch=(-22, 22), roll=(-18, 18), x=(-0.16, 0.16), y=(-0.1, 0.1))
-_LIMITS |= dict(smile=(-0.4, 1), open=(0, 1), pucker=(0, 1), blink=(0, 1), brow=(-0.5, 1))
-_LIMITS |= dict(gaze_x=(-0.4, 0.4), gaze_y=(-0.25, 0.25))
+LIMITS = dict(yaw=(-38, 38), pitch=(-22, 22), roll=(-18, 18), x=(-0.16, 0.16), y=(-0.1, 0.1))
+LIMITS |= dict(smile=(-0.4, 1), open=(0, 1), pucker=(0, 1), blink=(0, 1), brow=(-0.5, 1))
+LIMITS |= dict(gaze_x=(-0.4, 0.4), gaze_y=(-0.25, 0.25))
 
 
 def _clipped(**curves: np.ndarray) -> Motion:
     return Motion(
-        **{name: np.float32(np.clip(curves[name], *limits)) for name, limits in _LIMITS.items()}
+        **{name: np.float32(np.clip(curves[name], *limits)) for name, limits in LIMITS.items()}
     )
 
 
@@ -125,18 +125,18 @@ def compose(own: Motion, driver: Motion) -> Motion:
     `faces.retarget`.
     """
     first = driver.at(0)
-    turn = _rotation(driver.pose) @ _rotation(first.pose).T @ _rotation(own.pose)
+    turn = rotation(driver.pose) @ rotation(first.pose).T @ rotation(own.pose)
     curves = {
-        name: getattr(own, name) + getattr(driver, name) - getattr(first, name) for name in _LIMITS
+        name: getattr(own, name) + getattr(driver, name) - getattr(first, name) for name in LIMITS
     }
-    # Inverse of `_rotation`, as in `faces.euler_angles`.
+    # Inverse of `rotation`, as in `faces.euler_angles`.
     curves["yaw"] = np.degrees(np.arcsin(np.clip(turn[:, 2, 0], -1, 1)))
     curves["pitch"] = -np.degrees(np.arctan2(turn[:, 2, 1], turn[:, 2, 2]))
     curves["roll"] = np.degrees(np.arctan2(turn[:, 1, 0], turn[:, 0, 0]))
     return _clipped(**curves)
 
 
-def _rotation(pose: np.ndarray) -> np.ndarray:
+def rotation(pose: np.ndarray) -> np.ndarray:
     """[..., 3, 3] from degrees [..., 3]: Rz(roll) Ry(-yaw) Rx(-pitch), y down, z away."""
     yaw, pitch, roll = np.radians(np.moveaxis(np.float64(pose), -1, 0))
     one, zero = np.ones_like(yaw), np.zeros_like(yaw)

@@ -77,17 +77,21 @@ def render(person: Person, motion: Motion, size: int, oversample: int = 1) -> Pi
     return Picture(average(picture.colour), average(picture.layers), depth)
 
 
-@functools.partial(jax.jit, static_argnames=("size", "oversample", "parallel"))
-def render_clip(
-    person: Person, motion: Motion, size: int, oversample: int = 1, parallel: bool = False
-) -> Picture:
-    """`render` for the frames of a clip: motion arrays [F], results with a leading axis F.
+@functools.partial(jax.jit, static_argnames=("size", "oversample"))
+def render_together(person: Person, motion: Motion, size: int, oversample: int) -> Picture:
+    return jax.vmap(lambda frame: render(person, frame, size, oversample))(motion)
 
-    parallel: all frames at once, for accelerators; else one after another, which is the fastest
-      on a CPU and keeps absent attributes free of cost.
+
+def render_clip(person: Person, motion: Motion, size: int, oversample: int = 1) -> Picture:
+    """`render` for motion arrays [F]: numpy arrays with a leading axis F.
+
+    An accelerator renders all frames at once. A CPU renders one after another: then nothing is
+    spent on what the person does not wear, and all clips share one compiled program.
     """
-    one = functools.partial(render, person, size=size, oversample=oversample)
-    return jax.vmap(one)(motion) if parallel else jax.lax.map(one, motion)
+    if jax.default_backend() != "cpu":
+        return jax.tree.map(np.asarray, render_together(person, motion, size, oversample))
+    frames = [render(person, motion.at(i), size, oversample) for i in range(len(motion.yaw))]
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *frames)
 
 
 def project(x, y, z, size: int) -> jax.Array:

@@ -128,7 +128,7 @@ def pictures(plan: Plan, settings: Settings) -> case_files.Pictures:
         return render.to_uint8(picture.colour), render.masks(picture, person)
 
     def clip(person: Person, motion: Motion):
-        film = dataset.film(person, motion, settings)
+        film = render.render_clip(person, motion, settings.size, settings.oversample)
         return render.to_uint8(film.colour), render.masks(film, person)
 
     portrait, own = photo(plan.own, plan.portrait)
@@ -151,7 +151,7 @@ def pictures(plan: Plan, settings: Settings) -> case_files.Pictures:
         truth=case_files.Truth(
             video=answer,
             masks=masks,
-            keypoints=np.asarray(points.points),
+            keypoints=points.points,
             extra=dataset.truth_rows(points, moving),
         ),
     )
