@@ -44,7 +44,7 @@ _DROP_STEPS = 6
 _FLOAT = 0.15  # most that a spot may lie above or below the skin
 _FIT_SEED, _FIT_ROUNDS = 478, 3
 _STIFFNESS = 1e-4
-_HIDDEN = 0.15  # a point so far behind the first surface on its ray is hidden
+_HIDDEN = 0.08  # a point so far behind the first surface on its ray is hidden
 
 
 class Keypoints(NamedTuple):

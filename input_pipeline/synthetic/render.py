@@ -23,7 +23,8 @@ NEAR, _END = 3.9, 8.6  # distances from the camera between which all things lie
 _ARRIVED = 0.004  # about half a pixel at 256
 _COARSE_STEPS, _STEPS = 24, 40
 _EDGE_SHARE = 8  # one pixel in so many is at most taken for an edge pixel
-_DEPTH_EDGE = 0.06
+_DEPTH_EDGE, _LUMA_EDGE = 0.06, 0.15
+LAYERS = 10
 _SUBPIXELS = ((-0.125, -0.375), (0.375, -0.125), (-0.375, 0.125), (0.125, 0.375))
 
 
@@ -32,8 +33,8 @@ class Picture(NamedTuple):
 
     Attributes:
       colour: float32 [S, S, 3] in [0, 1].
-      layers: float32 [S, S, 10], share of the pixel: the 8 materials of `scene` (which add up to
-        1), then lenses and eyebrows, which lie over other materials.
+      layers: float32 [S, S, LAYERS], share of the pixel: the 8 materials of `scene` (which add up
+        to 1), then lenses and eyebrows, which lie over other materials.
       depth: float32 [S, S], head units from the camera along the ray; infinite for the background.
     """
 
@@ -116,25 +117,56 @@ def along(direction, t):
     return tuple(c + t * d for c, d in zip(CAMERA, direction))
 
 
+class _Rays(NamedTuple):
+    """R rays in groups that march together, [R / 256, 256] each: picture coordinates, where on the
+    ray to start, and the number of the pixel they count for (out of range: none)."""
+
+    u: jax.Array
+    v: jax.Array
+    start: jax.Array
+    pixel: jax.Array
+
+
 def _antialiased(person: Person, motion: Motion, side: int) -> Picture:
+    """Two passes, one ray for each pixel, then four more for pixels on edges.
+
+    Both passes are one loop over the same code, because compiling it is what takes long.
+    """
     at = scene.stance(motion)
-    pixel = 2.0 / side
-    grid = (jnp.arange(side, dtype=jnp.float32) + 0.5) * pixel - 1
-    u, v = jnp.meshgrid(grid, -grid)
-    u, v = _to_tiles(u), _to_tiles(v)
-    start = _coarse(u, v, person, motion, at)
-    shade = functools.partial(_shade, person=person, motion=motion, at=at)
-    tiles = jax.lax.map(lambda tile: shade(*tile), (u, v, start))
-    seen = _from_tiles(tiles.swapaxes(1, 2))
-    return _smooth_edges(seen[..., :3], seen[..., 3:-1], seen[..., -1], shade)
+    first_rays = _one_per_pixel(person, motion, at, side)
+
+    def render_pass(seen, first):
+        rays = jax.lax.cond(first, lambda: first_rays, lambda: _through_edges(seen, first_rays))
+        tiles = jax.lax.map(lambda tile: _shade(*tile, person, motion, at), rays[:3])
+        values = tiles.swapaxes(1, 2).reshape(side * side, -1)
+        pixel = rays.pixel.reshape(-1)
+        total = jnp.zeros_like(seen).at[pixel].add(values, mode="drop")
+        count = jnp.zeros((side * side, 1)).at[pixel].add(1.0, mode="drop")
+        fresh = jnp.where(count > 0, total / jnp.maximum(count, 1), seen)
+        # Depth of an edge is that of its middle: a mean of near and far is nowhere.
+        depth = jnp.where(first, fresh[:, -1:], seen[:, -1:])
+        return jnp.concatenate([fresh[:, :-1], depth], 1), None
+
+    blank = jnp.zeros((side * side, 3 + LAYERS + 1))
+    seen, _ = jax.lax.scan(render_pass, blank, jnp.array([True, False]))
+    seen = seen.reshape(side, side, -1)
+    depth = jnp.where(seen[..., -1] < _END, seen[..., -1], jnp.inf)
+    return Picture(seen[..., :3], seen[..., 3:-1], depth)
 
 
-def _smooth_edges(colour, layers, depth, shade) -> Picture:
-    """Renders the pixels on edges again, with four rays each."""
-    side = len(depth)
-    pixel = 2.0 / side
-    near = jnp.where(jnp.isfinite(depth), depth, _END)
-    luma = colour @ jnp.array([0.3, 0.6, 0.1])
+def _one_per_pixel(person, motion, at, side: int) -> _Rays:
+    grid = (jnp.arange(side, dtype=jnp.float32) + 0.5) * (2.0 / side) - 1
+    u, v = (_to_tiles(a) for a in jnp.meshgrid(grid, -grid))
+    pixel = _to_tiles(jnp.arange(side * side).reshape(side, side))
+    return _Rays(u, v, _coarse(u, v, person, motion, at), pixel)
+
+
+def _through_edges(seen, first_rays: _Rays) -> _Rays:
+    """Four rays for each pixel on an edge, as many as there were in the first pass at most."""
+    side = round(len(seen) ** 0.5)
+    image = seen.reshape(side, side, -1)
+    luma, layers = image[..., :3] @ jnp.array([0.3, 0.6, 0.1]), image[..., 3:-1]
+    near = image[..., -1]
     strength = jnp.zeros_like(near)
     for axis in (0, 1):
         for shift in (1, -1):
@@ -142,45 +174,39 @@ def _smooth_edges(colour, layers, depth, shade) -> Picture:
             other = jnp.abs(jnp.roll(layers, shift, axis) - layers).sum(-1) > 0.5
             bright = jnp.abs(jnp.roll(luma, shift, axis) - luma)
             strength = jnp.maximum(strength, jnp.where(step | other, 1 + bright, bright))
-    # Raster order within tiles keeps rays that march together close to each other.
-    count = side * side // _EDGE_SHARE // (TILE * TILE) * TILE * TILE
-    wanted = strength > jnp.maximum(0.15, -jnp.sort(-strength, axis=None)[count - 1])
-    order = _to_tiles(jnp.arange(side * side).reshape(side, side)).reshape(-1)
-    chosen = jnp.nonzero(wanted.reshape(-1)[order], size=count, fill_value=-1)[0]
-    valid = chosen >= 0
-    index = order[jnp.where(valid, chosen, 0)]
+    count = side * side // _EDGE_SHARE
+    weakest = -jnp.sort(-strength, axis=None)[count - 1]
+    wanted = (strength > jnp.maximum(_LUMA_EDGE, weakest)).reshape(-1)
+    # In the order of the tiles, so that rays that march together stay close to each other.
+    order = first_rays.pixel.reshape(-1)
+    place = jnp.nonzero(wanted[order], size=count, fill_value=-1)[0]
+    index = order[jnp.maximum(place, 0)]
     row, column = index // side, index % side
     shortest = near
     for axis in (0, 1):
         around = [jnp.roll(shortest, shift, axis) for shift in (1, -1)]
         shortest = jnp.minimum(shortest, jnp.minimum(*around))
-    start = jnp.where(valid, shortest[row, column] - 0.1, _END + 1)
+    start = jnp.where(place >= 0, shortest[row, column] - 0.1, 2 * _END)
     right, down = np.array(_SUBPIXELS, np.float32).T[:, :, None]
-    u = (column + 0.5 + right) * pixel - 1
-    v = 1 - (row + 0.5 + down) * pixel
-    rays = (u, v, jnp.broadcast_to(start, u.shape))
-    rays = tuple(a.reshape(-1, TILE * TILE).astype(jnp.float32) for a in rays)
-    again = jax.lax.map(lambda tile: shade(*tile), rays).swapaxes(1, 2)
-    again = again.reshape(len(_SUBPIXELS), count, -1).mean(0)
-    index = jnp.where(valid, index, side * side)  # out of range: dropped
-    colour, layers = (
-        a.reshape(side * side, -1).at[index].set(new, mode="drop").reshape(a.shape)
-        for a, new in zip((colour, layers), (again[:, :3], again[:, 3:-1]))
-    )
-    return Picture(colour, layers, depth)
+    u = (column + 0.5 + right) * (2.0 / side) - 1
+    v = 1 - (row + 0.5 + down) * (2.0 / side)
+    pixel = jnp.where(place >= 0, index, side * side)
+
+    def padded(a, value):
+        a = jnp.broadcast_to(a, u.shape).reshape(-1)
+        a = jnp.pad(a, (0, side * side - a.size), constant_values=value)
+        return a.reshape(first_rays.u.shape)
+
+    return _Rays(
+        padded(u, 0).astype(jnp.float32), padded(v, 0).astype(jnp.float32),
+        padded(start, 2 * _END).astype(jnp.float32), padded(pixel, side * side),
+    )  # fmt: skip
 
 
 def _to_tiles(a: jax.Array) -> jax.Array:
     """[S, S] -> [tiles, TILE * TILE]."""
     n = len(a) // TILE
     return a.reshape(n, TILE, n, TILE).swapaxes(1, 2).reshape(n * n, TILE * TILE)
-
-
-def _from_tiles(a: jax.Array) -> jax.Array:
-    """[tiles, TILE * TILE, ...] -> [S, S, ...]."""
-    n = round(len(a) ** 0.5)
-    rest = a.shape[2:]
-    return a.reshape(n, n, TILE, TILE, *rest).swapaxes(1, 2).reshape(n * TILE, n * TILE, *rest)
 
 
 def _coarse(u, v, person, motion, at):
@@ -236,7 +262,7 @@ def _shade(u, v, start, person, motion, at):
     brows = shading.brow_cover(*scene.to_head(*point, at), person, motion)
     materials = [material == m for m in range(8)]
     layers = [*materials, in_lens, brows * (material == scene.SKIN)]
-    return jnp.stack([*colour, *layers, jnp.where(hit, t, jnp.inf)]).astype(jnp.float32)
+    return jnp.stack([*colour, *layers, jnp.where(hit, t, 2 * _END)]).astype(jnp.float32)
 
 
 def _through_lens(direction, t, person, at):

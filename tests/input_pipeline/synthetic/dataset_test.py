@@ -1,0 +1,129 @@
+import dataclasses
+import hashlib
+import sys
+
+import numpy as np
+import pytest
+
+from input_pipeline import loader, records, transforms, video
+from input_pipeline.errors import InputError
+from input_pipeline.synthetic import dataset
+
+
+def _files(folder):
+    """Hash of every file below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _records(folder, split):
+    source = records.Dataset(folder, split)
+    return [source[i] for i in range(len(source))]
+
+
+def test_the_same_seed_gives_the_same_bytes(settings, small_set, tmp_path):
+    dataset.synth(tmp_path / "again", settings, cases=4)
+    assert _files(tmp_path / "again") == _files(small_set)
+
+
+def test_a_smaller_set_is_the_beginning_of_a_larger_one(settings, small_set, tmp_path):
+    larger = dataclasses.replace(settings, people=10)
+    counts = dataset.synth(tmp_path / "larger", larger, cases=5)
+    assert counts == {"train": 8, "val": 1, "test": 1}
+    small, large = _records(small_set, "train"), _records(tmp_path / "larger", "train")
+    assert len(small) == 3 and large[:3] == small
+    files, more = _files(small_set / "counterfactual"), _files(tmp_path / "larger/counterfactual")
+    del files["cases.json"]
+    assert files.items() <= more.items()
+    # Nobody is in two splits, and another seed gives other people.
+    names = {
+        split: {records.decode(r, 64).identity for r in _records(tmp_path / "larger", split)}
+        for split in counts
+    }
+    assert len(set.union(*names.values())) == sum(len(found) for found in names.values()) == 10
+    other = dataset.chunk(dataclasses.replace(settings, seed=6), 0, 0)
+    assert other.identity not in names["train"] and other.frames[0] not in small[0]
+
+
+def test_records_are_valid_and_carry_the_truth(settings, small_set):
+    for data in _records(small_set, "train"):
+        chunk = records.decode(data, 64)
+        records.validate(chunk, 64)
+        assert chunk.found.all() and len(chunk.frames) == 3 and chunk.fps == 12.5
+        assert {name: rows.shape for name, rows in chunk.truth.items()} == {
+            "visible": (3, 478), "pose": (3, 3), "expression": (3, 7),
+        }  # fmt: skip
+        depth = records.decode_depth(chunk.depth[0])
+        assert np.isinf(depth[0, 0]) and 4 < np.median(depth[30:40, 28:36]) < 6.5
+        person = dataset.person(settings, int(chunk.identity.split("_")[-1]))
+        assert set(chunk.masks) == person.worn()
+
+
+def test_records_read_with_tfds_and_without_tensorflow(small_set):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(str(small_set))
+    example = builder.as_data_source("train")[0]
+    assert example["keypoints"].shape == (3, 478, 3) and example["frames"][0].shape == (64, 64, 3)
+    assert example["depth"][0].dtype == np.uint16
+    assert "tensorflow" not in sys.modules
+
+
+def test_the_tfds_builder_writes_the_same_examples(settings, small_set, tmp_path):
+    builder = dataset.builder_class()(settings=settings, data_dir=tmp_path)
+    builder.download_and_prepare()
+    built = builder.as_data_source("train")
+    assert len(built) == 3
+    wanted = {records.decode(data, 64).clip for data in _records(small_set, "train")}
+    assert {example["clip"].decode() for example in built} == wanted
+
+
+def test_rendered_on_the_fly_they_are_the_same_records(settings, small_set):
+    path = "synth:people=3,clips=1,frames=3,size=64,seed=5,depth=1"
+    rendered = dataset.Rendered(path)
+    assert rendered.settings == settings and len(rendered) == 3
+    assert [rendered[i] for i in range(3)] == _records(small_set, "train")
+    options = transforms.SampleOptions(64, frames=1)
+    batch = next(loader.Loader(rendered, options, seed=0, batch_size=2))
+    assert batch["video"].shape == (2, 1, 64, 64, 3) and batch["attribute_mask"].any()
+
+
+def test_sheets_show_people_and_cases(small_set):
+    people = video.read_picture(small_set / "people.png")
+    assert people.shape == (144, 1440, 3) and (people[:, 432:] == 255).all()
+    sheet = video.read_picture(small_set / "counterfactual.png")
+    assert sheet.shape[0] == 4 * 144
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"people": 0}, "--people 0: must be at least 1"),
+        ({"size": 100}, "--size 100: must be a multiple of 16"),
+        ({"frames": 2}, "--frames 2: must be at least 3"),
+        ({"fps": 0.0}, "--fps 0.0: must be positive"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        dataset.Settings(**changes)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("synth:persons=3", "unknown setting 'persons'"),
+        ("synth:people=many", "people is 'many', must be a number"),
+    ],
+)
+def test_badly_written_paths_are_refused(path, message):
+    with pytest.raises(InputError, match=message):
+        dataset.Rendered(path)
+
+
+def test_splits_without_people_are_named():
+    with pytest.raises(InputError, match="split 'val' has no people"):
+        dataset.Rendered("synth:people=3", "val")
