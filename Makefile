@@ -1,6 +1,5 @@
 # `make test` and `make demo` need Python 3.11 and a package index, nothing else.
 PYTHON ?= python3.11
-CLIPS ?= $(firstword $(wildcard clips data/videos))
 RUN ?= runs/demo
 
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
@@ -23,7 +22,7 @@ lint: install
 	.venv/bin/ruff format --check .
 
 demo: install
-	PATH="$(CURDIR)/.venv/bin:$$PATH" launch/demo.sh "$(CLIPS)" "$(RUN)"
+	PATH="$(CURDIR)/.venv/bin:$$PATH" launch/demo.sh "$(RUN)"
 
 clean:
 	rm -rf .venv .cache build *.egg-info

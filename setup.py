@@ -30,7 +30,7 @@ setup(
         "grain>=0.2.18,<0.3",
         "array-record>=0.8.6",
         "tensorflow-datasets>=4.9.10,<5",
-        "importlib_resources>=6",  # a builder class needs it, tensorflow-datasets does not ask for it
+        "importlib_resources>=6",  # tensorflow-datasets forgets to ask for it
         "ml_collections>=1.1,<2",
         "absl-py>=2.1",
         "numpy>=2.0",

@@ -1,39 +1,30 @@
 #!/bin/sh
-# The whole road at toy size: clips -> data set -> two training stages -> an animated portrait.
-#   launch/demo.sh CLIPS RUN
+# The whole road at toy size, with synthetic people: data set -> two training stages -> an animated
+# portrait -> scores against the truth. Needs nothing but this repository.
+#   launch/demo.sh RUN
 set -eu
-clips=$1
-run=$2
+run=$1
 
-if [ -z "$clips" ] || [ ! -d "$clips" ]; then
-    echo "demo: no clips found: put three or more talking-head clips (.mp4) into clips/, or say" >&2
-    echo "      make demo CLIPS=FOLDER" >&2
-    exit 2
-fi
-set --
-for labels in "$clips/labels.csv" "$clips/index.csv" "$clips/../labels.csv" "$clips/../index.csv"; do
-    if [ -f "$labels" ]; then
-        set -- --labels "$labels"
-        break
-    fi
-done
-
-durian prepare "$clips" --out "$run/dataset" --size 128 "$@"
+durian synth --out "$run/dataset" --people 80 --clips 1 --frames 16 --size 128 --cases 8
 durian check "$run/dataset"
 durian train --config configs/tiny.py:stage1 --workdir "$run/stage1" \
     --config.data.path="$run/dataset"
 durian train --config configs/tiny.py:stage2 --workdir "$run/stage2" \
     --config.data.path="$run/dataset" --config.init_from="$run/stage1"
 
-# A clip stands for a photo by its first frame: two people, and the motion of a third.
-portrait=$(ls "$clips"/*.mp4 | sed -n 1p)
-attribute=$(ls "$clips"/*.mp4 | tail -n 1)
-driving=$(ls "$clips"/*.mp4 | sed -n 2p)
-durian animate --portrait "$portrait" --attribute "$attribute:hair" --driving "$driving" \
-    --checkpoint "$run/stage2" --out "$run/video.mp4"
+# Three people who are in no training clip: a portrait, somebody else's hair, the motion of a third.
+case="$run/dataset/counterfactual/00000"
+durian animate --portrait "$case/portrait.png" --portrait-mask "$case/portrait_mask.png" \
+    --attribute "$case/attribute_0.png:hair:$case/attribute_0_mask.png" \
+    --driving "$case/driving.mp4" --checkpoint "$run/stage2" --out "$run/video.mp4"
+rm -rf "$run/report"
+durian evaluate --protocol counterfactual --dataset "$run/dataset" --checkpoint "$run/stage2" \
+    --out "$run/report"
 
 echo
-echo "data set, to be judged by eye: $run/dataset/contact_sheet.png"
-echo "loss curves:                   $run/stage1/loss.png $run/stage2/loss.png"
-echo "video:                         $run/video.mp4"
+echo "people of the data set:           $run/dataset/people.png"
+echo "cases and their truth:            $run/dataset/counterfactual.png"
+echo "loss curves:                      $run/stage1/loss.png $run/stage2/loss.png"
+echo "video:                            $run/video.mp4"
 echo "portrait|attribute|driver|result: $run/video_grid.mp4"
+echo "scores:                           $run/report/report.md"

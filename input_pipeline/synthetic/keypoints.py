@@ -53,8 +53,8 @@ class Keypoints(NamedTuple):
     Attributes:
       points: float32 [478, 3] pixels (a pixel's centre is at its index), z in the same scale,
         growing away from the camera, 0 at the depth of the head's origin.
-      visible: bool [478], False where something (hair, glasses, the face itself) hides the point;
-        a clear lens hides nothing.
+      visible: bool [478], False where something hides the point: hair, beard, hat, the rim of
+        glasses (not their lenses), or the face itself.
     """
 
     points: jax.Array
@@ -195,7 +195,7 @@ def _irises(points, face: Face, motion: Motion):
 
 
 def _visible(points, person: Person, motion: Motion, at: scene.Stance) -> jax.Array:
-    """Marches from the camera to each point."""
+    """Marches from the camera to each point: is what it meets there the skin or an eye?"""
     offset = [p - c for p, c in zip(points, render.CAMERA)]
     reach = distances.length(*offset)
     direction = [o / reach for o in offset]
@@ -206,7 +206,9 @@ def _visible(points, person: Person, motion: Motion, at: scene.Stance) -> jax.Ar
         )
 
     t = jax.lax.fori_loop(0, 48, advance, jnp.full_like(reach, render.NEAR))
-    return t > reach - _HIDDEN
+    seen = jnp.stack(scene.distances(*render.along(direction, t), person, motion, at)).argmin(0)
+    bare = (seen == scene.SKIN - 1) | (seen == scene.EYE - 1)
+    return bare & (t > reach - _HIDDEN)
 
 
 @functools.cache

