@@ -30,6 +30,10 @@ setup(
         "ml_collections>=1.1,<2",
         "absl-py>=2.1",
         "numpy>=2.0",
+        "ml_dtypes>=0.5",
+        "safetensors>=0.8,<1",
+        "msgpack>=1.1",
+        "huggingface_hub>=1.31,<3",
         "opencv-python-headless>=4.10",
         "simplejpeg>=1.8",
         "av>=14",
@@ -43,6 +47,9 @@ setup(
         "cuda12": [f"jax[cuda12]{JAX}"],
         "cuda13": [f"jax[cuda13]{JAX}"],
         "tpu": [f"jax[tpu]{JAX}"],
-        "dev": ["pytest>=8", "ruff>=0.8", "scikit-image>=0.25"],
+        "onnx": ["onnx>=1.17"],
+        # The oracle of tests/parity; on a CPU take the wheels without CUDA.
+        "torch": ["torch>=2.11,<3", "diffusers>=0.42.1,<0.43", "transformers>=5.17,<6"],
+        "dev": ["pytest>=8", "ruff>=0.8", "scikit-image>=0.25", "onnx>=1.17"],
     },
 )

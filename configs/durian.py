@@ -57,6 +57,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         temporal=False,
         temporal_heads=8,
         max_frames=32,
+        temporal_norm="frame",  # or "clip", as in diffusers
         dtype="bfloat16",
         remat=(),
     )

@@ -22,6 +22,7 @@ from durian_jax import checkpoint, sampler
 from durian_jax.diffusion import Diffusion
 from durian_jax.models.durian import Durian, DurianConfig
 from input_pipeline import faces, inputs, masks, video
+from input_pipeline.errors import InputError
 
 PROGRESS_PARTS = 10
 
@@ -78,10 +79,22 @@ class Animator:
         self._programs = {}
 
     @classmethod
-    def load(cls, workdir: str | Path) -> "Animator":
-        """The averaged weights of a training run. Raises InputError if there is no checkpoint."""
-        params, meta = checkpoint.load(workdir)
-        return cls(params, meta["config"], str(workdir))
+    def load(cls, source: str | Path) -> "Animator":
+        """The averaged weights of a training run, or a folder of weights.
+
+        Args:
+          source: workdir, folder, hub id USER/NAME@REVISION or shipped name.
+
+        Raises:
+          InputError: there is no checkpoint, or it lacks a network.
+        """
+        params, meta = checkpoint.load(source)
+        if absent := meta.get("absent"):
+            raise InputError(
+                f"{source}: has no {', '.join(absent)}: convert it again together with a source "
+                "of them, --from diffusers --source FOLDER"
+            )
+        return cls(params, meta["config"], str(source))
 
     def __call__(
         self,
@@ -97,7 +110,8 @@ class Animator:
 
         Args:
           portrait: photo of the person.
-          attributes: (photo, kind) pairs; kind is hair, glasses, beard or hat.
+          attributes: (photo, kind) pairs; kind is hair, glasses, beard or hat. None for a model
+            with a single reference.
           driving: clip; the result has its length, frame rate and sound.
           steps: denoising steps. guidance: classifier-free guidance scale, 1 = none. By default
             both are those of the run's own samples, `config.sample`.
@@ -109,6 +123,12 @@ class Animator:
         guidance = self._sampling["guidance"] if guidance is None else guidance
         watch = _Stopwatch()
         size = self.model.config.resolution
+        if bool(attributes) == (self.model.config.references == "single"):
+            raise InputError(
+                f"{self.source} has a single reference, the portrait: leave out the attributes"
+                if attributes
+                else "no attribute is given: name at least one photo and what to take from it"
+            )
         with watch.phase("reading photos and clip"):
             scene = inputs.read_scene(
                 portrait, attributes, driving, size, self._landmarker, self._segmenter

@@ -82,15 +82,12 @@ def read_scene(
     """Reads and checks the inputs of an animation.
 
     Args:
-      attributes: (photo, kind) pairs.
+      attributes: (photo, kind) pairs; without any the portrait stays whole.
       size: side of the model's pictures in pixels.
 
     Raises:
-      InputError: an unusable photo or clip, no or an unknown kind, an attribute that is not
-        there.
+      InputError: an unusable photo or clip, an unknown kind, an attribute that is not there.
     """
-    if not attributes:
-        raise InputError("no attribute is given: name at least one photo and what to take from it")
     for path, kind in attributes:
         if kind not in KINDS:
             raise InputError(f"{path}: unknown kind {kind!r}: choose from {', '.join(KINDS)}")
@@ -110,10 +107,11 @@ def read_scene(
         "keypoints": keypoints[..., :2],
         "portrait": transforms.hide(person.image, hidden),
         "portrait_mask": hidden,
-        "attribute": np.stack(
-            [transforms.hide(giver.image, ~mask) for (giver, _), mask in zip(givers, shown)]
-        ),
-        "attribute_mask": np.stack(shown),
+        "attribute": np.array(
+            [transforms.hide(giver.image, ~mask) for (giver, _), mask in zip(givers, shown)],
+            np.uint8,
+        ).reshape(-1, size, size, 3),
+        "attribute_mask": np.array(shown, bool).reshape(-1, size, size),
         "face": faces.align_face(person.image, person.keypoints),
     }
     return Scene(person, motion, batch, _notes([person, *(giver for giver, _ in givers)], motion))

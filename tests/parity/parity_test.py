@@ -1,0 +1,228 @@
+"""Every network against PyTorch: the weights converted, the inputs the same, the outputs stored.
+
+Errors are ||ours - torch|| / ||torch||. `generate.py` writes the fixtures; if a number here breaks
+after a change of a network, the network is wrong until the fixtures say why they had to change.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import unflatten_dict
+
+from durian_jax import sampler
+from durian_jax.convert import importer
+from durian_jax.diffusion import Diffusion
+from durian_jax.models.attention import Attention, KeyValue, References
+from durian_jax.models.durian import Durian, DurianConfig
+from durian_jax.models.unet import UNet
+from tests.parity import drawn, folders
+from tests.parity.conftest import MODEL
+
+NETWORK, TRAJECTORY, HALF = 1e-5, 1e-4, 2e-2  # the limits of the project
+
+
+def error(ours, torch) -> float:
+    ours, torch = np.asarray(ours, np.float64), np.asarray(torch, np.float64)
+    assert ours.shape == torch.shape
+    return float(np.linalg.norm(ours - torch) / np.linalg.norm(torch))
+
+
+@pytest.fixture(autouse=True)
+def report(record_property, capsys):
+    """Measured errors show with `pytest -rP` and in the JUnit report."""
+
+    def check(name, ours, torch, limit):
+        measured = error(ours, torch)
+        record_property(name, measured)
+        print(f"{name}: {measured:.1e}")
+        assert measured <= limit, f"{name}: {measured:.2e} exceeds {limit}"
+
+    return check
+
+
+def test_autoencoder(run, scene, outputs, report):
+    def moments(model, pictures):
+        return model.autoencoder.moments(pictures.astype(jnp.float32) / 127.5 - 1)
+
+    mean, logvar = run(moments, scene["portrait"])
+    report("encode, mean", mean, outputs["autoencoder/mean"], NETWORK)
+    report("encode, log-variance", logvar, outputs["autoencoder/logvar"], NETWORK)
+    decoded = run("decode_video", scene["noise"][:, 0])
+    report("decode", decoded, outputs["autoencoder/decoded"], NETWORK)
+
+
+@pytest.fixture(scope="module")
+def unet(tmp_path_factory):
+    """The plain UNet of the fixtures as the denoiser that `--from diffusers` makes of it."""
+    folder = folders.write_model(tmp_path_factory.mktemp("unet") / "unet", "unet")
+    joined = importer.join([importer.SOURCES["diffusers"](folder)])
+    config = DurianConfig.from_dict(joined.config["model"] | {"dtype": "float32"})
+    # One call with time steps per frame: each frame is a clip.
+    leaves = {path: stored.read() for path, stored in joined.networks["denoiser"].items()}
+
+    fields = {"in_channels": 4, "out_channels": 4, "context_dim": 10}
+    return UNet(config.unet(**fields)), {"params": unflatten_dict(leaves, sep="/")}
+
+
+def test_unet(unet, scene, outputs, report):
+    network, variables = unet
+    times = np.array([40] * 3 + [900] * 3)
+    noisy = scene["noise"].reshape(-1, 8, 8, 4)
+    with jax.default_matmul_precision("highest"):
+        ours = jax.jit(network.apply)(variables, noisy, times, scene["context"])
+    report("UNet2DConditionModel", ours, outputs["unet/sample"], NETWORK)
+
+
+def test_capture_at_every_site(unet, scene, outputs, report):
+    network, variables = unet
+    noisy, now = scene["noise"].reshape(-1, 8, 8, 4), np.zeros(6, np.int32)
+    capture = jax.jit(functools.partial(network.apply, method="capture"))
+    with jax.default_matmul_precision("highest"):
+        lent = capture(variables, noisy, now, scene["context"])
+    assert len(lent) == sum(name.startswith("unet/site_") for name in outputs) == 4
+    for site, tokens in enumerate(lent):
+        report(f"site {site}", tokens, outputs[f"unet/site_{site}"], NETWORK)
+
+
+@pytest.mark.parametrize("count", range(4))
+def test_attention_with_references(count, outputs, report):
+    layer = Attention(12, 3)
+    weights = {
+        "to_q": drawn.tensor("attention/to_q.weight", (12, 12)),
+        "to_k": drawn.tensor("attention/to_k.weight", (12, 12)),
+        "to_v": drawn.tensor("attention/to_v.weight", (12, 12)),
+        "to_out_0": drawn.tensor("attention/to_out.0.weight", (12, 12)),
+    }
+    params = {name: {"kernel": weight.T} for name, weight in weights.items()}
+    params["to_out_0"]["bias"] = drawn.tensor("attention/to_out.0.bias", (12,))
+    tokens = drawn.numbers("tokens", (4, 6, 12)).astype("f4")
+    bank = drawn.numbers("bank", (2, 18, 12)).astype("f4")[:, : 6 * count]
+    with jax.default_matmul_precision("highest"):
+        references = None
+        if count:
+            projected = layer.apply({"params": params}, bank, method="keys_values")
+            tokens_of_bank = KeyValue(projected.key[None], projected.value[None])
+            references = References(tokens_of_bank, jnp.ones((1, 2, 1)))
+        ours = layer.apply({"params": params}, tokens, references=references)
+    report(f"attention, {count} references", ours, outputs[f"attention/{count}"], NETWORK)
+
+
+@pytest.mark.parametrize("statistics,name", [("frame", "per_frame"), ("clip", "pooled")])
+def test_motion_unet(statistics, name, run, scene, outputs, report):
+    def denoise(model, noisy, context):
+        return model.denoiser(noisy.reshape(-1, 8, 8, 4), jnp.full(2, 500), context)
+
+    ours = run(denoise, scene["noise"], scene["context"], temporal_norm=statistics)
+    torch = outputs[f"denoiser/{name}"]
+    report(f"UNetMotionModel, {name}", ours.reshape(torch.shape), torch, NETWORK)
+    # The two do differ, so neither test passes by accident.
+    other = outputs["denoiser/pooled" if name == "per_frame" else "denoiser/per_frame"]
+    assert error(ours.reshape(torch.shape), other) > 1e-2
+
+
+def test_keypoint_encoder(run, scene, outputs, report):
+    def encode(model, pictures):
+        return model.keypoint_encoder(pictures.reshape(-1, 16, 16, 3))
+
+    ours = run(encode, scene["keypoint_pictures"])
+    report("keypoint encoder", ours, outputs["keypoint_encoder"], NETWORK)
+
+
+def test_conditioning_embedding_of_a_controlnet(run, params, tmp_path, scene, outputs, report):
+    def encode(model, pictures):
+        return model.keypoint_encoder(pictures.reshape(-1, 16, 16, 3))
+
+    folder = folders.write_model(tmp_path / "controlnet", "controlnet")
+    source = importer.SOURCES["diffusers"](folder)
+    matched = importer.match(
+        "keypoint_encoder",
+        importer.parameter_shapes(DurianConfig.from_dict(MODEL))["keypoint_encoder"],
+        source.weights["keypoint_encoder"],
+    )
+    leaves = unflatten_dict({path: s.read() for path, s in matched.items()}, sep="/")
+    weights = params | {"keypoint_encoder": leaves}
+    ours = run(encode, scene["keypoint_pictures"], weights=weights)
+    report("ControlNet conditioning embedding", ours, outputs["controlnet"], NETWORK)
+
+
+def test_arcface(run, scene, outputs, report):
+    def embed(model, faces):
+        return model.arcface(faces.astype(jnp.float32) / 127.5 - 1)
+
+    report("ArcFace", run(embed, scene["face"]), outputs["arcface"], NETWORK)
+
+
+def test_clip(run, scene, outputs, report):
+    def look(model, pictures):
+        return model.clip(pictures.reshape(-1, 16, 16, 3) / 255.0).reshape(2, 2, -1)
+
+    report("CLIP", run(look, scene["attribute"]), outputs["clip"], NETWORK)
+
+
+@pytest.fixture(scope="module")
+def conditions(run, scene):
+    """(banks before the denoiser projects them, conditions, keypoint features)."""
+
+    def encode(model, batch):
+        banks, project = [], type(model.denoiser).project_references
+
+        def keep(self, bank):
+            banks.append(bank)
+            return project(self, bank)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(model.denoiser), "project_references", keep)
+            conditions = model.encode_conditions(batch)
+        pictures = batch["keypoint_pictures"].reshape(-1, 16, 16, 3)
+        features = model.keypoint_encoder(pictures).reshape(2, 3, 8, 8, -1)
+        return banks[0], conditions, features
+
+    return run(encode, scene)
+
+
+def test_reference_banks(conditions, outputs, report):
+    for site, bank in enumerate(conditions[0]):
+        report(f"bank {site}", bank, outputs[f"durian/bank_{site}"], NETWORK)
+
+
+@pytest.mark.parametrize("dtype,limit", [("float32", NETWORK), ("bfloat16", HALF)])
+def test_two_reference_denoiser(dtype, limit, run, conditions, scene, outputs, report):
+    _, known, features = conditions
+    ours = run("denoise", scene["noise"], jnp.full(2, 500), features, known, dtype=dtype)
+    report(f"two-reference denoiser, {dtype}", ours, outputs["durian/denoised"], limit)
+
+
+@pytest.mark.slow
+def test_everything_in_bfloat16(run, scene, outputs, report):
+    def denoise(model, batch):
+        conditions = model.encode_conditions(batch)
+        pictures = batch["keypoint_pictures"].reshape(-1, 16, 16, 3)
+        features = model.keypoint_encoder(pictures).reshape(2, 3, 8, 8, -1)
+        return model.denoise(batch["noise"], jnp.full(2, 500), features, conditions)
+
+    half = {"dtype": "bfloat16"}
+    parts = {name: MODEL[name] | half for name in ("kl", "clip", "arcface")}
+    ours = run(denoise, scene, **half, **parts)
+    report("encoders and denoiser, bfloat16", ours, outputs["durian/denoised"], HALF)
+
+
+def test_whole_trajectory(params, conditions, scene, outputs, report):
+    model, diffusion = Durian(DurianConfig.from_dict(MODEL)), Diffusion()
+    options = sampler.SamplerOptions(window=8, overlap=2)
+    schedule = sampler.Schedule.trailing(diffusion, 4)
+
+    @jax.jit
+    def sample(params, noise, known, features):
+        latents = sampler.denoise(
+            model, params, noise, known, features, jnp.float32(2.0), schedule,
+            diffusion=diffusion, options=options,
+        )  # fmt: skip
+        return latents, sampler.decode(model, params, latents)
+
+    with jax.default_matmul_precision("highest"):
+        latents, video = sample(params, scene["noise"], *conditions[1:])
+    report("4 steps, latents", latents, outputs["durian/latents"], TRAJECTORY)
+    report("4 steps, video", video, outputs["durian/video"], TRAJECTORY)
