@@ -1,5 +1,6 @@
 """A run or a folder of weights -> folders that diffusers and transformers load, or our own."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -56,9 +57,10 @@ def to_diffusers(source: Path, out: Path, ema: bool = True) -> None:
     """
     joined = join([durian.read(source, ema)])
     model = DurianConfig.from_dict(joined.config["model"])
-    with weights.new_folder(out) as folder:
+    bar = contextlib.closing(with_progress(joined.networks))
+    with bar as networks, weights.new_folder(out) as folder:
         files, entries = {}, {}
-        for network, tensors in with_progress(joined.networks):
+        for network, tensors in networks:
             name, file = FOLDERS[network]
             torch = {
                 torch_key(path): turned(stored, path, to_torch, "torch")

@@ -1,8 +1,9 @@
 """Sources -> one folder of weights."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -85,10 +86,11 @@ def save(joined: Joined, sources: list[dict], out: Path) -> None:
     facts = {
         "config": joined.config, "sources": sources, "drawn": joined.drawn, "absent": joined.absent,
     }  # fmt: skip
-    weights.write(out, with_progress(joined.networks), facts)
+    with contextlib.closing(with_progress(joined.networks)) as networks:
+        weights.write(out, networks, facts)
 
 
-def with_progress(networks: dict[str, dict[str, Stored]]) -> Iterable:
+def with_progress(networks: dict[str, dict[str, Stored]]) -> Iterator:
     """(network, tensors) pairs; a bar moves with the bytes that are read of them."""
     size = sum(4 * np.prod(s.shape) for tensors in networks.values() for s in tensors.values())
     with tqdm(total=int(size), desc="converting", unit="B", unit_scale=True) as bar:
@@ -137,7 +139,8 @@ def join(sources: list[Source]) -> Joined:
 
     networks, drawn, absent = {}, [], []
     spatial = any("motion_modules" not in key for key in tensors.get("denoiser", ()))
-    for network, wanted in shapes.items():
+    # The denoiser first: what does not fit it does not fit the encoders either.
+    for network, wanted in sorted(shapes.items(), key=lambda item: item[0] in _REFERENCE):
         if network == "denoiser" and not spatial:
             wanted = {path: shape for path, shape in wanted.items() if _MOTION in path}
         if tensors.get(network):
@@ -158,8 +161,9 @@ def join(sources: list[Source]) -> Joined:
     return Joined(config, networks, drawn, absent)
 
 
+@functools.cache
 def parameter_shapes(config: DurianConfig) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Network -> parameter path -> shape; computes nothing."""
+    """Network -> parameter path -> shape; computes nothing, but takes seconds at full size."""
     tree = jax.eval_shape(
         Durian(config).init, jax.random.key(0), blank_batch(config),
         jnp.zeros((1, 1, *config.latent_shape)), jnp.zeros(1, jnp.int32),
@@ -185,8 +189,7 @@ def _model_config(sources: list[Source]) -> DurianConfig:
     size = fields.pop("latent_size", None)
     # Without ArcFace weights the portrait encoder has no cross-attention.
     fields.setdefault("arcface", None)
-    fields.setdefault("kl", {"latent_channels": channels or 4})
-    kl = fields["kl"] or {}
+    kl = _autoencoder(fields, channels)
     if "clip" not in fields:
         fields["clip"] = {"projection_dim": fields.get("context_dim", 768)}
     try:
@@ -196,12 +199,24 @@ def _model_config(sources: list[Source]) -> DurianConfig:
                 "do not belong together"
             )
         if size is not None:
-            levels = len(kl.get("block_out_channels", (0,) * 4))
-            fields.setdefault("resolution", size * 2 ** (levels - 1))
+            fields.setdefault("resolution", size * 2 ** (len(kl["block_out_channels"]) - 1))
         return DurianConfig.from_dict(fields)
     except ValueError as error:
         names = " and ".join(sorted({source.name for source in sources}))
         raise InputError(f"{names}: {error}") from error
+
+
+def _autoencoder(fields: dict, channels: int | None) -> dict:
+    """The shape of the autoencoder; it and the keypoint encoder shrink a picture alike."""
+    default = DurianConfig()
+    if "kl" not in fields:
+        widths = default.kl.block_out_channels[: len(fields.get("keypoint_channels", (0,) * 4))]
+        fields["kl"] = {"block_out_channels": widths, "latent_channels": channels or 4}
+    kl = fields["kl"] or {}
+    if "block_out_channels" in kl:
+        levels = len(kl["block_out_channels"])
+        fields.setdefault("keypoint_channels", default.keypoint_channels[:levels])
+    return kl
 
 
 def _unused(network: str, shapes: dict[str, dict]) -> Table:

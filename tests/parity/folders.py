@@ -101,7 +101,7 @@ class _Pickler(pickle._Pickler):
         self.write(f"c{value.module}\n{value.name}\n".encode())
 
     def save_array(self, array: np.ndarray):
-        strides = tuple(step // array.itemsize for step in np.ascontiguousarray(array).strides)
+        strides = tuple(step // array.itemsize for step in array.copy().strides)
         storage = _Storage(len(self.storages), array)
         self.storages.append(np.ascontiguousarray(array))
         arguments = (storage, 0, tuple(array.shape), strides, False, {})

@@ -292,6 +292,15 @@ def main() -> None:
     outputs["moore/denoised"] = single_reference(nets, batch, 300)
     outputs |= schedulers()
 
+    # A file of torch's own: types, a view, a parameter, a wrapper, what trainers add.
+    numbers = torch.arange(12.0).reshape(3, 4)
+    state = {
+        "plain": numbers, "turned": numbers.T, "part": numbers[1:, 2:], "half": numbers.half(),
+        "bfloat": numbers.bfloat16(), "parameter": torch.nn.Parameter(numbers),
+        "count": torch.tensor(7),
+    }  # fmt: skip
+    torch.save({"state_dict": state, "epoch": 3}, FIXTURES / "torch.pth")
+
     versions = {p.__name__: p.__version__ for p in (torch, diffusers, transformers)}
     (FIXTURES / "versions.json").write_text(json.dumps(versions, indent=1) + "\n")
     (FIXTURES / "keys.json").write_text(json.dumps(keys, separators=(",", ":")) + "\n")

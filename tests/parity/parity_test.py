@@ -19,7 +19,7 @@ from durian_jax.models.attention import Attention, KeyValue, References
 from durian_jax.models.durian import Durian, DurianConfig
 from durian_jax.models.unet import UNet
 from tests.parity import drawn, folders
-from tests.parity.conftest import MODEL
+from tests.parity.conftest import MODEL, QUICK
 
 NETWORK, TRAJECTORY, HALF = 1e-5, 1e-4, 2e-2  # the limits of the project
 
@@ -72,14 +72,16 @@ def test_unet(unet, scene, outputs, report):
     times = np.array([40] * 3 + [900] * 3)
     noisy = scene["noise"].reshape(-1, 8, 8, 4)
     with jax.default_matmul_precision("highest"):
-        ours = jax.jit(network.apply)(variables, noisy, times, scene["context"])
+        ours = jax.jit(network.apply, compiler_options=QUICK)(
+            variables, noisy, times, scene["context"]
+        )
     report("UNet2DConditionModel", ours, outputs["unet/sample"], NETWORK)
 
 
 def test_capture_at_every_site(unet, scene, outputs, report):
     network, variables = unet
     noisy, now = scene["noise"].reshape(-1, 8, 8, 4), np.zeros(6, np.int32)
-    capture = jax.jit(functools.partial(network.apply, method="capture"))
+    capture = jax.jit(functools.partial(network.apply, method="capture"), compiler_options=QUICK)
     with jax.default_matmul_precision("highest"):
         lent = capture(variables, noisy, now, scene["context"])
     assert len(lent) == sum(name.startswith("unet/site_") for name in outputs) == 4
@@ -110,17 +112,15 @@ def test_attention_with_references(count, outputs, report):
     report(f"attention, {count} references", ours, outputs[f"attention/{count}"], NETWORK)
 
 
-@pytest.mark.parametrize("statistics,name", [("frame", "per_frame"), ("clip", "pooled")])
-def test_motion_unet(statistics, name, run, scene, outputs, report):
+def test_motion_unet_of_diffusers(run, scene, outputs, report):
     def denoise(model, noisy, context):
         return model.denoiser(noisy.reshape(-1, 8, 8, 4), jnp.full(2, 500), context)
 
-    ours = run(denoise, scene["noise"], scene["context"], temporal_norm=statistics)
-    torch = outputs[f"denoiser/{name}"]
-    report(f"UNetMotionModel, {name}", ours.reshape(torch.shape), torch, NETWORK)
-    # The two do differ, so neither test passes by accident.
-    other = outputs["denoiser/pooled" if name == "per_frame" else "denoiser/per_frame"]
-    assert error(ours.reshape(torch.shape), other) > 1e-2
+    ours = run(denoise, scene["noise"], scene["context"], temporal_norm="clip")
+    torch = outputs["denoiser/pooled"]
+    report("UNetMotionModel", ours.reshape(torch.shape), torch, NETWORK)
+    # AnimateDiff's own norms, which the two-reference denoiser below has, make a difference.
+    assert error(torch, outputs["denoiser/per_frame"]) > 1e-2
 
 
 def test_keypoint_encoder(run, scene, outputs, report):
@@ -214,7 +214,7 @@ def test_whole_trajectory(params, conditions, scene, outputs, report):
     options = sampler.SamplerOptions(window=8, overlap=2)
     schedule = sampler.Schedule.trailing(diffusion, 4)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICK)
     def sample(params, noise, known, features):
         latents = sampler.denoise(
             model, params, noise, known, features, jnp.float32(2.0), schedule,
