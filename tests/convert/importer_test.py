@@ -159,17 +159,6 @@ def test_motion_modules_join_a_run(from_diffusers, pipeline, tmp_path):
         np.testing.assert_array_equal(leaves[name], array)
 
 
-def test_half_precision_sources_become_float32(pipeline, tmp_path):
-    shutil.copytree(pipeline / "vae", tmp_path / "vae")
-    file = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
-    half = {key: array.astype(np.float16) for key, array in load_file(file).items()}
-    save_file(half, file)
-    leaves, _ = convert(tmp_path / "ckpt", ("diffusers", tmp_path / "vae"))
-    name = "autoencoder/encoder/conv_in/kernel"
-    wanted = sources.linen("autoencoder")["encoder/conv_in/kernel"].astype(np.float16)
-    np.testing.assert_array_equal(leaves[name], wanted)
-
-
 # What bad sources get: one line that names file and key, exit code 2, no output.
 
 
@@ -207,6 +196,16 @@ def test_truncated_safetensors(broken, tmp_path, capsys):
     broken.file.write_bytes(broken.file.read_bytes()[:-100])
     line = fails(capsys, tmp_path / "out", ("diffusers", broken.folder))
     assert f"{broken.file}: not a readable safetensors file" in line
+
+
+def test_half_precision_becomes_float32(broken, tmp_path):
+    def halve(weights):
+        for key, array in weights.items():
+            weights[key] = array.astype(np.float16)
+
+    leaves, _ = convert(tmp_path / "ckpt", ("diffusers", broken(halve)))
+    wanted = sources.linen("denoiser")["conv_in/kernel"].astype(np.float16)
+    np.testing.assert_array_equal(leaves["denoiser/conv_in/kernel"], wanted)
 
 
 @pytest.mark.parametrize(
