@@ -2,9 +2,9 @@
 
 import json
 
-import huggingface_hub
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from safetensors.numpy import load_file
 
 from durian_jax import Animator, checkpoint, weights
@@ -79,7 +79,7 @@ def test_nothing_there(tmp_path):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """The hub's local cache with USER/NAME in it, and no network: the real client finds it there."""
+    """The hub's local cache with USER/NAME in it, and no network: its real client looks there."""
     cache = tmp_path / "hub"
     repository = cache / "models--user--name"
     snapshot = repository / "snapshots" / COMMIT
@@ -87,8 +87,8 @@ def hub(tmp_path, monkeypatch):
     _write(snapshot)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(COMMIT)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(huggingface_hub._snapshot_download.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     return snapshot
 
 

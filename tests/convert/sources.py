@@ -13,7 +13,6 @@ from safetensors.numpy import save_file
 from durian_jax.convert.importer import parameter_shapes
 from durian_jax.convert.names import to_torch, torch_key
 from durian_jax.models.config import DurianConfig
-from durian_jax.models.temporal import frame_positions
 from tests.parity import drawn, folders
 
 WIDTHS, HEADS, CONTEXT, GROUPS = [16, 24, 40], 2, 14, 8
@@ -67,17 +66,7 @@ def unet() -> dict[str, np.ndarray]:
 
 def motion() -> dict[str, np.ndarray]:
     """Motion modules under AnimateDiff's names, with their tables of positions."""
-    found = {}
-    for key, array in torch("denoiser", "motion_modules").items():
-        key = re.sub(r"(motion_modules\.\d)\.", r"\1.temporal_transformer.", key)
-        for number in (1, 2):
-            ours, theirs = f".attn{number}.", f".attention_blocks.{number - 1}."
-            if f"{ours}to_q" in key:
-                table = f"{key.split(ours)[0]}{theirs}pos_encoder.pe"
-                found[table] = frame_positions(6, len(array))[None]
-            key = key.replace(ours, theirs).replace(f".norm{number}.", f".norms.{number - 1}.")
-        found[key.replace(".norm3.", ".ff_norm.")] = array
-    return found
+    return folders.animatediff(torch("denoiser", "motion_modules"), 6)
 
 
 def write_diffusers(root: Path) -> Path:

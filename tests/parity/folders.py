@@ -6,6 +6,7 @@ writes the zip archive of `torch.save` (a test reads one that torch itself wrote
 
 import json
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import ClassVar
@@ -38,6 +39,43 @@ def tensors(network: str, seed: str = "") -> dict[str, np.ndarray]:
         else:
             found[key] = drawn.tensor(f"{seed or network}/{key}", tuple(shape))
     return found
+
+
+def animatediff(weights: dict[str, np.ndarray], frames: int) -> dict[str, np.ndarray]:
+    """Motion modules under the names of AnimateDiff and Animate Anyone, each attention with its
+    table of positions; other keys stay."""
+    found = {}
+    for key, array in weights.items():
+        if "motion_modules" not in key:
+            found[key] = array
+            continue
+        if key.endswith(".pe"):
+            continue
+        key = re.sub(r"(motion_modules\.\d+)\.", r"\1.temporal_transformer.", key)
+        for number in (1, 2):
+            ours, theirs = f".attn{number}.", f".attention_blocks.{number - 1}."
+            if f"{ours}to_q" in key:
+                table = f"{key.split(ours)[0]}{theirs}pos_encoder.pe"
+                found[table] = frame_positions(frames, len(array))[None]
+            key = key.replace(ours, theirs).replace(f".norm{number}.", f".norms.{number - 1}.")
+        found[key.replace(".norm3.", ".ff_norm.")] = array
+    return found
+
+
+def write_moore(root: Path) -> Path:
+    """The single-reference model of the fixtures as Animate Anyone's folder."""
+    root.mkdir(parents=True)
+    (root / "config.json").write_text(json.dumps(config("denoiser") | {"_class_name": None}))
+    denoiser = {k: v for k, v in tensors("denoiser").items() if not k.endswith(".pe")}
+    reference = {
+        key: drawn.tensor(f"moore_reference/{key}", tuple(shape))
+        for key, shape in KEYS["unet"].items()
+        if not key.startswith(("conv_norm_out.", "conv_out."))
+    }
+    write_torch(root / "denoising_unet.pth", animatediff(denoiser, 8))
+    write_torch(root / "reference_unet.pth", reference)
+    write_torch(root / "pose_guider.pth", tensors("keypoint_encoder"))
+    return root
 
 
 def config(network: str) -> dict:

@@ -8,7 +8,6 @@ differs. Weights are not stored: `drawn.py` makes them from their names. Stored 
 the config.json and the key names that `save_pretrained` writes, and the outputs.
 """
 
-import contextlib
 import json
 import tempfile
 from pathlib import Path
@@ -142,9 +141,7 @@ class TwoReferences:
         attribute = batch["attribute"].reshape(-1, *batch["attribute"].shape[2:])
         mask = batch["attribute_mask"].reshape(-1, *batch["attribute_mask"].shape[2:])
         identity = nets["face_projection"](nets["arcface"](signed(batch["face"])))
-        mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
-        std = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
-        look = nets["clip"]((first(attribute) / 255 - mean) / std).image_embeds
+        look = self.look(attribute)
         one = reference.capture(nets["portrait_encoder"], portrait, identity)
         many = reference.capture(
             nets["attribute_encoder"], self.masked(attribute, mask), look[:, None]
@@ -157,6 +154,11 @@ class TwoReferences:
         ]
         pictures = first(batch["keypoint_pictures"])
         self.features = nets["keypoint_encoder"](pictures.flatten(0, 1))
+
+    def look(self, pictures: np.ndarray) -> torch.Tensor:
+        mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
+        std = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
+        return self.nets["clip"]((first(pictures) / 255 - mean) / std).image_embeds
 
     def latents(self, pictures: np.ndarray) -> torch.Tensor:
         vae = self.nets["autoencoder"]
@@ -236,8 +238,7 @@ def attention(outputs: dict[str, np.ndarray]) -> None:
 def single_reference(nets: dict[str, torch.nn.Module], batch: dict, t: int) -> np.ndarray:
     """Animate Anyone: one encoder of the whole portrait, one CLIP token, motion modules."""
     whole = TwoReferences(nets, batch)
-    embeds = drawn.numbers("look", (CLIPS, 1, CONTEXT))
-    look = torch.from_numpy(embeds).float()
+    look = whole.look(batch["portrait"])[:, None]
     whole.banks = reference.capture(nets["moore_reference"], whole.latents(batch["portrait"]), look)
     whole.context = look
     return last(whole(first(batch["noise"]), t))
@@ -307,8 +308,7 @@ def main() -> None:
     save_file(
         {k: np.ascontiguousarray(v) for k, v in outputs.items()}, FIXTURES / "outputs.safetensors"
     )
-    with contextlib.suppress(AttributeError):
-        print(*(f"{p.name}: {p.stat().st_size}" for p in sorted(FIXTURES.iterdir())), sep="\n")
+    print(*(f"{p.name}: {p.stat().st_size}" for p in sorted(FIXTURES.iterdir())), sep="\n")
 
 
 if __name__ == "__main__":

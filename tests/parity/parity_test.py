@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
-from durian_jax import sampler
+from durian_jax import checkpoint, sampler
 from durian_jax.convert import importer
 from durian_jax.diffusion import Diffusion
 from durian_jax.models.attention import Attention, KeyValue, References
@@ -226,3 +226,26 @@ def test_whole_trajectory(params, conditions, scene, outputs, report):
         latents, video = sample(params, scene["noise"], *conditions[1:])
     report("4 steps, latents", latents, outputs["durian/latents"], TRAJECTORY)
     report("4 steps, video", video, outputs["durian/video"], TRAJECTORY)
+
+
+def test_single_reference_model_of_moore(run, tmp_path, scene, outputs, report):
+    """Animate Anyone's three files, with the autoencoder and CLIP of diffusers folders."""
+    pairs = [("moore", folders.write_moore(tmp_path / "moore"))]
+    for network in ("autoencoder", "clip"):
+        pairs.append(("diffusers", folders.write_model(tmp_path / network, network)))
+    importer.convert(pairs, tmp_path / "checkpoint")
+    weights, manifest = checkpoint.load(tmp_path / "checkpoint")
+    fields = manifest["config"]["model"] | {"dtype": "float32"}
+    for part in ("kl", "clip"):
+        fields[part] |= {"dtype": "float32"}
+
+    def denoise(model, batch):
+        conditions = model.encode_conditions(batch)
+        pictures = batch["keypoint_pictures"].reshape(-1, 16, 16, 3)
+        features = model.keypoint_encoder(pictures).reshape(2, 3, 8, 8, -1)
+        return model.denoise(batch["noise"], jnp.full(2, 300), features, conditions)
+
+    # No attributes: N = 0.
+    batch = scene | {name: scene[name][:, :0] for name in ("attribute", "attribute_mask")}
+    ours = run(denoise, batch, weights=weights, **fields)
+    report("Moore, single reference", ours, outputs["moore/denoised"], NETWORK)
