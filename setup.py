@@ -49,7 +49,12 @@ setup(
         "tpu": [f"jax[tpu]{JAX}"],
         "onnx": ["onnx>=1.17"],
         # The oracle of tests/parity; on a CPU take the wheels without CUDA.
-        "torch": ["torch>=2.11,<3", "diffusers>=0.42.1,<0.43", "transformers>=5.17,<6"],
+        "torch": [
+            "torch>=2.11,<3",
+            "diffusers>=0.42.1,<0.43",
+            "transformers>=5.17,<6",
+            "onnx>=1.17",
+        ],
         "dev": ["pytest>=8", "ruff>=0.8", "scikit-image>=0.25", "onnx>=1.17"],
     },
 )

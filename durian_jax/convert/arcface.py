@@ -117,9 +117,8 @@ class _Walk:
         following = [reader.op_type for reader in self.readers.get(node.output[0], ())]
         if len(arrays) == 1 and following == ["BatchNormalization"]:
             return self._batch_norm(node.output[0], norm)
-        zeros = np.zeros(len(arrays[0]), arrays[0].dtype)
-        bias = arrays[1] if len(arrays) == 2 else zeros
-        self._norm(norm, (zeros + 1, bias, zeros, zeros + np.float32(1 - _EPSILON)))
+        bias = arrays[1] if len(arrays) == 2 else np.zeros(len(arrays[0]), np.float32)
+        self._norm(norm, _shift(bias))
         return node.output[0]
 
     def _batch_norm(self, value: str, name: str, skip: tuple[str, ...] = ()) -> str:
@@ -161,5 +160,15 @@ class _Walk:
         turned = {a.name: a.i for a in node.attribute}.get("transB", 0)
         weight = self.values[node.input[1]]
         self._keep("fc.weight", weight if turned else weight.T)
-        self._keep("fc.bias", self.values[node.input[2]])
-        self._batch_norm(node.output[0], "features")
+        bias = self.values[node.input[2]]
+        self._keep("fc.bias", bias)
+        if node.output[0] in self.readers:
+            self._batch_norm(node.output[0], "features")
+        else:
+            self._norm("features", _shift(np.zeros_like(bias)))
+
+
+def _shift(bias: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Scale, bias, mean and variance of a normalisation that only adds the bias."""
+    zeros = np.zeros_like(bias)
+    return zeros + 1, bias, zeros, zeros + np.float32(1 - _EPSILON)

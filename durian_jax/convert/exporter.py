@@ -4,16 +4,14 @@ import contextlib
 import json
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from durian_jax import weights
 from durian_jax.convert import card, durian
 from durian_jax.convert.diffusers import EXPORT
 from durian_jax.convert.importer import join, save, with_progress
 from durian_jax.convert.names import to_torch, torch_key, turned
+from durian_jax.convert.shapes import unet_shapes
 from durian_jax.models.config import DurianConfig
 from durian_jax.models.temporal import frame_positions
 from durian_jax.models.unet import UNet
@@ -87,7 +85,7 @@ def _added(network: str, model: DurianConfig, tensors: dict[str, Stored]) -> dic
     if network not in _UNETS:
         return {}
     added = {}
-    for path, shape in _unet_shapes(network, model).items():
+    for path, shape in unet_shapes(_whole_unet(network, model)).items():
         if path not in tensors:
             value = np.full(shape, float(path.endswith("scale")), np.float32)
             added[torch_key(path)] = _held(torch_key(path), to_torch(value, path))
@@ -102,19 +100,14 @@ def _held(key: str, array: np.ndarray) -> Stored:
     return Stored(Path(), key, array.shape, "float32", lambda: array)
 
 
-def _unet_shapes(network: str, model: DurianConfig) -> dict[str, tuple[int, ...]]:
-    """Parameter shapes of the UNet with everything that diffusers' class has."""
-    temporal = network == "denoiser" and model.temporal
-    config = model.unet(
-        in_channels=_inputs(network, model), out_channels=model.latent_shape[-1],
-        context_dim=_context(model), temporal=temporal,
+def _whole_unet(network: str, model: DurianConfig) -> UNet:
+    """The UNet with everything that diffusers' class has."""
+    return UNet(
+        model.unet(
+            in_channels=_inputs(network, model), out_channels=model.latent_shape[-1],
+            context_dim=_context(model), temporal=network == "denoiser" and model.temporal,
+        )
     )  # fmt: skip
-    size = 2 ** (len(model.channels) - 1)
-    tree = jax.eval_shape(
-        UNet(config).init, jax.random.key(0), jnp.zeros((1, size, size, config.in_channels)),
-        jnp.zeros(1, jnp.int32), jnp.zeros((1, 1, config.context_dim)),
-    )["params"]  # fmt: skip
-    return {path: leaf.shape for path, leaf in flatten_dict(tree, sep="/").items()}
 
 
 def _inputs(network: str, model: DurianConfig) -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict
 from tqdm import tqdm
 
 from durian_jax import weights
@@ -23,10 +22,10 @@ from durian_jax.convert import (
     moore,
 )
 from durian_jax.convert.names import Table, match, rename
+from durian_jax.convert.shapes import Shapes, network_shapes, networks
 from durian_jax.diffusion import Diffusion
 from durian_jax.models.conditions import FaceProjection, KeypointEncoder
-from durian_jax.models.config import DurianConfig, blank_batch
-from durian_jax.models.durian import Durian
+from durian_jax.models.config import DurianConfig
 from durian_jax.weights import Stored
 from input_pipeline.errors import InputError
 
@@ -127,29 +126,26 @@ def join(sources: list[Source]) -> Joined:
                     "one of them"
                 )
             known.update(new)
-    shapes = parameter_shapes(model)
-    for network in _REFERENCE:
-        if network in tensors:
-            tensors[network] = rename(tensors[network], _unused(network, shapes))
+    present = networks(model)
     if model.references == "single":
         tensors.pop("attribute_encoder", None)
-    unknown = sorted(tensors.keys() - shapes.keys())
+    unknown = sorted(tensors.keys() - set(present))
     if unknown:
         raise InputError(f"{sources[-1].name}: the model has no {unknown[0]}")
 
-    networks, drawn, absent = {}, [], []
+    found, drawn, absent = {}, [], []
     spatial = any("motion_modules" not in key for key in tensors.get("denoiser", ()))
-    # The denoiser first: what does not fit it does not fit the encoders either.
-    for network, wanted in sorted(shapes.items(), key=lambda item: item[0] in _REFERENCE):
-        if network == "denoiser" and not spatial:
-            wanted = {path: shape for path, shape in wanted.items() if _MOTION in path}
+    for network in present:
         if tensors.get(network):
-            grown = "conv_in/kernel" if network in _REFERENCE else ""
-            networks[network] = match(network, wanted, tensors[network], grown)
-            if wanted is not shapes[network]:
+            wanted, given = network_shapes(model, network), tensors[network]
+            if network == "denoiser" and not spatial:
+                wanted = {path: shape for path, shape in wanted.items() if _MOTION in path}
                 absent.append(f"{network} (but for its motion modules)")
+            encoder = network in _REFERENCE
+            given = rename(given, _unused(wanted)) if encoder else given
+            found[network] = match(network, wanted, given, "conv_in/kernel" if encoder else "")
         elif spatial and network in ("keypoint_encoder", "face_projection"):
-            networks[network] = _draw(network, model)
+            found[network] = _draw(network, model)
             drawn.append(network)
         else:
             absent.append(network)
@@ -158,20 +154,7 @@ def join(sources: list[Source]) -> Joined:
         settings |= source.settings
     diffusion = dataclasses.asdict(Diffusion(**settings["diffusion"]))
     config = {**settings, "model": _plain(model), "diffusion": diffusion}
-    return Joined(config, networks, drawn, absent)
-
-
-@functools.cache
-def parameter_shapes(config: DurianConfig) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Network -> parameter path -> shape; computes nothing, but takes seconds at full size."""
-    tree = jax.eval_shape(
-        Durian(config).init, jax.random.key(0), blank_batch(config),
-        jnp.zeros((1, 1, *config.latent_shape)), jnp.zeros(1, jnp.int32),
-    )["params"]  # fmt: skip
-    return {
-        network: {path: leaf.shape for path, leaf in flatten_dict(leaves, sep="/").items()}
-        for network, leaves in tree.items()
-    }
+    return Joined(config, found, drawn, absent)
 
 
 def _model_config(sources: list[Source]) -> DurianConfig:
@@ -219,9 +202,9 @@ def _autoencoder(fields: dict, channels: int | None) -> dict:
     return kl
 
 
-def _unused(network: str, shapes: dict[str, dict]) -> Table:
+def _unused(shapes: Shapes) -> Table:
     """What a reference encoder has no use for: the output head, cross-attention without context."""
-    has_context = any("/attn2/" in path for path in shapes.get(network, ()))
+    has_context = any("/attn2/" in path for path in shapes)
     return (*_HEAD, *(() if has_context else _CROSS_ATTENTION))
 
 

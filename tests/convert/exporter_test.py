@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 
 from durian_jax import checkpoint, cli, sharding
 from durian_jax.convert import exporter, importer
+from durian_jax.convert.shapes import parameter_shapes
 from durian_jax.state import init_state, make_optimizer
 from input_pipeline.errors import InputError
 from tests.convert import sources
@@ -136,7 +137,7 @@ def test_models_without_contexts_and_motion(tmp_path):
         "autoencoder": "patchify", "patch": 2, "kl": None, "clip": None, "arcface": None,
         "temporal": False, "context_dim": 0,
     }  # fmt: skip
-    shapes = importer.parameter_shapes(importer.DurianConfig.from_dict(config))
+    shapes = parameter_shapes(importer.DurianConfig.from_dict(config))
     params = {
         network: {path: np.full(shape, 0.5, np.float32) for path, shape in tree.items()}
         for network, tree in shapes.items()

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from durian_jax import checkpoint, cli
 from durian_jax.convert import importer
 from durian_jax.convert.names import torch_key
+from durian_jax.convert.shapes import parameter_shapes
 from durian_jax.models.clip import ClipConfig
 from durian_jax.models.config import DurianConfig
 from durian_jax.models.temporal import frame_positions
@@ -30,7 +31,7 @@ def convert(out, *pairs):
 
 def complete(leaves, manifest):
     """Whether the parameters are exactly those of the config."""
-    shapes = importer.parameter_shapes(DurianConfig.from_dict(manifest["config"]["model"]))
+    shapes = parameter_shapes(DurianConfig.from_dict(manifest["config"]["model"]))
     wanted = {f"{net}/{path}": s for net, tree in shapes.items() for path, s in tree.items()}
     return {name: leaf.shape for name, leaf in leaves.items()} == wanted
 
@@ -135,7 +136,7 @@ def test_motion_modules_alone(tmp_path):
         channels=(32, 32, 64, 64), layers_per_block=1, temporal=True, arcface=None,
         clip=ClipConfig(layers=1),
     )  # fmt: skip
-    shapes = importer.parameter_shapes(config)["denoiser"]
+    shapes = parameter_shapes(config)["denoiser"]
     motion = {path: shape for path, shape in shapes.items() if "motion_modules" in path}
     weights = {torch_key(path): np.zeros(shape[::-1], np.float32) for path, shape in motion.items()}
     table = "mid_block.motion_modules.0.transformer_blocks.0.pos_embed.pe"

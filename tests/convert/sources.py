@@ -10,8 +10,8 @@ from flax import serialization
 from flax.traverse_util import unflatten_dict
 from safetensors.numpy import save_file
 
-from durian_jax.convert.importer import parameter_shapes
 from durian_jax.convert.names import to_torch, torch_key
+from durian_jax.convert.shapes import parameter_shapes
 from durian_jax.models.config import DurianConfig
 from tests.parity import drawn, folders
 

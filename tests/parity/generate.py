@@ -293,6 +293,12 @@ def main() -> None:
     outputs["moore/denoised"] = single_reference(nets, batch, 300)
     outputs |= schedulers()
 
+    # Folds normalisations into convolutions, as InsightFace's own exports did.
+    torch.onnx.export(
+        reference.Unscaled(nets["arcface"]), (torch.zeros(1, 3, SIZE, SIZE),),
+        FIXTURES / "arcface.onnx", input_names=["input.1"], opset_version=17, dynamo=False,
+    )  # fmt: skip
+
     # A file of torch's own: types, a view, a parameter, a wrapper, what trainers add.
     numbers = torch.arange(12.0).reshape(3, 4)
     state = {

@@ -14,6 +14,7 @@ from flax.traverse_util import unflatten_dict
 
 from durian_jax import checkpoint, sampler
 from durian_jax.convert import importer
+from durian_jax.convert.shapes import parameter_shapes
 from durian_jax.diffusion import Diffusion
 from durian_jax.models.attention import Attention, KeyValue, References
 from durian_jax.models.durian import Durian, DurianConfig
@@ -139,7 +140,7 @@ def test_conditioning_embedding_of_a_controlnet(run, params, tmp_path, scene, ou
     source = importer.SOURCES["diffusers"](folder)
     matched = importer.match(
         "keypoint_encoder",
-        importer.parameter_shapes(DurianConfig.from_dict(MODEL))["keypoint_encoder"],
+        parameter_shapes(DurianConfig.from_dict(MODEL))["keypoint_encoder"],
         source.weights["keypoint_encoder"],
     )
     leaves = unflatten_dict({path: s.read() for path, s in matched.items()}, sep="/")
@@ -153,6 +154,24 @@ def test_arcface(run, scene, outputs, report):
         return model.arcface(faces.astype(jnp.float32) / 127.5 - 1)
 
     report("ArcFace", run(embed, scene["face"]), outputs["arcface"], NETWORK)
+
+
+def test_arcface_from_onnx(run, tmp_path, scene, outputs, report):
+    """A graph whose normalisations the exporter has folded away."""
+
+    def embed(model, faces):
+        return model.arcface(faces.astype(jnp.float32) / 127.5 - 1)
+
+    source = folders.FIXTURES / "arcface.onnx"
+    importer.convert([("arcface", source)], tmp_path / "checkpoint")
+    weights, manifest = checkpoint.load(tmp_path / "checkpoint")
+    shape = manifest["config"]["model"]["arcface"]
+    assert {name: shape[name] for name in MODEL["arcface"]} | {"dtype": "float32"} == MODEL[
+        "arcface"
+    ]
+    report(
+        "ArcFace from ONNX", run(embed, scene["face"], weights=weights), outputs["arcface"], NETWORK
+    )
 
 
 def test_clip(run, scene, outputs, report):

@@ -172,8 +172,22 @@ class IResNet(nn.Module):
         self.fc = nn.Linear(inputs * (size >> self.stages) ** 2, embedding)
         self.features = nn.BatchNorm1d(embedding)
 
-    def forward(self, faces: torch.Tensor) -> torch.Tensor:
+    def unscaled(self, faces: torch.Tensor) -> torch.Tensor:
         x = self.prelu(self.bn1(self.conv1(faces)))
         for stage in range(1, self.stages + 1):
             x = getattr(self, f"layer{stage}")(x)
-        return functional.normalize(self.features(self.fc(self.bn2(x).flatten(1))))
+        return self.features(self.fc(self.bn2(x).flatten(1)))
+
+    def forward(self, faces: torch.Tensor) -> torch.Tensor:
+        return functional.normalize(self.unscaled(faces))
+
+
+class Unscaled(nn.Module):
+    """An iResNet as it is exported: its output is not yet a unit vector."""
+
+    def __init__(self, net: IResNet):
+        super().__init__()
+        self.net = net
+
+    def forward(self, faces: torch.Tensor) -> torch.Tensor:
+        return self.net.unscaled(faces)
