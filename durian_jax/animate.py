@@ -104,6 +104,7 @@ class Animator:
         *,
         steps: int | None = None,
         guidance: float | None = None,
+        solver: str | None = None,
         seed: int = 0,
     ) -> Video:
         """Animates the portrait with the driver's motion, wearing the attributes.
@@ -113,14 +114,16 @@ class Animator:
           attributes: (photo, kind) pairs; kind is hair, glasses, beard or hat. None for a model
             with a single reference.
           driving: clip; the result has its length, frame rate and sound.
-          steps: denoising steps. guidance: classifier-free guidance scale, 1 = none. By default
-            both are those of the run's own samples, `config.sample`.
+          steps: denoising steps. guidance: classifier-free guidance scale, 1 = none.
+          solver: "ddim", or "dpm++" for fewer steps. By default all three are those of the run's own
+            samples, `config.sample`.
 
         Raises:
           InputError: a photo or clip that cannot be used, and why.
         """
         steps = self._sampling["steps"] if steps is None else steps
         guidance = self._sampling["guidance"] if guidance is None else guidance
+        solver = solver or self._sampling.get("solver", "ddim")
         watch = _Stopwatch()
         size = self.model.config.resolution
         if bool(attributes) == (self.model.config.references == "single"):
@@ -137,7 +140,8 @@ class Animator:
             drivers = list(scene.motion.frames(size))
         for note in scene.notes:
             print(f"note: {note}")
-        frames = self._generate(scene.batch, steps, guidance, seed, watch)
+        schedule = sampler.Schedule.trailing(self.diffusion, steps, solver)
+        frames = self._generate(scene.batch, schedule, guidance, seed, watch)
         settings = {
             "portrait": str(portrait),
             "attributes": [f"{path}:{kind}" for path, kind in attributes],
@@ -146,6 +150,7 @@ class Animator:
             "weights_sha256": self._weights_hash,
             "steps": steps,
             "guidance": guidance,
+            "solver": solver,
             "seed": seed,
             "size": size,
             "frames": len(frames),
@@ -158,27 +163,31 @@ class Animator:
         return Video(frames, np.stack(rows), scene.motion.fps, Path(driving), settings)
 
     def _generate(
-        self, batch: dict, steps: int, guidance: float, seed: int, watch: "_Stopwatch"
+        self,
+        batch: dict,
+        schedule: sampler.Schedule,
+        guidance: float,
+        seed: int,
+        watch: "_Stopwatch",
     ) -> np.ndarray:
         """uint8 [F, S, S, 3] of a batch contract without its clip axis."""
         window, overlap = self._sampling["window"], self._sampling["overlap"]
         options = sampler.SamplerOptions(window, overlap, guided=guidance != 1)
-        schedule = sampler.Schedule.trailing(self.diffusion, steps)
         batch = {name: jnp.asarray(value)[None] for name, value in batch.items()}
         scale = jnp.float32(guidance)
 
         encoded = self._run(sampler.encode, watch, batch)
         clips, count = encoded[1].shape[:2]
-        latents = sampler.initial_noise(self.model, jax.random.key(seed), clips, count)
-        with tqdm(total=steps, desc="denoising", unit="step") as bar:
+        noise = sampler.initial_noise(self.model, jax.random.key(seed), clips, count)
+        walk = sampler.Trajectory.start(noise)
+        with tqdm(total=len(schedule.timesteps), desc="denoising", unit="step") as bar:
             for part in schedule.slices(PROGRESS_PARTS):
-                latents = self._run(
-                    sampler.denoise, watch, latents, *encoded, scale, part,
+                walk = self._run(
+                    sampler.denoise, watch, walk, *encoded, scale, part,
                     diffusion=self.diffusion, options=options,
                 )  # fmt: skip
-                latents.block_until_ready()
                 bar.update(len(part.timesteps))
-        return sampler.to_uint8(self._run(sampler.decode, watch, latents))[0]
+        return sampler.to_uint8(self._run(sampler.decode, watch, walk.latents))[0]
 
     def _run(self, function: Callable, watch: "_Stopwatch", *arguments, **fixed):
         """Calls a part of the sampler; says so and times it when it has to be compiled first."""

@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     animate.add_argument("--out", type=Path, required=True, help="OUT.mp4")
     animate.add_argument("--steps", type=int, help="denoising steps (default: config.sample)")
     animate.add_argument("--guidance", type=float, help="its scale, 1 = none (likewise)")
+    animate.add_argument("--solver", choices=("ddim", "dpm++"), help="(likewise)")
     animate.add_argument("--seed", type=int, default=0)
 
     convert = verb(
@@ -176,7 +177,7 @@ def _animate(options: argparse.Namespace, _) -> None:
     animator = Animator.load(options.checkpoint)
     result = animator(
         options.portrait, options.attribute, options.driving,
-        steps=options.steps, guidance=options.guidance, seed=options.seed,
+        steps=options.steps, guidance=options.guidance, solver=options.solver, seed=options.seed,
     )  # fmt: skip
     result.save(options.out)
     print(f"{options.out}: {len(result.frames)} frames at {float(result.fps):g} fps")

@@ -264,7 +264,7 @@ def make_sample_grid(
     options = sampler.SamplerOptions(
         config.sample.window, config.sample.overlap, guided=config.sample.guidance != 1
     )
-    schedule = sampler.Schedule.trailing(diffusion, config.sample.steps)
+    schedule = sampler.Schedule.trailing(diffusion, config.sample.steps, config.sample.solver)
     run = jax.jit(functools.partial(sampler.sample, model, diffusion=diffusion, options=options))
 
     def draw(state: TrainState, batch: dict) -> np.ndarray:

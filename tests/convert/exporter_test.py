@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -26,25 +27,36 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
+def model(converted, tmp_path_factory):
+    """The parity model with the settings of a run."""
+    folder = tmp_path_factory.mktemp("model") / "weights"
+    shutil.copytree(converted, folder)
+    manifest = json.loads((folder / "durian.json").read_text())
+    manifest["config"] = {"model": MODEL, **SETTINGS}
+    (folder / "durian.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    out = tmp_path_factory.mktemp("exported") / "folder"
+    exporter.to_diffusers(model, out)
+    return out
+
+
+@pytest.fixture(scope="module")
 def run(converted, tmp_path_factory):
-    """A training run that holds the parity model; its average is twice the raw weights."""
-    params = checkpoint.load(converted)[0]
+    """A training run of small networks; the average is twice the raw weights."""
+    names = ("keypoint_encoder", "face_projection")
+    params = {name: checkpoint.load(converted)[0][name] for name in names}
     params = jax.device_put(params, sharding.replicated(sharding.make_mesh()))
-    optimizer = make_optimizer(1e-4, 1, 0.0, 1.0)
-    state = init_state(params, ("denoiser/",), (), optimizer)
+    state = init_state(params, ("keypoint_",), (), make_optimizer(1e-4, 1, 0.0, 1.0))
     state = state.replace(ema=jax.tree.map(lambda leaf: 2 * leaf, state.ema))
     workdir = tmp_path_factory.mktemp("run")
     checkpoints = checkpoint.Checkpoints(workdir)
     checkpoints.save(state, {"batch": 0}, {"config": {"model": MODEL, **SETTINGS}})
     checkpoints.close()
     return workdir
-
-
-@pytest.fixture(scope="module")
-def exported(run, tmp_path_factory):
-    out = tmp_path_factory.mktemp("exported") / "folder"
-    exporter.to_diffusers(run, out)
-    return out
 
 
 def _same(a, b):
@@ -83,36 +95,31 @@ def test_what_is_added_changes_nothing(exported):
     assert len(added) == 4
 
 
-def test_there_and_back_is_the_same_bit_for_bit(run, exported, tmp_path):
+def test_there_and_back_is_the_same_bit_for_bit(model, exported, tmp_path):
     importer.convert([("diffusers", exported)], tmp_path / "back")
     params, manifest = checkpoint.load(tmp_path / "back")
-    _same(params, checkpoint.load(run)[0])
+    _same(params, checkpoint.load(model)[0])
     assert manifest["config"]["diffusion"]["prediction"] == "x0"
     assert manifest["config"]["sample"] == SETTINGS["sample"]
     assert manifest["config"]["model"]["temporal_norm"] == "frame"
 
 
 @pytest.mark.parametrize("raw", [False, True])
-def test_safetensors_hold_averaged_or_raw_weights(raw, run, tmp_path, capsys):
-    arguments = ["convert", "--to=safetensors", f"--checkpoint={run}", f"--out={tmp_path / 'flat'}"]
+@pytest.mark.parametrize("kind", ["safetensors", "diffusers"])
+def test_a_run_leaves_with_averaged_or_raw_weights(kind, raw, run, converted, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["convert", f"--to={kind}", f"--checkpoint={run}", f"--out={out}"]
     assert cli.main(arguments + ["--raw"] * raw) == 0
-    found, _ = checkpoint.load(tmp_path / "flat")
-    _same(found, checkpoint.load(run, ema=not raw)[0])
-    other = checkpoint.load(run, ema=raw)[0]
-    assert not np.array_equal(
-        found["denoiser"]["conv_in"]["kernel"], other["denoiser"]["conv_in"]["kernel"]
-    )
+    if kind == "diffusers":
+        importer.convert([("diffusers", out)], tmp_path / "back")
+        out = tmp_path / "back"
+    found, trained = checkpoint.load(out)[0], checkpoint.load(converted)[0]["keypoint_encoder"]
+    averaged = jax.tree.map(lambda leaf: leaf if raw else 2 * leaf, trained)
+    _same(found["keypoint_encoder"], averaged)
+    _same(found["face_projection"], checkpoint.load(converted)[0]["face_projection"])
 
 
-def test_raw_weights_to_diffusers(run, exported, tmp_path, capsys):
-    arguments = ["convert", "--to=diffusers", f"--checkpoint={run}", "--raw"]
-    assert cli.main([*arguments, f"--out={tmp_path / 'raw'}"]) == 0
-    file = "denoiser/diffusion_pytorch_model.safetensors"
-    raw, averaged = load_file(tmp_path / "raw" / file), load_file(exported / file)
-    np.testing.assert_array_equal(2 * raw["conv_in.weight"], averaged["conv_in.weight"])
-
-
-def test_model_card(run, exported):
+def test_model_card(exported):
     card = (exported / "README.md").read_text()
     for words in (
         "UNetMotionModel.from_pretrained", "denoiser/diffusion_pytorch_model.safetensors",
@@ -156,8 +163,6 @@ def test_models_without_contexts_and_motion(tmp_path):
 
 
 def test_a_missing_added_key_is_named(exported, tmp_path):
-    import shutil
-
     shutil.copytree(exported, tmp_path / "cut")
     file = tmp_path / "cut/attribute_encoder/diffusion_pytorch_model.safetensors"
     weights = load_file(file)
