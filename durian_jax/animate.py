@@ -115,8 +115,8 @@ class Animator:
             with a single reference.
           driving: clip; the result has its length, frame rate and sound.
           steps: denoising steps. guidance: classifier-free guidance scale, 1 = none.
-          solver: "ddim", or "dpm++" for fewer steps. By default all three are those of the run's own
-            samples, `config.sample`.
+          solver: "ddim", or "dpm++" for fewer steps. By default all three are those of the run's
+            own samples, `config.sample`.
 
         Raises:
           InputError: a photo or clip that cannot be used, and why.

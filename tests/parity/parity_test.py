@@ -279,8 +279,8 @@ class _StandIn:
 
 
 class _AlmostZero(Diffusion):
-    """diffusers' DPM-Solver++ cannot divide by an alpha_bar of 0 and takes 2^-24 for it, a signal of
-    2.4e-4 in the first step. Given the same, the solvers agree; with 0 they differ by that much."""
+    """diffusers' DPM-Solver++ cannot divide by an alpha_bar of 0 and takes 2^-24 for it, a signal
+    of 2.4e-4 in the first step. Given the same, the solvers agree."""
 
     @property
     def alphas_cumprod(self):
