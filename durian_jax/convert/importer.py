@@ -37,7 +37,6 @@ SOURCES = {
     "arcface": arcface.read,
     "durian": durian.read,
 }
-SAMPLE = {"steps": 30, "guidance": 3.5, "window": 24, "overlap": 4}
 _HEAD: Table = ((r"^conv_norm_out\.|^conv_out\.", None),)
 _CROSS_ATTENTION: Table = ((r"\.attn2\.|\.transformer_blocks\.0\.norm2\.", None),)
 _MOTION = "motion_modules_"
@@ -149,7 +148,9 @@ def join(sources: list[Source]) -> Joined:
             drawn.append(network)
         else:
             absent.append(network)
-    settings = {"diffusion": {}, "sample": SAMPLE}
+    window = min(24, model.max_frames)
+    sample = {"steps": 30, "guidance": 3.5, "window": window, "overlap": min(4, window // 4)}
+    settings = {"diffusion": {}, "sample": sample | {"solver": "ddim"}}
     for source in sources:
         settings |= source.settings
     diffusion = dataclasses.asdict(Diffusion(**settings["diffusion"]))
