@@ -21,6 +21,7 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.slow
+ENCODERS = ("portrait_encoder", "attribute_encoder")
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +57,18 @@ def test_exports_load_and_compute_the_same(exported, scene, outputs):
         missing, extra = module.load_state_dict(weights, strict=False)
         assert not extra and all(key.endswith("num_batches_tracked") for key in missing)
         nets[name] = module.eval()
+    for name, module in nets.items():
+        state = module.state_dict()
+        added = ("conv_norm_out.", "conv_out.") if name in ENCODERS else ()
+        for key, array in folders.tensors(name).items():
+            if not key.startswith(added or ("?",)) and not key.endswith("num_batches_tracked"):
+                np.testing.assert_array_equal(state[key].numpy(), array)
     reference.normalise_per_frame(nets["denoiser"])
     whole = generate.TwoReferences(nets, scene)
     denoised = generate.last(whole(generate.first(scene["noise"]), 500))
-    np.testing.assert_array_equal(denoised, outputs["durian/denoised"])
+    # The weights are the same bits; the order of sums is torch's affair.
+    wanted = outputs["durian/denoised"]
+    assert np.linalg.norm(denoised - wanted) <= 1e-5 * np.linalg.norm(wanted)
 
 
 def _build(name):
