@@ -1,14 +1,18 @@
 """Folders of weights: written whole, read lazily, found by path, hub id or name."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 from huggingface_hub import constants
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from durian_jax import Animator, checkpoint, weights
+from durian_jax.convert.files import open_weights
+from durian_jax.convert.names import to_linen, turned
 from input_pipeline.errors import InputError
+from tests.parity import folders
 
 PARAMS = {
     "denoiser": {"conv_in": {"kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 4)}},
@@ -45,6 +49,30 @@ def test_tensors_are_read_when_asked_for(tmp_path):
     )
     with pytest.raises(InputError, match=r"clip.safetensors: not a readable"):
         weights.stored(folder)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "torch"])
+def test_memory_is_that_of_a_tensor_not_of_a_file(kind, tmp_path):
+    size, count = 2**20, 16
+    arrays = {f"layer_{i}": np.full((size // 256, 256), i, np.float32) for i in range(count)}
+    if kind == "torch":
+        path = folders.write_torch(tmp_path / "big.pth", arrays)
+    else:
+        save_file(arrays, path := tmp_path / "big.safetensors")
+    del arrays
+    tracemalloc.start()
+    tensors = {
+        f"{key}/kernel": turned(stored, "kernel", to_linen, "linen")
+        for key, stored in open_weights(path).items()
+    }
+    weights.write(tmp_path / "folder", [("denoiser", tensors)], {"config": {}})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # One tensor as bytes, as array, and turned.
+    assert peak < 3.5 * 4 * size < 0.3 * path.stat().st_size
+    np.testing.assert_array_equal(
+        weights.load(tmp_path / "folder")[0]["denoiser"]["layer_3"]["kernel"], 3
+    )
 
 
 def test_a_folder_is_complete_or_not_there(tmp_path):

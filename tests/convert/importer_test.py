@@ -6,9 +6,10 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file, save_file
 
-from durian_jax import checkpoint, cli
+from durian_jax import checkpoint, cli, train
 from durian_jax.convert import importer
 from durian_jax.convert.names import torch_key
 from durian_jax.convert.shapes import parameter_shapes
@@ -61,6 +62,18 @@ def test_diffusers_gives_three_unets(from_diffusers):
     for network in ("autoencoder", "clip"):
         for path, array in sources.linen(network).items():
             np.testing.assert_array_equal(leaves[f"{network}/{path}"], array)
+
+
+def test_training_starts_from_it(from_diffusers):
+    leaves, manifest = from_diffusers
+    shapes = parameter_shapes(DurianConfig.from_dict(manifest["config"]["model"]))
+    wanted = jax.tree.map(
+        lambda shape: jax.ShapeDtypeStruct(shape, np.float32),
+        {name: unflatten_dict(tree, sep="/") for name, tree in shapes.items()},
+        is_leaf=lambda x: isinstance(x, tuple),
+    )
+    line = train.check_fit(unflatten_dict(leaves, sep="/"), wanted, "START")
+    assert line == f"weights: {len(leaves)} of {len(leaves)} tensors from START"
 
 
 def test_config_follows_the_sources(from_diffusers):
