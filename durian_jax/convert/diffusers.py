@@ -83,7 +83,10 @@ def read_folder(path: Path, open_folder: Callable[[Path], dict[str, Stored]]) ->
         if not (folder / "config.json").is_file():
             continue
         values = read_json(folder / "config.json")
-        family = values.get("_class_name") or (values.get("architectures") or ["unnamed"])[0]
+        family = (
+            values.get("_class_name")
+            or (values.get("architectures") or ["model without a name"])[0]
+        )
         # A pipeline has parts that are of no use here; a folder given by itself has none.
         if family in _OTHERS and folder != path:
             continue

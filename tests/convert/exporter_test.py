@@ -142,7 +142,7 @@ def test_models_without_contexts_and_motion(tmp_path):
     cross-attention all the same."""
     config = sources.MODEL | {
         "autoencoder": "patchify", "patch": 2, "kl": None, "clip": None, "arcface": None,
-        "temporal": False, "context_dim": 0,
+        "temporal": False, "context_dim": 0, "channels": [16, 24], "attention_levels": [1],
     }  # fmt: skip
     shapes = parameter_shapes(importer.DurianConfig.from_dict(config))
     params = {

@@ -290,7 +290,7 @@ def test_folders_of_another_kind(pipeline, tmp_path, capsys):
         ("diffusers", tmp_path / "empty", "no model here"),
         ("diffusers", tmp_path / "nowhere", "no such folder"),
         ("diffusers", pipeline / "text_encoder", text),
-        ("diffusers", moore, "config.json: a unnamed is none of the models"),
+        ("diffusers", moore, "config.json: a model without a name is none of the models"),
         ("diffusers-flax", pipeline, "no Flax weights"),
         ("moore", pipeline / "unet", "a UNet2DConditionModel folder, not Moore's"),
         ("moore", tmp_path / "empty", "denoising_unet.pth: no such file"),

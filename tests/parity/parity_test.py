@@ -14,7 +14,7 @@ from flax.traverse_util import unflatten_dict
 
 from durian_jax import checkpoint, sampler
 from durian_jax.convert import importer
-from durian_jax.convert.shapes import parameter_shapes
+from durian_jax.convert.shapes import network_shapes
 from durian_jax.diffusion import Diffusion
 from durian_jax.models.attention import Attention, KeyValue, References
 from durian_jax.models.durian import Durian, DurianConfig
@@ -59,11 +59,14 @@ def test_autoencoder(run, scene, outputs, report):
 def unet(tmp_path_factory):
     """The plain UNet of the fixtures as the denoiser that `--from diffusers` makes of it."""
     folder = folders.write_model(tmp_path_factory.mktemp("unet") / "unet", "unet")
-    joined = importer.join([importer.SOURCES["diffusers"](folder)])
-    config = DurianConfig.from_dict(joined.config["model"] | {"dtype": "float32"})
+    source = importer.SOURCES["diffusers"](folder)
+    config = DurianConfig.from_dict(MODEL | {"temporal": False})
+    told = {name: source.fields[name] for name in source.fields if name in MODEL}
+    assert told == {name: getattr(config, name) for name in told} and len(told) == 6
     # One call with time steps per frame: each frame is a clip.
-    leaves = {path: stored.read() for path, stored in joined.networks["denoiser"].items()}
-
+    weights = source.weights["denoiser"]
+    found = importer.match("denoiser", network_shapes(config, "denoiser"), weights)
+    leaves = {path: stored.read() for path, stored in found.items()}
     fields = {"in_channels": 4, "out_channels": 4, "context_dim": 10}
     return UNet(config.unet(**fields)), {"params": unflatten_dict(leaves, sep="/")}
 
@@ -140,7 +143,7 @@ def test_conditioning_embedding_of_a_controlnet(run, params, tmp_path, scene, ou
     source = importer.SOURCES["diffusers"](folder)
     matched = importer.match(
         "keypoint_encoder",
-        parameter_shapes(DurianConfig.from_dict(MODEL))["keypoint_encoder"],
+        network_shapes(DurianConfig.from_dict(MODEL), "keypoint_encoder"),
         source.weights["keypoint_encoder"],
     )
     leaves = unflatten_dict({path: s.read() for path, s in matched.items()}, sep="/")
