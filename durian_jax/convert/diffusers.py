@@ -10,6 +10,7 @@ needed. What each model becomes:
     ControlNetModel                         keypoint_encoder: its conditioning embedding alone
 """
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,7 +96,8 @@ def read_folder(path: Path, open_folder: Callable[[Path], dict[str, Stored]]) ->
                 f"{folder / 'config.json'}: a {family} is none of the models known here: "
                 f"{', '.join(_READERS)}"
             )
-        new_fields, new_weights = _READERS[family](values, open_folder(folder), folder)
+        with plain_values(folder / "config.json"):
+            new_fields, new_weights = _READERS[family](values, open_folder(folder), folder)
         for name, value in new_fields.items():
             if fields.setdefault(name, value) != value:
                 raise InputError(
@@ -111,6 +113,15 @@ def read_folder(path: Path, open_folder: Callable[[Path], dict[str, Stored]]) ->
     if not weights:
         raise InputError(f"{path}: no model here: no config.json in it or one level below")
     return Source(str(path), fields, weights)
+
+
+@contextlib.contextmanager
+def plain_values(path: Path):
+    """Values of a config.json that are of another type than they should be, as InputError."""
+    try:
+        yield
+    except (TypeError, AttributeError, KeyError) as error:
+        raise InputError(f"{path}: unusable values ({error}): download it again") from error
 
 
 def unet_fields(values: dict, where: str, fixed: dict = _UNET_FIXED) -> dict:

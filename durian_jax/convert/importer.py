@@ -185,7 +185,7 @@ def _model_config(sources: list[Source]) -> DurianConfig:
         if size is not None:
             fields.setdefault("resolution", size * 2 ** (len(kl["block_out_channels"]) - 1))
         return DurianConfig.from_dict(fields)
-    except ValueError as error:
+    except (ValueError, TypeError, ZeroDivisionError) as error:
         names = " and ".join(sorted({source.name for source in sources}))
         raise InputError(f"{names}: {error}") from error
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from durian_jax.convert import Source
 from durian_jax.convert.animatediff import MOTION, motion_fields
-from durian_jax.convert.diffusers import unet_fields
+from durian_jax.convert.diffusers import plain_values, unet_fields
 from durian_jax.convert.files import open_weights, read_json
 from durian_jax.convert.names import Table, rename
 from durian_jax.weights import Stored
@@ -32,7 +32,8 @@ def read(path: Path) -> Source:
     family = values.get("_class_name", "UNet3DConditionModel")
     if not (path / "denoising_unet.pth").is_file() and "_class_name" in values:
         raise InputError(f"{config}: a {family} folder, not Moore's: it has no denoising_unet.pth")
-    fields = unet_fields(values, str(config)) | {"references": "single", "arcface": None}
+    with plain_values(config):
+        fields = unet_fields(values, str(config)) | {"references": "single", "arcface": None}
     denoiser = rename(open_weights(path / "denoising_unet.pth"), MOTION)
     reference = rename(open_weights(path / "reference_unet.pth"), _GUIDER)
     guider = rename(open_weights(path / "pose_guider.pth"), _GUIDER)
