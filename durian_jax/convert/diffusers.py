@@ -198,10 +198,10 @@ def _vae(values: dict, weights: dict[str, Stored], folder: Path) -> tuple[dict, 
 
 
 def _clip(values: dict, weights: dict[str, Stored], folder: Path) -> tuple[dict, dict]:
-    # A whole CLIP nests it. transformers leaves out what has the default of CLIPVisionConfig.
-    values = {"projection_dim": values.get("projection_dim", 512)} | values.get(
-        "vision_config", values
-    )
+    # A whole CLIP nests it, but for the size of the projection that both halves share.
+    # transformers leaves out what has the default of CLIPVisionConfig.
+    projection = {"projection_dim": values.get("projection_dim", 512)}
+    values = values.get("vision_config", values) | projection
     _check_fixed(values, _CLIP_FIXED, f"{folder / 'config.json'}")
     shape = {
         "hidden_size": values.get("hidden_size", 768),

@@ -174,8 +174,9 @@ def _model_config(sources: list[Source]) -> DurianConfig:
     # Without ArcFace weights the portrait encoder has no cross-attention.
     fields.setdefault("arcface", None)
     kl = _autoencoder(fields, channels)
-    if "clip" not in fields:
-        fields["clip"] = {"projection_dim": fields.get("context_dim", 768)}
+    clip = fields.setdefault("clip", {"projection_dim": fields.get("context_dim", 768)})
+    if clip is not None and "context_dim" not in fields:
+        fields["context_dim"] = clip["projection_dim"]
     try:
         if channels not in (None, kl.get("latent_channels")):
             raise ValueError(

@@ -9,8 +9,9 @@ import pytest
 from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file, save_file
 
+from configs import durian, small, tiny
 from durian_jax import checkpoint, cli, train
-from durian_jax.convert import importer
+from durian_jax.convert import Source, importer
 from durian_jax.convert.names import torch_key
 from durian_jax.convert.shapes import parameter_shapes
 from durian_jax.models.clip import ClipConfig
@@ -162,6 +163,20 @@ def test_motion_modules_alone(tmp_path):
     assert "denoiser (but for its motion modules)" in manifest["absent"]
 
 
+@pytest.mark.parametrize("module", [durian, small, tiny])
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_configs_of_runs_are_understood(module, stage):
+    config = module.get_config(stage).to_dict()
+    fields = json.loads(json.dumps(config.pop("model")))
+    joined = importer.join([Source("RUN", fields, {}, config)])
+    known = {name: joined.config["model"][name] for name in fields if name not in _PARTS}
+    assert known == {name: fields[name] for name in fields if name not in _PARTS}
+    assert joined.config["sample"] == config["sample"]
+
+
+_PARTS = ("kl", "clip", "arcface")
+
+
 def test_motion_modules_join_a_run(from_diffusers, pipeline, tmp_path):
     importer.convert([("diffusers", pipeline)], tmp_path / "stage1")
     path = folders.write_torch(tmp_path / "mm.ckpt", sources.motion())
@@ -171,6 +186,27 @@ def test_motion_modules_join_a_run(from_diffusers, pipeline, tmp_path):
     assert complete(leaves, manifest) and manifest["config"]["model"]["temporal"]
     for name, array in from_diffusers[0].items():
         np.testing.assert_array_equal(leaves[name], array)
+
+
+def test_the_vision_half_of_a_whole_clip(tmp_path):
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    vision = {name: value for name, value in sources.CLIP_JSON.items() if name != "architectures"}
+    values = {
+        "architectures": ["CLIPModel"], "projection_dim": sources.CONTEXT,
+        "vision_config": vision | {"projection_dim": 512}, "text_config": {"hidden_size": 9},
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(values))
+    text = {
+        "text_model.final_layer_norm.bias": np.zeros(9, np.float32),
+        "text_projection.weight": np.zeros((14, 9), np.float32),
+        "logit_scale": np.zeros((), np.float32),
+        "vision_model.embeddings.position_ids": np.arange(5)[None],
+    }
+    folders.write_torch(folder / "pytorch_model.bin", sources.torch("clip") | text)
+    leaves, manifest = convert(tmp_path / "ckpt", ("diffusers", folder))
+    assert leaves.keys() == {f"clip/{path}" for path in sources.linen("clip")}
+    assert manifest["config"]["model"]["clip"]["projection_dim"] == sources.CONTEXT
 
 
 # What bad sources get: one line that names file and key, exit code 2, no output.
