@@ -34,6 +34,10 @@ setup(
         "ml_collections>=1.1,<2",
         "absl-py>=2.1",
         "numpy>=2.0",
+        "ml_dtypes>=0.5",
+        "safetensors>=0.8,<1",
+        "msgpack>=1.1",
+        "huggingface_hub>=1.31,<3",
         "opencv-python-headless>=4.10",
         "simplejpeg>=1.8",
         "av>=14",
@@ -47,7 +51,15 @@ setup(
         "cuda12": [f"jax[cuda12]{JAX}"],
         "cuda13": [f"jax[cuda13]{JAX}"],
         "tpu": [f"jax[tpu]{JAX}"],
-        "eval": ["torch>=2.4", "transformers>=4.50", "safetensors>=0.4", "onnxruntime>=1.18"],
-        "dev": ["pytest>=8", "ruff>=0.8", "scikit-image>=0.25"],
+        "eval": ["torch>=2.4", "transformers>=4.50", "onnxruntime>=1.18"],
+        "onnx": ["onnx>=1.17"],
+        # The oracle of tests/parity; on a CPU take the wheels without CUDA.
+        "torch": [
+            "torch>=2.11,<3",
+            "diffusers>=0.42.1,<0.43",
+            "transformers>=5.17,<6",
+            "onnx>=1.17",
+        ],
+        "dev": ["pytest>=8", "ruff>=0.8", "scikit-image>=0.25", "onnx>=1.17"],
     },
 )

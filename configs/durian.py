@@ -57,6 +57,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         temporal=False,
         temporal_heads=8,
         max_frames=32,
+        temporal_norm="frame",  # or "clip", as in diffusers
         dtype="bfloat16",
         remat=(),
     )
@@ -94,6 +95,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
     config.mesh = dict(fsdp=1)  # devices that share one copy of the state
     # Long clips go in windows, as long as the clips of training.
     config.sample = dict(every=1000, steps=30, guidance=3.5, window=24, overlap=4, clips=4)
+    config.sample.solver = "ddim"  # or "dpm++", for fewer steps
     config.save = dict(every=1000, keep=3)
     if stage == "stage2":
         config.model.temporal = True

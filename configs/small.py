@@ -31,6 +31,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         temporal=stage == "stage2",
         temporal_heads=4,
         max_frames=24,
+        temporal_norm="frame",
         dtype="bfloat16",
         remat=(),
     )

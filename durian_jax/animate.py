@@ -22,6 +22,7 @@ from durian_jax import checkpoint, sampler
 from durian_jax.diffusion import Diffusion
 from durian_jax.models.durian import Durian, DurianConfig
 from input_pipeline import faces, inputs, masks, video
+from input_pipeline.errors import InputError
 
 PROGRESS_PARTS = 10
 
@@ -78,10 +79,22 @@ class Animator:
         self._programs = {}
 
     @classmethod
-    def load(cls, workdir: str | Path) -> "Animator":
-        """The averaged weights of a training run. Raises InputError if there is no checkpoint."""
-        params, meta = checkpoint.load(workdir)
-        return cls(params, meta["config"], str(workdir))
+    def load(cls, source: str | Path) -> "Animator":
+        """The averaged weights of a training run, or a folder of weights.
+
+        Args:
+          source: workdir, folder, hub id USER/NAME@REVISION or shipped name.
+
+        Raises:
+          InputError: there is no checkpoint, or it lacks a network.
+        """
+        params, meta = checkpoint.load(source)
+        if absent := meta.get("absent"):
+            raise InputError(
+                f"{source}: has no {', '.join(absent)}: convert it again together with a source "
+                "of them, --from diffusers --source FOLDER"
+            )
+        return cls(params, meta["config"], str(source))
 
     def __call__(
         self,
@@ -93,6 +106,7 @@ class Animator:
         framed: bool = False,
         steps: int | None = None,
         guidance: float | None = None,
+        solver: str | None = None,
         seed: int = 0,
         quiet: bool = False,
     ) -> Video:
@@ -102,13 +116,14 @@ class Animator:
           portrait: photo of the person.
           attributes: (photo, kind) or (photo, kind, mask) tuples; kind is hair, glasses, beard or
             hat; a mask is a picture as large as the photo, white where the attribute shows. Without
-            one the attribute is looked for.
+            one the attribute is looked for. None at all for a model with a single reference.
           driving: clip; the result has its length, frame rate and sound.
           portrait_mask: likewise, white where the portrait shows its own attributes of these kinds.
           framed: photos and clip are head-and-shoulders squares already and are not cropped, so
             that the result has the framing of the portrait.
-          steps: denoising steps. guidance: classifier-free guidance scale, 1 = none. By default
-            both are those of the run's own samples, `config.sample`.
+          steps: denoising steps. guidance: classifier-free guidance scale, 1 = none.
+          solver: "ddim", or "dpm++" for fewer steps. By default all three are those of the run's
+            own samples, `config.sample`.
           quiet: speak of nothing but compilation.
 
         Raises:
@@ -116,8 +131,15 @@ class Animator:
         """
         steps = self._sampling["steps"] if steps is None else steps
         guidance = self._sampling["guidance"] if guidance is None else guidance
+        solver = solver or self._sampling.get("solver", "ddim")
         watch = _Stopwatch(quiet)
         size = self.model.config.resolution
+        if bool(attributes) == (self.model.config.references == "single"):
+            raise InputError(
+                f"{self.source} has a single reference, the portrait: leave out the attributes"
+                if attributes
+                else "no attribute is given: name at least one photo and what to take from it"
+            )
         with watch.phase("reading photos and clip", silent=quiet):
             scene = inputs.read_scene(
                 portrait, attributes, driving, size, self._landmarker, self._segmenter,
@@ -128,7 +150,8 @@ class Animator:
         if not quiet:
             for note in scene.notes:
                 print(f"note: {note}")
-        frames = self._generate(scene.batch, steps, guidance, seed, watch)
+        schedule = sampler.Schedule.trailing(self.diffusion, steps, solver)
+        frames = self._generate(scene.batch, schedule, guidance, seed, watch)
         settings = {
             "portrait": str(portrait),
             "portrait_mask": portrait_mask and str(portrait_mask),
@@ -138,6 +161,7 @@ class Animator:
             "weights_sha256": self._weights_hash,
             "steps": steps,
             "guidance": guidance,
+            "solver": solver,
             "seed": seed,
             "size": size,
             "frames": len(frames),
@@ -150,27 +174,31 @@ class Animator:
         return Video(frames, np.stack(rows), scene.motion.fps, Path(driving), settings)
 
     def _generate(
-        self, batch: dict, steps: int, guidance: float, seed: int, watch: "_Stopwatch"
+        self,
+        batch: dict,
+        schedule: sampler.Schedule,
+        guidance: float,
+        seed: int,
+        watch: "_Stopwatch",
     ) -> np.ndarray:
         """uint8 [F, S, S, 3] of a batch contract without its clip axis."""
         window, overlap = self._sampling["window"], self._sampling["overlap"]
         options = sampler.SamplerOptions(window, overlap, guided=guidance != 1)
-        schedule = sampler.Schedule.trailing(self.diffusion, steps)
         batch = {name: jnp.asarray(value)[None] for name, value in batch.items()}
         scale = jnp.float32(guidance)
 
         encoded = self._run(sampler.encode, watch, batch)
         clips, count = encoded[1].shape[:2]
-        latents = sampler.initial_noise(self.model, jax.random.key(seed), clips, count)
+        noise = sampler.initial_noise(self.model, jax.random.key(seed), clips, count)
+        walk, steps = sampler.Trajectory.start(noise), len(schedule.timesteps)
         with tqdm(total=steps, desc="denoising", unit="step", disable=watch.quiet) as bar:
             for part in schedule.slices(PROGRESS_PARTS):
-                latents = self._run(
-                    sampler.denoise, watch, latents, *encoded, scale, part,
+                walk = self._run(
+                    sampler.denoise, watch, walk, *encoded, scale, part,
                     diffusion=self.diffusion, options=options,
                 )  # fmt: skip
-                latents.block_until_ready()
                 bar.update(len(part.timesteps))
-        return sampler.to_uint8(self._run(sampler.decode, watch, latents))[0]
+        return sampler.to_uint8(self._run(sampler.decode, watch, walk.latents))[0]
 
     def _run(self, function: Callable, watch: "_Stopwatch", *arguments, **fixed):
         """Calls a part of the sampler; says so and times it when it has to be compiled first."""

@@ -8,6 +8,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from durian_jax import state as train_state
+from durian_jax import weights
 from input_pipeline.errors import InputError
 
 # Settings that may differ when a run is resumed; everything else describes what is trained.
@@ -90,8 +91,12 @@ class Checkpoints:
         self._manager.close()
 
 
-def load(workdir: str | Path, ema: bool = True) -> tuple[dict, dict]:
+def load(source: str | Path, ema: bool = True) -> tuple[dict, dict]:
     """Parameters (the average of the trained ones, or the raw ones) and meta of a run.
+
+    Args:
+      source: the workdir of a run, or whatever else `weights.locate` finds; folders of weights hold
+        one set of parameters, and durian.json is their meta.
 
     Returns:
       A float32 parameter tree of numpy arrays, and the meta of the newest checkpoint.
@@ -99,6 +104,9 @@ def load(workdir: str | Path, ema: bool = True) -> tuple[dict, dict]:
     Raises:
       InputError: there is no complete checkpoint, or it is damaged.
     """
+    workdir = weights.locate(source)
+    if weights.is_folder(workdir):
+        return weights.load(workdir)
     if not (Path(workdir) / "checkpoints").is_dir():
         raise InputError(f"{workdir}: no checkpoint here: give the --workdir of a durian train run")
     handlers = {name: ocp.PyTreeCheckpointHandler() for name in ("params", "ema", "opt_state")}

@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     animate = verb("animate", _animate, "Portrait + attributes + driving clip -> video.")
     animate.add_argument("--portrait", type=Path, required=True, help="photo of the person")
     animate.add_argument(
-        "--attribute", type=_attribute, action="append", required=True,
+        "--attribute", type=_attribute, action="append", default=[],
         metavar="IMAGE:KIND[:MASK]",
         help=f"photo, what to take from it ({', '.join(KINDS)}), and if you have one a mask, white "
         "where the attribute shows; may be repeated",
@@ -93,10 +93,14 @@ def _parser() -> argparse.ArgumentParser:
         "--portrait-mask", type=Path, help="white where the portrait shows its own such attributes"
     )
     animate.add_argument("--driving", type=Path, required=True, help="clip whose motion to follow")
-    animate.add_argument("--checkpoint", type=Path, required=True, help="workdir of a train run")
+    animate.add_argument(
+        "--checkpoint", required=True, metavar="RUN_OR_NAME",
+        help="workdir of a train run, converted folder, or hub id USER/NAME@REVISION",
+    )  # fmt: skip
     animate.add_argument("--out", type=Path, required=True, help="OUT.mp4")
     animate.add_argument("--steps", type=int, help="denoising steps (default: config.sample)")
     animate.add_argument("--guidance", type=float, help="its scale, 1 = none (likewise)")
+    animate.add_argument("--solver", choices=("ddim", "dpm++"), help="(likewise)")
     animate.add_argument("--seed", type=int, default=0)
 
     evaluate = verb("evaluate", _evaluate, "Scores a checkpoint or any method's predictions.")
@@ -123,6 +127,22 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--selftest", action="store_true", help="only compare all metrics with stored numbers"
     )
+
+    convert = verb(
+        "convert", _convert, "Other people's weights -> checkpoint; checkpoint -> diffusers."
+    )
+    convert.add_argument(
+        "--from", dest="kinds", action="append", default=[], metavar="KIND",
+        help="diffusers, diffusers-flax, animatediff, moore, arcface or durian; may be repeated, "
+        "each with its --source",
+    )  # fmt: skip
+    convert.add_argument(
+        "--source", type=Path, action="append", default=[], help="folder or file of that kind"
+    )
+    convert.add_argument("--to", choices=("diffusers", "safetensors"), help="the other way")
+    convert.add_argument("--checkpoint", type=Path, help="with --to: run, folder or name to export")
+    convert.add_argument("--raw", action="store_true", help="with --to: not the averaged weights")
+    convert.add_argument("--out", type=Path, required=True, help="new folder to write")
     return parser
 
 
@@ -227,7 +247,7 @@ def _animate(options: argparse.Namespace, _) -> None:
     result = animator(
         options.portrait, options.attribute, options.driving,
         portrait_mask=options.portrait_mask, steps=options.steps, guidance=options.guidance,
-        seed=options.seed,
+        solver=options.solver, seed=options.seed,
     )  # fmt: skip
     result.save(options.out)
     print(f"{options.out}: {len(result.frames)} frames at {float(result.fps):g} fps")
@@ -260,6 +280,28 @@ def _evaluate(options: argparse.Namespace, _) -> None:
     )  # fmt: skip
     print(report.table())
     print(f"{options.out}: report.md, report.json, report.tex, sheets/")
+
+
+def _convert(options: argparse.Namespace, _) -> None:
+    if options.to:
+        if options.kinds or options.source or options.checkpoint is None:
+            raise InputError(f"--to {options.to} goes with --checkpoint alone, not with --from")
+    elif not options.kinds or options.checkpoint or options.raw:
+        raise InputError("give --from KIND --source PATH, or --to KIND --checkpoint RUN")
+    elif len(options.kinds) != len(options.source):
+        raise InputError(
+            f"{len(options.kinds)} --from, {len(options.source)} --source: give them in pairs"
+        )
+    _configure_jax()
+    from durian_jax.convert import exporter, importer
+
+    if options.to == "diffusers":
+        exporter.to_diffusers(options.checkpoint, options.out, ema=not options.raw)
+    elif options.to == "safetensors":
+        exporter.to_safetensors(options.checkpoint, options.out, ema=not options.raw)
+    else:
+        importer.convert(list(zip(options.kinds, options.source)), options.out)
+    print(f"{options.out}: written")
 
 
 def _configure_jax() -> None:

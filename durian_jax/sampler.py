@@ -1,4 +1,4 @@
-"""Sampling: DDIM as one scan, classifier-free guidance, overlapping windows for long clips.
+"""Sampling: DDIM or DPM-Solver++(2M) as one scan, classifier-free guidance, overlapping windows.
 
 `sample` is the whole of it, one pure function to jit. It is made of `encode`, `denoise` and
 `decode`, which the Animator calls one by one to show progress: a host callback inside the scan
@@ -17,6 +17,9 @@ from flax import struct
 from durian_jax.diffusion import Diffusion
 from durian_jax.models.durian import Conditions, Durian
 from input_pipeline.errors import InputError
+
+# Stands for an alpha_bar of 0 where its logarithm is needed; diffusers takes the same.
+ZERO_SNR_ALPHA = 2.0**-24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,33 +46,57 @@ class SamplerOptions:
             )
 
 
+SOLVERS = ("ddim", "dpm++")
+
+
 @struct.dataclass
 class Schedule:
-    """Denoising steps as data; a slice of it is a part of the way.
+    """Denoising steps as data, solver included; a slice of it is a part of the way.
+
+    A step of DDIM takes (x_0, eps) from one noise level to the next. DPM-Solver++(2M) does the same
+    once it has moved x_0 on by its change since the step before, and eps by what keeps x_t.
 
     Attributes:
       timesteps: int32 [S], decreasing.
       alphas_next: float32 [S], alpha_bar after each step; 1 after the last.
+      clean_weights, noise_weights: float32 [S], how much of that change is added to x_0, and taken
+        from eps; 0 for DDIM.
     """
 
     timesteps: np.ndarray
     alphas_next: np.ndarray
+    clean_weights: np.ndarray
+    noise_weights: np.ndarray
 
     @classmethod
-    def trailing(cls, diffusion: Diffusion, steps: int) -> "Schedule":
+    def trailing(cls, diffusion: Diffusion, steps: int, solver: str = "ddim") -> "Schedule":
         """Evenly spaced steps from T - 1: the "trailing" spacing of 2305.08891, table 2.
 
         The only spacing that starts at pure noise, as a zero-terminal-SNR model needs.
 
+        Args:
+          solver: "ddim", eta = 0 (2010.02502, Eq. 12), or "dpm++" for fewer steps: DPM-Solver++(2M)
+            (2211.01095, algorithm 2), of first order at both ends.
+
         Raises:
-          InputError: steps outside 1 .. T.
+          InputError: steps outside 1 .. T, or an unknown solver.
         """
+        if solver not in SOLVERS:
+            raise InputError(f"solver {solver!r}: choose {' or '.join(SOLVERS)}")
         total = diffusion.num_timesteps
         if not 1 <= steps <= total:
             raise InputError(f"steps is {steps}: use 1 to {total}")
         timesteps = np.round(total - np.arange(steps) * (total / steps)).astype(np.int32) - 1
-        alphas_next = np.append(diffusion.alphas_cumprod[timesteps[1:]], 1.0)
-        return cls(timesteps, alphas_next.astype(np.float32))
+        alphas = diffusion.alphas_cumprod[timesteps]
+        clean = np.zeros(steps)
+        if solver == "dpm++":
+            # Log signal-to-noise ratio; the last alpha_bar may be 0, where the order is 1 anyway.
+            half_log = np.log(np.maximum(alphas, ZERO_SNR_ALPHA) / (1 - alphas)) / 2
+            stride = np.diff(half_log)
+            clean[1:-1] = stride[1:] / (2 * stride[:-1])
+        noise = clean * np.sqrt(alphas / (1 - alphas))
+        alphas_next = np.append(alphas[1:], 1.0)
+        return cls(timesteps, *(x.astype(np.float32) for x in (alphas_next, clean, noise)))
 
     def slices(self, count: int) -> list["Schedule"]:
         """Equal parts, so that one program serves all; at least `count`, or single steps."""
@@ -78,6 +105,24 @@ class Schedule:
         length = max(n for n in range(1, longest + 1) if steps % n == 0)
         starts = range(0, steps, length)
         return [jax.tree.map(lambda x, i=i: x[i : i + length], self) for i in starts]
+
+
+@struct.dataclass
+class Trajectory:
+    """How far a clip is denoised.
+
+    Attributes:
+      latents: float32 [B, F, h, w, c].
+      clean: the last prediction of the clean latents, the same shape.
+    """
+
+    latents: jax.Array
+    clean: jax.Array
+
+    @classmethod
+    def start(cls, noise: jax.Array) -> "Trajectory":
+        """At pure noise, nothing predicted."""
+        return cls(noise, jnp.zeros_like(noise))
 
 
 def windows(num_frames: int, window: int, overlap: int) -> tuple[np.ndarray, np.ndarray]:
@@ -121,12 +166,12 @@ def sample(
       float32 [B, F, H, W, 3], about [-1, 1].
     """
     conditions, features = encode(model, params, batch)
-    latents = initial_noise(model, key, *features.shape[:2])
-    latents = denoise(
-        model, params, latents, conditions, features, guidance, schedule,
+    start = Trajectory.start(initial_noise(model, key, *features.shape[:2]))
+    end = denoise(
+        model, params, start, conditions, features, guidance, schedule,
         diffusion=diffusion, options=options,
     )  # fmt: skip
-    return decode(model, params, latents)
+    return decode(model, params, end.latents)
 
 
 def encode(model: Durian, params: dict, batch: dict) -> tuple[Conditions, jax.Array]:
@@ -148,7 +193,7 @@ def initial_noise(model: Durian, key: jax.Array, clips: int, frames: int) -> jax
 def denoise(
     model: Durian,
     params: dict,
-    latents: jax.Array,
+    trajectory: Trajectory,
     conditions: Conditions,
     features: jax.Array,
     guidance: jax.Array,
@@ -156,13 +201,13 @@ def denoise(
     *,
     diffusion: Diffusion,
     options: SamplerOptions,
-) -> jax.Array:
-    """Latents [B, F, h, w, c] after the steps of the schedule: DDIM, eta = 0 (2010.02502, Eq. 12).
+) -> Trajectory:
+    """The trajectory after the steps of the schedule.
 
     Clips longer than a window are predicted window by window at each step and the predictions
     blended, so that all windows share one noise and one trajectory.
     """
-    indices, weights = windows(latents.shape[1], options.window, options.overlap)
+    indices, weights = windows(trajectory.latents.shape[1], options.window, options.overlap)
 
     def predict(z, t, features):
         t = jnp.broadcast_to(t, z.shape[:1])
@@ -180,11 +225,15 @@ def denoise(
         parts = jnp.moveaxis(parts * weights[:, None, :, None, None, None], 0, 1)
         return jnp.zeros_like(z).at[:, indices].add(parts)
 
-    def step(z, now):
+    def step(at, now):
+        z = at.latents
         x_0, eps = diffusion.split(predict_clip(z, now.timesteps), z, now.timesteps[None])
-        return jnp.sqrt(now.alphas_next) * x_0 + jnp.sqrt(1 - now.alphas_next) * eps, None
+        change = x_0 - at.clean
+        clean, noise = x_0 + now.clean_weights * change, eps - now.noise_weights * change
+        z = jnp.sqrt(now.alphas_next) * clean + jnp.sqrt(1 - now.alphas_next) * noise
+        return Trajectory(z, x_0), None
 
-    return jax.lax.scan(step, latents, schedule)[0]
+    return jax.lax.scan(step, trajectory, schedule)[0]
 
 
 def decode(model: Durian, params: dict, latents: jax.Array) -> jax.Array:

@@ -16,7 +16,8 @@ from flax.traverse_util import flatten_dict
 from durian_jax import checkpoint, sampler, sharding
 from durian_jax.diffusion import Diffusion
 from durian_jax.metrics import NUM_NOISE_BINS, Interval, Reporter
-from durian_jax.models.durian import Durian, DurianConfig
+from durian_jax.models.config import DurianConfig, blank_batch
+from durian_jax.models.durian import Durian
 from durian_jax.state import (
     TrainState,
     apply_gradients,
@@ -236,21 +237,6 @@ def _initializer(config, model: Durian, optimizer: optax.GradientTransformation)
     return create
 
 
-def blank_batch(config: DurianConfig, clips: int = 1, frames: int = 1) -> dict[str, jax.Array]:
-    """The batch contract in zeros, with one attribute per clip."""
-    picture = (config.resolution, config.resolution)
-    return {
-        "video": jnp.zeros((clips, frames, *picture, 3), jnp.uint8),
-        "keypoints": jnp.zeros((clips, frames, 478, 2), jnp.float32),
-        "portrait": jnp.zeros((clips, *picture, 3), jnp.uint8),
-        "portrait_mask": jnp.zeros((clips, *picture), bool),
-        "attribute": jnp.zeros((clips, 1, *picture, 3), jnp.uint8),
-        "attribute_mask": jnp.zeros((clips, 1, *picture), bool),
-        "face": jnp.zeros((clips, 112, 112, 3), jnp.uint8),
-        "id": jnp.zeros((clips,), jnp.int32),
-    }
-
-
 def check_fit(loaded: dict, wanted: dict, source: str) -> str:
     """Says what of `wanted` (abstract parameters) the loaded weights cover.
 
@@ -283,7 +269,7 @@ def make_sample_grid(
     options = sampler.SamplerOptions(
         config.sample.window, config.sample.overlap, guided=config.sample.guidance != 1
     )
-    schedule = sampler.Schedule.trailing(diffusion, config.sample.steps)
+    schedule = sampler.Schedule.trailing(diffusion, config.sample.steps, config.sample.solver)
     run = jax.jit(functools.partial(sampler.sample, model, diffusion=diffusion, options=options))
 
     def draw(state: TrainState, batch: dict) -> np.ndarray:

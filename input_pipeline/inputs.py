@@ -88,17 +88,15 @@ def read_scene(
 
     Args:
       attributes: (photo, kind) or (photo, kind, mask) tuples. A mask is a picture as large as its
-        photo, white where the attribute shows; without one the segmenter looks for it.
+        photo, white where the attribute shows; without one the segmenter looks for it. Without any
+        attribute the portrait stays whole.
       size: side of the model's pictures in pixels.
       portrait_mask: likewise, white where the portrait shows its own attributes of these kinds.
       framed: photos and clip are head-and-shoulders squares already and are not cropped.
 
     Raises:
-      InputError: an unusable photo, mask or clip, no or an unknown kind, an attribute that is not
-        there.
+      InputError: an unusable photo, mask or clip, an unknown kind, an attribute that is not there.
     """
-    if not attributes:
-        raise InputError("no attribute is given: name at least one photo and what to take from it")
     for path, kind, *_ in attributes:
         if kind not in KINDS:
             raise InputError(f"{path}: unknown kind {kind!r}: choose from {', '.join(KINDS)}")
@@ -125,10 +123,11 @@ def read_scene(
         "keypoints": keypoints[..., :2],
         "portrait": transforms.hide(person.image, hidden),
         "portrait_mask": hidden,
-        "attribute": np.stack(
-            [transforms.hide(giver.image, ~mask) for (giver, _), mask in zip(givers, shown)]
-        ),
-        "attribute_mask": np.stack(shown),
+        "attribute": np.array(
+            [transforms.hide(giver.image, ~mask) for (giver, _), mask in zip(givers, shown)],
+            np.uint8,
+        ).reshape(-1, size, size, 3),
+        "attribute_mask": np.array(shown, bool).reshape(-1, size, size),
         "face": faces.align_face(person.image, person.keypoints),
     }
     return Scene(person, motion, batch, _notes([person, *(giver for giver, _ in givers)], motion))

@@ -1,3 +1,4 @@
+import functools
 import types
 
 import jax
@@ -79,26 +80,26 @@ def test_guidance_one_is_the_conditional_prediction_and_others_are_not():
     np.testing.assert_allclose(video, 3 * clean, atol=1e-3)
 
 
-def test_slices_of_the_schedule_walk_the_same_way_as_the_whole():
+@pytest.mark.parametrize("solver", sampler.SOLVERS)
+def test_slices_of_the_schedule_walk_the_same_way_as_the_whole(solver):
     clean = jax.random.normal(jax.random.key(1), (1, 2, 3, 3, 2))
     noise = jax.random.normal(jax.random.key(2), clean.shape)
-    schedule = Schedule.trailing(PROCESS, 12)
+    schedule = Schedule.trailing(PROCESS, 12, solver)
     slices = schedule.slices(5)
     assert [len(part.timesteps) for part in slices] == [2] * 6
     assert len(Schedule.trailing(PROCESS, 31).slices(10)) == 31
     assert len(Schedule.trailing(PROCESS, 3).slices(10)) == 3
 
-    def walk(latents, schedule):
+    def walk(at, schedule):
         # A guided walk does not end at `clean`, so equality says something about the way.
         return sampler.denoise(
-            Oracle(), {}, latents, "conditions", clean, jnp.float32(1.7), schedule,
+            Oracle(), {}, at, "conditions", clean, jnp.float32(1.7), schedule,
             diffusion=PROCESS, options=SamplerOptions(),
         )  # fmt: skip
 
-    latents = noise
-    for part in slices:
-        latents = walk(latents, part)
-    np.testing.assert_allclose(latents, walk(noise, schedule), atol=1e-6)
+    start = sampler.Trajectory.start(noise)
+    at = functools.reduce(walk, slices, start)
+    np.testing.assert_allclose(at.latents, walk(start, schedule).latents, atol=1e-6)
 
 
 def test_trailing_timesteps_start_at_the_last_and_match_the_published_spacing():
@@ -133,6 +134,11 @@ def test_pictures_are_clipped_and_rounded_to_uint8():
 def test_an_overlap_as_long_as_the_window_is_refused():
     with pytest.raises(ValueError, match="use 0 to 3"):
         SamplerOptions(window=4, overlap=4)
+
+
+def test_unknown_solvers_are_refused():
+    with pytest.raises(ValueError, match=r"solver 'euler': choose ddim or dpm\+\+"):
+        Schedule.trailing(PROCESS, 10, "euler")
 
 
 @pytest.mark.parametrize("steps", [0, 1001])

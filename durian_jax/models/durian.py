@@ -3,151 +3,27 @@
 The portrait encoder sees the portrait without the attribute region, the attribute encoder sees
 nothing but the attribute; each gets its mask as one more latent channel (Eq. 2-5). Both run once
 per clip at t = 0. The denoiser's self-attention reads their tokens beside its own (Eq. 6-7, 12).
+
+With `references="single"` there is one encoder, of the whole portrait and without a mask: Animate
+Anyone (arXiv 2311.17117), whose weights run here as the case of no attribute.
 """
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import field
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from durian_jax.models.arcface import IResNet, IResNetConfig
+from durian_jax.models.arcface import IResNet
 from durian_jax.models.attention import KeyValue, References
-from durian_jax.models.autoencoder import AutoencoderConfig, AutoencoderKL, Patchify
-from durian_jax.models.clip import ClipConfig, CLIPVisionTower
+from durian_jax.models.autoencoder import AutoencoderKL, Patchify
+from durian_jax.models.clip import CLIPVisionTower
 from durian_jax.models.conditions import FaceProjection, KeypointEncoder, rasterize_keypoints
-from durian_jax.models.unet import UNet, UNetConfig
+from durian_jax.models.config import DurianConfig
+from durian_jax.models.unet import UNet
 
 Batch = Mapping[str, jax.Array]
-
-
-@dataclasses.dataclass(frozen=True)
-class DurianConfig:
-    """Shape of the whole model; the defaults are the full size.
-
-    Attributes:
-        resolution: side of the square pictures, in pixels.
-        autoencoder: "kl" for Stable Diffusion's, "patchify" for exact patches of pixels.
-        kl: shape of the autoencoder, for "kl"; else it may be None.
-        patch: side of a patch in pixels, for "patchify".
-        channels, layers_per_block, attention_levels, heads, norm_groups, remat: shape of all three
-            U-Nets, see UNetConfig.
-        context_dim: size of cross-attention tokens, where `clip` or `arcface` provide them.
-        temporal, temporal_heads, max_frames: motion modules of the denoiser.
-        keypoint_channels: of the keypoint encoder, one stride-2 stage between neighbours.
-        clip: None leaves out the attribute embedding and with it the cross-attention of attribute
-            encoder and denoiser.
-        arcface: None leaves out the identity embedding and with it the cross-attention of the
-            portrait encoder.
-        dtype: compute dtype, "bfloat16" or "float32"; parameters are float32 either way.
-
-    Raises:
-        ValueError: values that do not fit together.
-    """
-
-    resolution: int = 512
-    autoencoder: str = "kl"
-    kl: AutoencoderConfig | None = field(default_factory=AutoencoderConfig)
-    patch: int = 8
-    channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    layers_per_block: int = 2
-    attention_levels: tuple[int, ...] = (0, 1, 2)
-    heads: int = 8
-    context_dim: int = 768
-    norm_groups: int = 32
-    temporal: bool = False
-    temporal_heads: int = 8
-    max_frames: int = 32
-    keypoint_channels: tuple[int, ...] = (16, 32, 96, 256)
-    clip: ClipConfig | None = field(default_factory=ClipConfig)
-    arcface: IResNetConfig | None = field(default_factory=IResNetConfig)
-    dtype: str = "bfloat16"
-    remat: tuple[int, ...] = ()
-
-    @classmethod
-    def from_dict(cls, values: Mapping) -> "DurianConfig":
-        """Builds the config from a plain (or ml_collections) dict of fields.
-
-        `kl`, `clip` and `arcface` are dicts of fields themselves, or None; their dtype is the
-        model's unless they state one.
-
-        Raises:
-            ValueError: unknown fields, or values that do not fit together.
-        """
-        values = dict(values.items())
-        parts = {"kl": AutoencoderConfig, "clip": ClipConfig, "arcface": IResNetConfig}
-        for name, kind in parts.items():
-            fields = values.get(name, {})
-            if fields is not None:
-                fields = {"dtype": values.get("dtype", cls.dtype), **dict(fields.items())}
-                values[name] = _from_fields(kind, fields, f"model.{name}")
-        return _from_fields(cls, values, "model")
-
-    def __post_init__(self):
-        if self.autoencoder not in ("kl", "patchify"):
-            raise ValueError(f"autoencoder must be 'kl' or 'patchify', not {self.autoencoder!r}")
-        if self.autoencoder == "kl" and self.kl is None:
-            raise ValueError("autoencoder 'kl' needs its shape in kl")
-        shrink, coarsest = 2 ** (len(self.keypoint_channels) - 1), 2 ** (len(self.channels) - 1)
-        if shrink != self.factor:
-            raise ValueError(
-                f"keypoint_channels shrink the picture {shrink} times, but a latent cell is "
-                f"{self.factor} pixels wide"
-            )
-        if self.resolution % (self.factor * coarsest):
-            raise ValueError(
-                f"resolution={self.resolution} is not a multiple of {self.factor * coarsest}, "
-                f"{self.factor} pixels per latent cell times {coarsest} cells at the last level"
-            )
-        if self.clip is not None and self.clip.projection_dim != self.context_dim:
-            raise ValueError(
-                f"clip.projection_dim={self.clip.projection_dim} differs from "
-                f"context_dim={self.context_dim}"
-            )
-        for part in filter(None, (self.kl, self.clip, self.arcface)):
-            if part.dtype not in ("bfloat16", "float32"):
-                raise ValueError(f"dtype must be 'bfloat16' or 'float32', not {part.dtype!r}")
-        self.unet(temporal=self.temporal)  # Checks what the U-Nets share.
-
-    @property
-    def factor(self) -> int:
-        """Pixels per latent cell, each way."""
-        if self.autoencoder == "patchify":
-            return self.patch
-        return 2 ** (len(self.kl.block_out_channels) - 1)
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(h, w, c) of one frame's latents."""
-        size, pixels = self.resolution // self.factor, 3 * self.patch**2
-        return size, size, self.kl.latent_channels if self.autoencoder == "kl" else pixels
-
-    def unet(self, **fields) -> UNetConfig:
-        """The shape the three U-Nets share, with the given fields on top."""
-        shared = {
-            "block_out_channels": self.channels,
-            "layers_per_block": self.layers_per_block,
-            "attention_levels": self.attention_levels,
-            "heads": self.heads,
-            "norm_groups": self.norm_groups,
-            "temporal_heads": self.temporal_heads,
-            "max_frames": self.max_frames,
-            "dtype": self.dtype,
-            "remat": self.remat,
-        }
-        return UNetConfig(**shared | fields)
-
-
-def _from_fields(kind: type, fields: Mapping, where: str):
-    """Builds a config dataclass; lists become tuples, unknown names are refused."""
-    known = [f.name for f in dataclasses.fields(kind)]
-    for name in fields:
-        if name not in known:
-            raise ValueError(f"{where} has no field {name!r}; it has {', '.join(known)}")
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
 
 
 @struct.dataclass
@@ -204,18 +80,22 @@ class Durian(nn.Module):
             self.autoencoder = AutoencoderKL(config.kl)
         else:
             self.autoencoder = Patchify(config.patch)
-        attribute_dim = identity_dim = 0
+        look_dim = identity_dim = 0
         if config.clip is not None:
             self.clip = CLIPVisionTower(config.clip)
-            attribute_dim = config.context_dim
+            look_dim = config.context_dim
         if config.arcface is not None:
             self.arcface = IResNet(config.arcface)
             self.face_projection = FaceProjection(config.context_dim, dtype=dtype)
             identity_dim = config.context_dim
         channels = self.autoencoder.channels
-        encoder = {"in_channels": channels + 1, "out_channels": 0}
-        self.portrait_encoder = UNet(config.unet(context_dim=identity_dim, **encoder))
-        self.attribute_encoder = UNet(config.unet(context_dim=attribute_dim, **encoder))
+        if config.references == "single":
+            encoder = config.unet(in_channels=channels, out_channels=0, context_dim=look_dim)
+            self.portrait_encoder = UNet(encoder)
+        else:
+            encoder = {"in_channels": channels + 1, "out_channels": 0}
+            self.portrait_encoder = UNet(config.unet(context_dim=identity_dim, **encoder))
+            self.attribute_encoder = UNet(config.unet(context_dim=look_dim, **encoder))
         self.keypoint_encoder = KeypointEncoder(
             config.keypoint_channels, config.channels[0], dtype=dtype
         )
@@ -223,7 +103,7 @@ class Durian(nn.Module):
             config.unet(
                 in_channels=channels,
                 out_channels=channels,
-                context_dim=attribute_dim,
+                context_dim=look_dim,
                 temporal=config.temporal,
             )
         )
@@ -269,8 +149,11 @@ class Durian(nn.Module):
             batch: `portrait` uint8 [B, H, W, 3], already masked; `portrait_mask` [B, H, W], 1 where
                 hidden; `attribute` uint8 [B, N, H, W, 3], already masked; `attribute_mask`
                 [B, N, H, W], 1 on the attribute; with ArcFace `face` uint8 [B, 112, 112, 3].
-                Pictures are encoded as the mean of the autoencoder's posterior.
+                Pictures are encoded as the mean of the autoencoder's posterior. A model with
+                references="single" reads `portrait` alone.
         """
+        if self.config.references == "single":
+            return self._encode_single(batch["portrait"])
         attribute = batch["attribute"]
         clips, count = attribute.shape[:2]
         portrait = self._masked_latents(batch["portrait"], batch["portrait_mask"])
@@ -289,8 +172,20 @@ class Durian(nn.Module):
             jnp.concatenate([one, many.reshape(clips, -1, one.shape[-1])], axis=1)
             for one, many in zip(portrait_bank, attribute_bank)
         )
+        return self._conditions(bank, context)
+
+    def _encode_single(self, portrait):
+        """Animate Anyone's conditions: one bank; the same CLIP token for encoder and denoiser."""
+        latents, look = self.autoencoder.encode(_signed(portrait)), None
+        if self.config.clip is not None:
+            look = self.clip(portrait / 255.0)[:, None]
+        now = jnp.zeros(len(portrait), jnp.int32)
+        bank = self.portrait_encoder.capture(latents, now, look)
+        return self._conditions(bank, None if look is None else look[:, None])
+
+    def _conditions(self, bank, context):
         tokens = jax.tree.map(lambda x: x[None], self.denoiser.project_references(bank))
-        return Conditions(tokens, jnp.ones((1, clips, 1)), context)
+        return Conditions(tokens, jnp.ones((1, len(bank[0]), 1)), context)
 
     def denoise(
         self,

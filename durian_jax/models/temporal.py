@@ -2,8 +2,7 @@
 
 The shape of AnimateDiff v2 (arXiv 2307.04725) as used by Animate Anyone and Champ: two temporal
 self-attentions and a feed-forward, with a zero-initialised output that makes a fresh module the
-identity. GroupNorm statistics are per frame, as in AnimateDiff's own code; diffusers'
-UNetMotionModel pools them over the frames, which makes a frame depend on the window it is in.
+identity.
 """
 
 import flax.linen as nn
@@ -49,18 +48,21 @@ class MotionModule(nn.Module):
 
     Attributes:
         max_frames: longest clip the module was made for.
+        statistics: "frame" normalises each frame by itself, as the code does that AnimateDiff's and
+            Animate Anyone's weights were trained with. "clip" pools the statistics over all frames,
+            as diffusers' UNetMotionModel does; then a frame depends on the window it is in.
     """
 
     width: int
     heads: int
     groups: int
     max_frames: int
+    statistics: str = "frame"
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
-        self.norm = nn.GroupNorm(
-            self.groups, epsilon=1e-6, reduction_axes=(-3, -2, -1), dtype=self.dtype
-        )
+        axes = (-3, -2, -1) if self.statistics == "frame" else (-4, -3, -2, -1)
+        self.norm = nn.GroupNorm(self.groups, epsilon=1e-6, reduction_axes=axes, dtype=self.dtype)
         self.proj_in = nn.Dense(self.width, dtype=self.dtype)
         self.transformer_blocks = [TemporalBlock(self.width, self.heads, dtype=self.dtype)]
         self.proj_out = nn.Dense(self.width, kernel_init=nn.initializers.zeros, dtype=self.dtype)

@@ -37,7 +37,7 @@ class UNetConfig:
         context_dim: size of cross-attention tokens; 0 leaves out cross-attention.
         norm_groups: groups of every GroupNorm.
         temporal: whether there are motion modules, after every layer and in the middle block.
-        temporal_heads, max_frames: of the motion modules.
+        temporal_heads, max_frames, temporal_norm: of the motion modules, see MotionModule.
         dtype: compute dtype, "bfloat16" or "float32"; parameters are float32 either way.
         remat: indices of the levels whose residual blocks, transformers and motion modules are
             recomputed in the backward pass; the middle block goes with the last level.
@@ -57,6 +57,7 @@ class UNetConfig:
     temporal: bool = False
     temporal_heads: int = 8
     max_frames: int = 32
+    temporal_norm: str = "frame"
     dtype: str = "bfloat16"
     remat: tuple[int, ...] = ()
 
@@ -75,6 +76,8 @@ class UNetConfig:
             for name, divisor in divisors.items():
                 if divisor < 1 or width % divisor:
                     raise ValueError(f"{name}={divisor} does not divide the width {width}")
+        if self.temporal_norm not in ("frame", "clip"):
+            raise ValueError(f"temporal_norm must be 'frame' or 'clip', not {self.temporal_norm!r}")
         if self.dtype not in ("bfloat16", "float32"):
             raise ValueError(f"dtype must be 'bfloat16' or 'float32', not {self.dtype!r}")
 
@@ -108,7 +111,11 @@ class _Level(nn.Module):
         ]
         self.motion_modules = [
             remat(MotionModule)(
-                width, config.temporal_heads, max_frames=config.max_frames, **shared
+                width,
+                config.temporal_heads,
+                max_frames=config.max_frames,
+                statistics=config.temporal_norm,
+                **shared,
             )
             for _ in range(self.layers if config.temporal else 0)
         ]

@@ -1,0 +1,235 @@
+"""Sources -> one folder of weights."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from durian_jax import weights
+from durian_jax.convert import (
+    Source,
+    animatediff,
+    arcface,
+    diffusers,
+    diffusers_flax,
+    durian,
+    moore,
+)
+from durian_jax.convert.names import Table, match, rename
+from durian_jax.convert.shapes import Shapes, network_shapes, networks
+from durian_jax.diffusion import Diffusion
+from durian_jax.models.conditions import FaceProjection, KeypointEncoder
+from durian_jax.models.config import DurianConfig
+from durian_jax.weights import Stored
+from input_pipeline.errors import InputError
+
+SOURCES = {
+    "diffusers": diffusers.read,
+    "diffusers-flax": diffusers_flax.read,
+    "animatediff": animatediff.read,
+    "moore": moore.read,
+    "arcface": arcface.read,
+    "durian": durian.read,
+}
+_HEAD: Table = ((r"^conv_norm_out\.|^conv_out\.", None),)
+_CROSS_ATTENTION: Table = ((r"\.attn2\.|\.transformer_blocks\.0\.norm2\.", None),)
+_MOTION = "motion_modules_"
+_REFERENCE = ("portrait_encoder", "attribute_encoder")
+
+
+@dataclasses.dataclass(frozen=True)
+class Joined:
+    """Several sources as one model.
+
+    Attributes:
+      config: of a run, in plain values: `model`, `diffusion`, `sample`, and what else came along.
+      networks: top-level network -> parameter path -> tensor of its shape and layout.
+      drawn: networks that start afresh, as the method has it: no source can give them.
+      absent: networks that no source gave, without which the model cannot run.
+    """
+
+    config: dict
+    networks: dict[str, dict[str, Stored]]
+    drawn: list[str]
+    absent: list[str]
+
+
+def convert(sources: list[tuple[str, Path]], out: Path) -> Joined:
+    """Reads sources, (kind of SOURCES, path) pairs, and writes a folder of weights, `out`.
+
+    Nothing is written before every tensor has found its place.
+
+    Raises:
+      InputError: a source that cannot be read or does not fit, or `out` is already there.
+    """
+    for kind, _ in sources:
+        if kind not in SOURCES:
+            raise InputError(f"--from {kind}: unknown source: choose {', '.join(SOURCES)}")
+    joined = join([SOURCES[kind](path) for kind, path in sources])
+    save(joined, [{"from": kind, "path": str(path)} for kind, path in sources], out)
+    for names, text in ((joined.drawn, "drawn at random"), (joined.absent, "no source gives")):
+        if names:
+            print(f"note: {text}: {', '.join(names)}")
+    return joined
+
+
+def save(joined: Joined, sources: list[dict], out: Path) -> None:
+    """Writes a folder of weights, tensor by tensor."""
+    facts = {
+        "config": joined.config, "sources": sources, "drawn": joined.drawn, "absent": joined.absent,
+    }  # fmt: skip
+    with contextlib.closing(with_progress(joined.networks)) as networks:
+        weights.write(out, networks, facts)
+
+
+def with_progress(networks: dict[str, dict[str, Stored]]) -> Iterator:
+    """(network, tensors) pairs; a bar moves with the bytes that are read of them."""
+    size = sum(4 * np.prod(s.shape) for tensors in networks.values() for s in tensors.values())
+    with tqdm(total=int(size), desc="converting", unit="B", unit_scale=True) as bar:
+
+        def read(stored: Stored) -> np.ndarray:
+            bar.update(int(4 * np.prod(stored.shape)))
+            return stored.read()
+
+        for network, tensors in networks.items():
+            yield (
+                network,
+                {
+                    name: dataclasses.replace(stored, read=functools.partial(read, stored))
+                    for name, stored in tensors.items()
+                },
+            )
+
+
+def join(sources: list[Source]) -> Joined:
+    """One model of all sources; reads no tensor but tables of positions.
+
+    Raises:
+      InputError: sources that contradict each other or give the same tensor twice, or tensors
+        that do not fit.
+    """
+    model, tensors = _model_config(sources), {}
+    for source in sources:
+        for network, new in source.weights.items():
+            known = tensors.setdefault(network, {})
+            twice = sorted(known.keys() & new.keys())
+            if twice:
+                raise InputError(
+                    f"{source.name}: {network} {twice[0]} is also in {known[twice[0]].file}: give "
+                    "one of them"
+                )
+            known.update(new)
+    present = networks(model)
+    if model.references == "single":
+        tensors.pop("attribute_encoder", None)
+    unknown = sorted(tensors.keys() - set(present))
+    if unknown:
+        raise InputError(f"{sources[-1].name}: the model has no {unknown[0]}")
+
+    found, drawn, absent = {}, [], []
+    spatial = any("motion_modules" not in key for key in tensors.get("denoiser", ()))
+    for network in present:
+        if tensors.get(network):
+            wanted, given = network_shapes(model, network), tensors[network]
+            if network == "denoiser" and not spatial:
+                wanted = {path: shape for path, shape in wanted.items() if _MOTION in path}
+                absent.append(f"{network} (but for its motion modules)")
+            encoder = network in _REFERENCE
+            given = rename(given, _unused(wanted)) if encoder else given
+            found[network] = match(network, wanted, given, "conv_in/kernel" if encoder else "")
+        elif spatial and network in ("keypoint_encoder", "face_projection"):
+            found[network] = _draw(network, model)
+            drawn.append(network)
+        else:
+            absent.append(network)
+    window = min(24, model.max_frames)
+    sample = {"steps": 30, "guidance": 3.5, "window": window, "overlap": min(4, window // 4)}
+    settings = {"diffusion": {}, "sample": sample | {"solver": "ddim"}}
+    for source in sources:
+        settings |= source.settings
+    diffusion = dataclasses.asdict(Diffusion(**settings["diffusion"]))
+    config = {**settings, "model": _plain(model), "diffusion": diffusion}
+    return Joined(config, found, drawn, absent)
+
+
+def _model_config(sources: list[Source]) -> DurianConfig:
+    """The fields of all sources; what none of them says is Stable Diffusion 1.5's."""
+    fields, origin = {}, {}
+    for source in sources:
+        for name, value in source.fields.items():
+            if name in fields and _listed(fields[name]) != _listed(value):
+                raise InputError(
+                    f"{source.name}: {name} is {value}, but {fields[name]} in {origin[name]}: "
+                    "these do not belong together"
+                )
+            fields[name], origin[name] = value, source.name
+    channels = fields.pop("latent_channels", None)
+    size = fields.pop("latent_size", None)
+    # Without ArcFace weights the portrait encoder has no cross-attention.
+    fields.setdefault("arcface", None)
+    kl = _autoencoder(fields, channels)
+    clip = fields.setdefault("clip", {"projection_dim": fields.get("context_dim", 768)})
+    if clip is not None and "context_dim" not in fields:
+        fields["context_dim"] = clip["projection_dim"]
+    try:
+        if channels not in (None, kl.get("latent_channels")):
+            raise ValueError(
+                f"the UNet has {channels} channels, the autoencoder {kl['latent_channels']}: they "
+                "do not belong together"
+            )
+        if size is not None:
+            fields.setdefault("resolution", size * 2 ** (len(kl["block_out_channels"]) - 1))
+        return DurianConfig.from_dict(fields)
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        names = " and ".join(sorted({source.name for source in sources}))
+        raise InputError(f"{names}: {error}") from error
+
+
+def _autoencoder(fields: dict, channels: int | None) -> dict:
+    """The shape of the autoencoder; it and the keypoint encoder shrink a picture alike."""
+    default = DurianConfig()
+    if "kl" not in fields:
+        widths = default.kl.block_out_channels[: len(fields.get("keypoint_channels", (0,) * 4))]
+        fields["kl"] = {"block_out_channels": widths, "latent_channels": channels or 4}
+    kl = fields["kl"] or {}
+    if "block_out_channels" in kl:
+        levels = len(kl["block_out_channels"])
+        fields.setdefault("keypoint_channels", default.keypoint_channels[:levels])
+    return kl
+
+
+def _unused(shapes: Shapes) -> Table:
+    """What a reference encoder has no use for: the output head, cross-attention without context."""
+    has_context = any("/attn2/" in path for path in shapes)
+    return (*_HEAD, *(() if has_context else _CROSS_ATTENTION))
+
+
+def _draw(network: str, config: DurianConfig) -> dict[str, Stored]:
+    """Initial weights of the small networks that the method trains from scratch."""
+    if network == "keypoint_encoder":
+        module = KeypointEncoder(config.keypoint_channels, config.channels[0])
+        example = jnp.zeros((1, 2 * config.factor, 2 * config.factor, 3))
+    else:
+        module, example = (
+            FaceProjection(config.context_dim),
+            jnp.zeros((1, config.arcface.embedding)),
+        )
+    params = jax.jit(module.init)(jax.random.key(0), example)["params"]
+    return weights.flat(jax.tree.map(np.asarray, params), "drawn at random")
+
+
+def _plain(config: DurianConfig) -> dict:
+    """The config as JSON holds it."""
+    return {name: _listed(value) for name, value in dataclasses.asdict(config).items()}
+
+
+def _listed(value):
+    if isinstance(value, dict):
+        return {name: _listed(item) for name, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value

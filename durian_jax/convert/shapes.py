@@ -1,0 +1,75 @@
+"""Parameter shapes of each network of a model; nothing is computed."""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
+
+from durian_jax.models.config import DurianConfig
+from durian_jax.models.durian import Durian
+from durian_jax.models.unet import UNet
+
+Shapes = dict[str, tuple[int, ...]]  # parameter path -> shape
+
+
+def networks(config: DurianConfig) -> list[str]:
+    """Top-level networks that have parameters; the denoiser first."""
+    present = {
+        "denoiser": True,
+        "portrait_encoder": True,
+        "attribute_encoder": config.references == "dual",
+        "keypoint_encoder": True,
+        "face_projection": config.arcface is not None,
+        "autoencoder": config.autoencoder == "kl",
+        "clip": config.clip is not None,
+        "arcface": config.arcface is not None,
+    }
+    return [name for name, is_there in present.items() if is_there]
+
+
+def network_shapes(config: DurianConfig, name: str) -> Shapes:
+    """Parameter shapes of one network."""
+    module, _ = getattr(Durian(config).bind({}), name).unbind()
+    if isinstance(module, UNet):
+        return unet_shapes(module)
+    if name == "autoencoder":
+        return _trace(module, (1, 16, 16, 3), _encode_and_decode)
+    sizes = {"clip": config.clip, "arcface": config.arcface}
+    if name in sizes:
+        return _trace(module, (1, sizes[name].image_size, sizes[name].image_size, 3))
+    if name == "face_projection":
+        return _trace(module, (1, config.arcface.embedding))
+    return _trace(module, (1, 2 * config.factor, 2 * config.factor, 3))
+
+
+def unet_shapes(module: UNet) -> Shapes:
+    """Parameter shapes of a UNet, with or without an output head."""
+    side = 2 ** (len(module.config.block_out_channels) - 1)
+    return _trace(module, (1, side, side, module.config.in_channels), _run_unet)
+
+
+def parameter_shapes(config: DurianConfig) -> dict[str, Shapes]:
+    """Parameter shapes of all networks by name."""
+    return {name: network_shapes(config, name) for name in networks(config)}
+
+
+def _encode_and_decode(module: nn.Module, images: jax.Array) -> jax.Array:
+    return module.decode(module.encode(images))
+
+
+def _run_unet(module: UNet, x: jax.Array):
+    config = module.config
+    context = jnp.zeros((1, 1, config.context_dim)) if config.context_dim else None
+    call = module if config.out_channels else module.capture
+    return call(x, jnp.zeros(1, jnp.int32), context)
+
+
+# Tracing takes seconds at full size; equal networks, such as the encoders, are traced once.
+@functools.cache
+def _trace(module: nn.Module, shape: tuple[int, ...], method: Callable | None = None) -> Shapes:
+    init = functools.partial(module.init, method=method)
+    tree = jax.eval_shape(init, jax.random.key(0), jnp.zeros(shape))["params"]
+    return {path: leaf.shape for path, leaf in flatten_dict(tree, sep="/").items()}

@@ -1,0 +1,394 @@
+"""`durian convert --from`: what the checkpoint holds, and what bad sources get."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import unflatten_dict
+from safetensors.numpy import load_file, save_file
+
+from configs import durian, small, tiny
+from durian_jax import checkpoint, cli, train
+from durian_jax.convert import Source, importer
+from durian_jax.convert.names import torch_key
+from durian_jax.convert.shapes import parameter_shapes
+from durian_jax.models.clip import ClipConfig
+from durian_jax.models.config import DurianConfig
+from durian_jax.models.temporal import frame_positions
+from input_pipeline.errors import InputError
+from tests.convert import sources
+from tests.parity import folders
+
+
+def convert(out, *pairs):
+    """Parameters by path, and durian.json, of a conversion."""
+    importer.convert(list(pairs), out)
+    params, manifest = checkpoint.load(out)
+    leaves = sources.leaves(params)
+    assert all(leaf.dtype == np.float32 for leaf in leaves.values())
+    return leaves, manifest
+
+
+def complete(leaves, manifest):
+    """Whether the parameters are exactly those of the config."""
+    shapes = parameter_shapes(DurianConfig.from_dict(manifest["config"]["model"]))
+    wanted = {f"{net}/{path}": s for net, tree in shapes.items() for path, s in tree.items()}
+    return {name: leaf.shape for name, leaf in leaves.items()} == wanted
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    return sources.write_diffusers(tmp_path_factory.mktemp("diffusers") / "sd")
+
+
+@pytest.fixture(scope="module")
+def from_diffusers(pipeline, tmp_path_factory):
+    return convert(tmp_path_factory.mktemp("out") / "ckpt", ("diffusers", pipeline))
+
+
+def test_diffusers_gives_three_unets(from_diffusers):
+    leaves, manifest = from_diffusers
+    assert complete(leaves, manifest) and not manifest["absent"]
+    assert manifest["drawn"] == ["keypoint_encoder"]
+    for path, array in sources.linen("denoiser", "^(?!.*motion)").items():
+        np.testing.assert_array_equal(leaves[f"denoiser/{path}"], array)
+        if path == "conv_in/kernel":
+            for name in ("portrait_encoder", "attribute_encoder"):
+                np.testing.assert_array_equal(leaves[f"{name}/{path}"][:, :, :4], array)
+                np.testing.assert_array_equal(leaves[f"{name}/{path}"][:, :, 4], 0)
+        elif not path.startswith(("conv_norm_out", "conv_out")):
+            np.testing.assert_array_equal(leaves[f"attribute_encoder/{path}"], array)
+    for network in ("autoencoder", "clip"):
+        for path, array in sources.linen(network).items():
+            np.testing.assert_array_equal(leaves[f"{network}/{path}"], array)
+
+
+def test_training_starts_from_it(from_diffusers):
+    leaves, manifest = from_diffusers
+    shapes = parameter_shapes(DurianConfig.from_dict(manifest["config"]["model"]))
+    wanted = jax.tree.map(
+        lambda shape: jax.ShapeDtypeStruct(shape, np.float32),
+        {name: unflatten_dict(tree, sep="/") for name, tree in shapes.items()},
+        is_leaf=lambda x: isinstance(x, tuple),
+    )
+    line = train.check_fit(unflatten_dict(leaves, sep="/"), wanted, "START")
+    assert line == f"weights: {len(leaves)} of {len(leaves)} tensors from START"
+
+
+def test_config_follows_the_sources(from_diffusers):
+    model = DurianConfig.from_dict(from_diffusers[1]["config"]["model"])
+    assert (model.channels, model.attention_levels) == ((16, 24, 40), (1, 2))
+    assert (model.heads, model.context_dim, model.norm_groups) == (2, 14, 8)
+    assert (model.resolution, model.factor) == (16, 2)
+    assert model.kl.block_out_channels == (12, 18) and model.clip.hidden_size == 12
+    assert model.arcface is None and not model.temporal
+
+
+def test_flax_folders_give_the_same(from_diffusers, tmp_path):
+    leaves, manifest = convert(
+        tmp_path / "ckpt", ("diffusers-flax", sources.write_flax(tmp_path / "flax"))
+    )
+    assert manifest["config"] == from_diffusers[1]["config"]
+    jax.tree.map(np.testing.assert_array_equal, leaves, from_diffusers[0])
+
+
+def test_all_sources_together_leave_nothing_open(pipeline, tmp_path):
+    folders.write_torch(
+        tmp_path / "mm.ckpt", {f"module.{k}": v for k, v in sources.motion().items()}
+    )
+    arcface = sources.torch("arcface") | {"bn1.num_batches_tracked": np.array(3)}
+    folders.write_torch(tmp_path / "r.pth", arcface)
+    leaves, manifest = convert(
+        tmp_path / "ckpt",
+        ("diffusers", pipeline), ("animatediff", tmp_path / "mm.ckpt"),
+        ("arcface", tmp_path / "r.pth"),
+    )  # fmt: skip
+    assert complete(leaves, manifest) and not manifest["absent"]
+    assert sorted(manifest["drawn"]) == ["face_projection", "keypoint_encoder"]
+    for network, pattern in (("denoiser", ""), ("arcface", ""), ("portrait_encoder", "attn2")):
+        for path, array in sources.linen(network, pattern).items():
+            if network != "portrait_encoder":
+                np.testing.assert_array_equal(leaves[f"{network}/{path}"], array)
+            else:
+                np.testing.assert_array_equal(
+                    leaves[f"{network}/{path}"], leaves[f"attribute_encoder/{path}"]
+                )
+
+
+@pytest.mark.parametrize("motion_in", [None, "motion_module.pth", "denoising_unet.pth"])
+def test_moore_gives_a_single_reference_model(motion_in, tmp_path):
+    folder = sources.write_moore(tmp_path / "moore", motion_in)
+    leaves, manifest = convert(tmp_path / "ckpt", ("moore", folder))
+    model = manifest["config"]["model"]
+    assert model["references"] == "single" and model["temporal"] == (motion_in is not None)
+    assert not motion_in or (model["temporal_heads"] == 4 and model["max_frames"] == 6)
+    assert manifest["absent"] == ["autoencoder", "clip"]
+    pattern = "" if motion_in else "^(?!.*motion)"
+    wanted = {f"denoiser/{p}": a for p, a in sources.linen("denoiser", pattern).items()}
+    for path, array in sources.linen("attribute_encoder").items():
+        array = array[:, :, :4] if path == "conv_in/kernel" else array
+        wanted[f"portrait_encoder/{path}"] = array
+    wanted |= {f"keypoint_encoder/{p}": a for p, a in sources.linen("keypoint_encoder").items()}
+    assert leaves.keys() == wanted.keys()
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(leaves[name], array)
+
+
+def test_moore_with_the_autoencoder_and_clip_of_diffusers(pipeline, tmp_path):
+    leaves, manifest = convert(
+        tmp_path / "ckpt", ("moore", sources.write_moore(tmp_path / "moore")),
+        ("diffusers", pipeline / "vae"), ("diffusers", pipeline / "image_encoder"),
+    )  # fmt: skip
+    assert complete(leaves, manifest) and not manifest["absent"]
+
+
+def test_motion_modules_alone(tmp_path):
+    # Four levels and norms over 32 channels are all that a file of motion modules cannot tell.
+    config = DurianConfig(
+        channels=(32, 32, 64, 64), layers_per_block=1, temporal=True, arcface=None,
+        clip=ClipConfig(layers=1),
+    )  # fmt: skip
+    shapes = parameter_shapes(config)["denoiser"]
+    motion = {path: shape for path, shape in shapes.items() if "motion_modules" in path}
+    weights = {torch_key(path): np.zeros(shape[::-1], np.float32) for path, shape in motion.items()}
+    table = "mid_block.motion_modules.0.transformer_blocks.0.pos_embed.pe"
+    weights[table] = frame_positions(24, 64)[None]
+    path = folders.write_torch(tmp_path / "mm.ckpt", {"state_dict": weights})
+    leaves, manifest = convert(tmp_path / "ckpt", ("animatediff", path))
+    assert leaves.keys() == {f"denoiser/{path}" for path in motion}
+    model = manifest["config"]["model"]
+    assert (model["max_frames"], model["channels"]) == (24, [32, 32, 64, 64])
+    assert "denoiser (but for its motion modules)" in manifest["absent"]
+
+
+@pytest.mark.parametrize("module", [durian, small, tiny])
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_configs_of_runs_are_understood(module, stage):
+    config = module.get_config(stage).to_dict()
+    fields = json.loads(json.dumps(config.pop("model")))
+    joined = importer.join([Source("RUN", fields, {}, config)])
+    known = {name: joined.config["model"][name] for name in fields if name not in _PARTS}
+    assert known == {name: fields[name] for name in fields if name not in _PARTS}
+    assert joined.config["sample"] == config["sample"]
+
+
+_PARTS = ("kl", "clip", "arcface")
+
+
+def test_motion_modules_join_a_run(from_diffusers, pipeline, tmp_path):
+    importer.convert([("diffusers", pipeline)], tmp_path / "stage1")
+    path = folders.write_torch(tmp_path / "mm.ckpt", sources.motion())
+    leaves, manifest = convert(
+        tmp_path / "stage2", ("durian", tmp_path / "stage1"), ("animatediff", path)
+    )
+    assert complete(leaves, manifest) and manifest["config"]["model"]["temporal"]
+    for name, array in from_diffusers[0].items():
+        np.testing.assert_array_equal(leaves[name], array)
+
+
+def test_the_vision_half_of_a_whole_clip(tmp_path):
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    vision = {name: value for name, value in sources.CLIP_JSON.items() if name != "architectures"}
+    values = {
+        "architectures": ["CLIPModel"], "projection_dim": sources.CONTEXT,
+        "vision_config": vision | {"projection_dim": 512}, "text_config": {"hidden_size": 9},
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(values))
+    text = {
+        "text_model.final_layer_norm.bias": np.zeros(9, np.float32),
+        "text_projection.weight": np.zeros((14, 9), np.float32),
+        "logit_scale": np.zeros((), np.float32),
+        "vision_model.embeddings.position_ids": np.arange(5)[None],
+    }
+    folders.write_torch(folder / "pytorch_model.bin", sources.torch("clip") | text)
+    leaves, manifest = convert(tmp_path / "ckpt", ("diffusers", folder))
+    assert leaves.keys() == {f"clip/{path}" for path in sources.linen("clip")}
+    assert manifest["config"]["model"]["clip"]["projection_dim"] == sources.CONTEXT
+
+
+# What bad sources get: one line that names file and key, exit code 2, no output.
+
+
+def fails(capsys, out, *pairs) -> str:
+    arguments = ["convert", f"--out={out}"]
+    for kind, path in pairs:
+        arguments += [f"--from={kind}", f"--source={path}"]
+    capsys.readouterr()
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    lines = [line for line in error.splitlines() if line.startswith("durian convert: ")]
+    assert len(lines) == 1 and error.endswith(lines[0] + "\n") and "Traceback" not in error
+    assert not out.exists() and not list(out.parent.glob(f".{out.name}*"))
+    return lines[0]
+
+
+@pytest.fixture
+def broken(pipeline, tmp_path):
+    """A copy of the pipeline whose unet file a function may change."""
+    folder = tmp_path / "sd"
+    shutil.copytree(pipeline, folder)
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+
+    def change(edit):
+        weights = load_file(file)
+        edit(weights)
+        save_file(weights, file)
+        return folder
+
+    change.file, change.folder = file, folder
+    return change
+
+
+def test_truncated_safetensors(broken, tmp_path, capsys):
+    broken.file.write_bytes(broken.file.read_bytes()[:-100])
+    line = fails(capsys, tmp_path / "out", ("diffusers", broken.folder))
+    assert f"{broken.file}: not a readable safetensors file" in line
+
+
+def test_half_precision_becomes_float32(broken, tmp_path):
+    def halve(weights):
+        for key, array in weights.items():
+            weights[key] = array.astype(np.float16)
+
+    leaves, _ = convert(tmp_path / "ckpt", ("diffusers", broken(halve)))
+    wanted = sources.linen("denoiser")["conv_in/kernel"].astype(np.float16)
+    np.testing.assert_array_equal(leaves["denoiser/conv_in/kernel"], wanted)
+
+
+@pytest.mark.parametrize(
+    "edit,message",
+    [
+        (lambda w: w.pop("mid_block.resnets.0.norm1.bias"),
+         "1 missing (mid_block.resnets.0.norm1.bias)"),
+        (lambda w: w.update(add_embedding=np.zeros(3, np.float32)),
+         "1 without a place in the model (add_embedding)"),
+        (lambda w: w.update({"conv_in.weight": np.zeros((16, 4, 5, 5), np.float32)}),
+         "conv_in.weight is (16, 4, 5, 5), the model has (16, 4, 3, 3)"),
+        (lambda w: w.update({"conv_in.bias": np.zeros(16, np.int32)}), "conv_in.bias is int32"),
+        (lambda w: w.update({"conv_in.bias": np.zeros(16, np.float64)}), "conv_in.bias is float64"),
+    ],
+)  # fmt: skip
+def test_keys_shapes_and_dtypes(edit, message, broken, tmp_path, capsys):
+    line = fails(capsys, tmp_path / "out", ("diffusers", broken(edit)))
+    assert str(broken.file) in line and message in line
+
+
+def test_a_pickle_with_code_in_it(tmp_path, capsys):
+    folder = sources.write_moore(tmp_path / "moore")
+    (folder / "denoising_unet.pth").write_bytes(b"cos\nsystem\n(S'touch x'\ntR.")
+    line = fails(capsys, tmp_path / "out", ("moore", folder))
+    assert "denoising_unet.pth" in line and "not executed" in line
+
+
+def test_damage_found_while_writing_leaves_nothing(tmp_path, capsys):
+    folder = sources.write_moore(tmp_path / "moore")
+    data = (folder / "reference_unet.pth").read_bytes()
+    array = sources.moore_reference()["mid_block.resnets.0.conv1.weight"]
+    where = data.index(np.ascontiguousarray(array).tobytes())
+    (folder / "reference_unet.pth").write_bytes(data[:where] + b"\xff" + data[where + 1 :])
+    line = fails(capsys, tmp_path / "out", ("moore", folder))
+    assert "reference_unet.pth: damaged" in line
+
+
+def _edit_json(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    "part,changes,message",
+    [
+        ("unet", {"_class_name": "FluxTransformer2DModel"}, "FluxTransformer2DModel is none of"),
+        ("unet", {"attention_head_dim": [2, 4, 8]}, "attention_head_dim is [2, 4, 8]"),
+        ("unet", {"in_channels": 9}, "in_channels 9, out_channels 4"),
+        ("unet", {"addition_embed_type": "text_time"}, "addition_embed_type is 'text_time'"),
+        ("unet", {"norm_num_groups": 7}, "norm_groups=7 does not divide"),
+        ("unet", {"up_block_types": ["UpBlock2D"] * 3}, "do not mirror"),
+        ("unet", {"block_out_channels": 5}, "unusable values"),
+        ("unet", {"norm_num_groups": "many"}, "sd: "),
+        ("vae", {"norm_num_groups": 0}, "sd: "),
+        ("image_encoder", {"vision_config": 3}, "unusable values"),
+        ("vae", {"latent_channels": 16}, "the UNet has 4 channels, the autoencoder 16"),
+        ("image_encoder", {"hidden_act": "gelu"}, "hidden_act is 'gelu'; only 'quick_gelu'"),
+        ("image_encoder", {"projection_dim": 20}, "projection_dim=20 differs from context_dim=14"),
+    ],
+)
+def test_configs_that_do_not_fit(part, changes, message, broken, tmp_path, capsys):
+    _edit_json(broken.folder / part, **changes)
+    line = fails(capsys, tmp_path / "out", ("diffusers", broken.folder))
+    assert message in line and str(broken.folder) in line
+
+
+def test_folders_of_another_kind(pipeline, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    text = "text_encoder/config.json: a CLIPTextModel is none of"
+    moore = sources.write_moore(tmp_path / "moore")
+    for kind, path, message in [
+        ("diffusers", tmp_path / "empty", "no model here"),
+        ("diffusers", tmp_path / "nowhere", "no such folder"),
+        ("diffusers", pipeline / "text_encoder", text),
+        ("diffusers", moore, "config.json: a model without a name is none of the models"),
+        ("diffusers-flax", pipeline, "no Flax weights"),
+        ("moore", pipeline / "unet", "a UNet2DConditionModel folder, not Moore's"),
+        ("moore", tmp_path / "empty", "denoising_unet.pth: no such file"),
+        ("animatediff", moore / "reference_unet.pth", "no motion modules"),
+        ("arcface", moore / "pose_guider.pth", "no iResNet"),
+        ("durian", tmp_path / "empty", "no checkpoint here"),
+        ("onnx", moore, "--from onnx: unknown source: choose diffusers"),
+    ]:
+        assert message in fails(capsys, tmp_path / "out", (kind, path))
+
+
+def test_motion_modules_without_a_middle(tmp_path, capsys):
+    weights = {k: v for k, v in sources.motion().items() if not k.startswith("mid_block")}
+    path = folders.write_torch(tmp_path / "mm_v1.ckpt", weights)
+    assert "mid_block" in fails(capsys, tmp_path / "out", ("animatediff", path))
+
+
+def test_sources_that_contradict_each_other(pipeline, tmp_path, capsys):
+    line = fails(
+        capsys, tmp_path / "out", ("diffusers", pipeline), ("diffusers", pipeline / "unet")
+    )
+    assert "conv_in.bias is also in" in line
+    path = folders.write_torch(tmp_path / "mm.ckpt", folders_motion())
+    line = fails(capsys, tmp_path / "out", ("diffusers", pipeline), ("animatediff", path))
+    assert f"{path}: channels is (12, 24), but (16, 24, 40) in {pipeline}" in line
+
+
+def folders_motion():
+    """Motion modules of the parity fixtures, of other widths."""
+    return {k: v for k, v in folders.tensors("denoiser").items() if "motion_modules" in k}
+
+
+def test_an_output_that_is_there_is_kept(pipeline, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine").write_text("keep")
+    assert cli.main(["convert", "--from=diffusers", f"--source={pipeline}", f"--out={out}"]) == 2
+    assert "already there" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        ([], "give --from KIND --source PATH"),
+        (["--from=moore"], "1 --from, 0 --source"),
+        (["--to=diffusers"], "goes with --checkpoint"),
+        (["--to=diffusers", "--checkpoint=a", "--from=moore", "--source=b"], "not with --from"),
+    ],
+)
+def test_options_that_do_not_go_together(arguments, message, tmp_path, capsys):
+    assert cli.main(["convert", *arguments, f"--out={tmp_path / 'out'}"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_incomplete_checkpoint_does_not_animate(tmp_path):
+    from durian_jax import Animator
+
+    importer.convert([("moore", sources.write_moore(tmp_path / "moore"))], tmp_path / "ckpt")
+    with pytest.raises(InputError, match="has no autoencoder, clip: convert it again"):
+        Animator.load(tmp_path / "ckpt")
