@@ -32,12 +32,15 @@ def hairline(x, ax, person: Person):
     return edge - hair.fringe * strands * sweep * across
 
 
-def hair(x, y, z, person: Person):
+def hair(x, y, z, person: Person, skin_distance):
     """A cap over the skull, open in front, with hair hanging behind it, bun or tails."""
     h, w, ax = person.hair, person.face.width, jnp.abs(x)
     v = h.volume
     radii = (0.775 * w + 0.24 * v, 0.862 + 0.36 * v, 0.882 + 0.24 * v)
     cap = ellipsoid(x, y, z, (0, 0.24 + 0.05 * v, -0.16), radii)
+    # Where the forehead stands out, a layer on the skin.
+    layer = common(skin_distance - 0.015 - 0.12 * jnp.clip(v, 0, 0.6), 0.30 - y, 0.10)
+    cap = join(cap, layer, 0.06)
     groove = jnp.exp(-square((x - 0.42 * h.part) / 0.035)) * jnp.clip(2 * y - 1.0, 0, 1)
     cap = cap + 0.07 * jnp.clip(v, 0, 0.4) * groove
     opening = common(

@@ -46,7 +46,7 @@ def distances(x, y, z, person: Person, motion: Motion, at: Stance) -> list[jax.A
 
     def on_head():
         # A hat presses the hair flat; a headband only where it lies.
-        d = attire.hair(hx, hy, hz, person)
+        d = attire.hair(hx, hy, hz, person, face)
         return jnp.where(hat_worn & (person.hat.kind < 4.5), common(d, hy - 0.50, 0.06), d)
 
     return [
