@@ -124,7 +124,7 @@ class CheckpointPredictions:
 
     def facts(self) -> dict:
         """What reproduces the answers."""
-        names = ("checkpoint", "weights_sha256", "steps", "guidance", "seed", "size")
+        names = ("checkpoint", "weights_sha256", "steps", "guidance", "solver", "seed", "size")
         return {name: self._settings[name] for name in names if name in self._settings}
 
 

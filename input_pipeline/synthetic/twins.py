@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from input_pipeline import cases as case_files
+from input_pipeline.landmarker import FaceLandmarker
 from input_pipeline.synthetic import dataset, render
 from input_pipeline.synthetic import keypoints as truth
 from input_pipeline.synthetic.dataset import Settings
@@ -50,9 +51,9 @@ class Plan(NamedTuple):
     driving: Motion
 
 
-def draw_case(settings: Settings, index: int) -> Plan:
-    """Case number `index`: who, and how they move."""
-    rng = np.random.default_rng([settings.seed, _STREAM, index])
+def draw_case(settings: Settings, index: int, attempt: int = 0) -> Plan:
+    """Case number `index`: who, and how they move. attempt: other people for the same case."""
+    rng = np.random.default_rng([settings.seed, _STREAM, index, attempt])
     group = GROUPS[index % len(GROUPS)]
     interpolates = group.startswith("interpolation/")
     kinds = ("hair",) if interpolates else tuple(group.split("+"))
@@ -157,12 +158,30 @@ def pictures(plan: Plan, settings: Settings) -> case_files.Pictures:
     )
 
 
+def _can_be_scored(
+    case: case_files.Case, shown: case_files.Pictures, landmarker: FaceLandmarker
+) -> bool:
+    """Whether a method could find every face it needs, and the answer shows what is asked for."""
+    clips = [[shown.portrait], *([image] for image in shown.attributes), shown.driving]
+    clips.append(shown.truth.video)
+    return all(landmarker.track(clip).found.all() for clip in clips) and all(
+        shown.truth.masks[kind].any((1, 2)).all() for kind in case.kinds
+    )
+
+
 def write_cases(out: str | Path, settings: Settings, count: int) -> None:
     """Writes `count` cases to a case folder; see `input_pipeline.cases`."""
     fps, made = Fraction(settings.fps).limit_denominator(1001), []
+    landmarker = FaceLandmarker()
     for index in tqdm(range(count), unit="case", desc="counterfactuals"):
-        plan = draw_case(settings, index)
-        case_files.write_case(out, plan.case, pictures(plan, settings), fps)
+        for attempt in range(_TRIES):
+            plan = draw_case(settings, index, attempt)
+            shown = pictures(plan, settings)
+            if _can_be_scored(plan.case, shown, landmarker):
+                break
+        else:
+            raise RuntimeError(f"case {index}: no face found in {_TRIES} attempts")
+        case_files.write_case(out, plan.case, shown, fps)
         made.append(plan.case)
     source = {"settings": dataclasses.asdict(settings), "tools": settings.tools()}
     case_files.write_index(
