@@ -45,7 +45,7 @@ def train(config, workdir: str | Path) -> TrainState:
         that do not fit.
     """
     # Only the loop reads data; the training step imports without grain.
-    from input_pipeline import loader, records
+    from input_pipeline import loader, shards
 
     workdir = Path(workdir)
     mesh, model, diffusion = build(config)
@@ -55,7 +55,7 @@ def train(config, workdir: str | Path) -> TrainState:
 
         dataset = Rendered(config.data.path)
     else:
-        dataset = records.Dataset(config.data.path)
+        dataset = shards.Dataset(config.data.path)
     open_loader = functools.partial(
         loader.Loader, dataset, sample_options(config),
         batch_size=config.batch_size, workers=config.data.workers,

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from input_pipeline import records, video
+from input_pipeline import records, shards, video
 from input_pipeline.errors import InputError
 from input_pipeline.faces import CONTOURS
 
@@ -79,7 +79,7 @@ def check(dataset_dir: str | Path, out_dir: str | Path | None = None) -> Report:
       InputError: no data set here, or the sheet cannot be written. Broken records do not raise;
         they are `Report.problems`.
     """
-    dataset = records.Dataset(dataset_dir)
+    dataset = shards.Dataset(dataset_dir)
     report = Report(Path(dataset_dir), dataset.size)
     for index in tqdm(range(len(dataset)), unit="record", desc="check"):
         try:
@@ -117,7 +117,7 @@ def _count(report: Report, index: int, chunk: records.Chunk) -> None:
             )
 
 
-def _write_sheets(report: Report, dataset: records.Dataset, folder: Path) -> list[Path]:
+def _write_sheets(report: Report, dataset: shards.Dataset, folder: Path) -> list[Path]:
     clips = list(report.clips)
     shown = np.unique(np.linspace(0, len(clips) - 1, min(len(clips), _MOST_CLIPS)).round())
     clips = [clips[int(i)] for i in shown]
@@ -133,7 +133,7 @@ def _write_sheets(report: Report, dataset: records.Dataset, folder: Path) -> lis
     return paths
 
 
-def _row(dataset: records.Dataset, indices: list[int]) -> np.ndarray:
+def _row(dataset: shards.Dataset, indices: list[int]) -> np.ndarray:
     """uint8 [strip + tile, W, 3]: a line of text over pairs of tiles, from all over the clip."""
     chunks = [records.decode(dataset[index], dataset.size) for index in indices]
     places = [(chunk, frame) for chunk in chunks for frame in range(len(chunk.frames))]

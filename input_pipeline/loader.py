@@ -12,7 +12,7 @@ import grain
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from input_pipeline import records, transforms
+from input_pipeline import records, shards, transforms
 from input_pipeline.errors import InputError
 
 MAX_CORRUPT_SHARE = 0.05
@@ -31,7 +31,7 @@ class Samples:
 
     def __init__(
         self,
-        dataset: records.Dataset,
+        dataset: shards.Dataset,
         options: transforms.SampleOptions,
         seed: int,
         batch_size: int,
@@ -87,7 +87,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: records.Dataset,
+        dataset: shards.Dataset,
         options: transforms.SampleOptions,
         *,
         seed: int,

@@ -21,7 +21,7 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
-from input_pipeline import chunks, records, video
+from input_pipeline import chunks, records, shards, video
 from input_pipeline import labels as label_table
 from input_pipeline.errors import InputError
 
@@ -134,7 +134,7 @@ def prepare(
         )
     facts = {key: value for key, value in dataclasses.asdict(summary).items() if key != "chunks"}
     facts |= {"settings": dataclasses.asdict(settings), "tools": chunks.tools()}
-    records.write_dataset(out, {"train": _finished(jobs, results)}, size, facts)
+    shards.write_dataset(out, {"train": _finished(jobs, results)}, size, facts)
     _discard_stale(work, jobs)
     if progress:
         for line in [f"skipped {clip}: {reason}" for clip, reason in skipped] + notes:

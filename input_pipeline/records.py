@@ -1,23 +1,17 @@
-"""The record: one chunk of consecutive frames of one clip, and the data set that holds the chunks.
+"""The record: one chunk of consecutive frames of one clip, as a serialised tf.train.Example.
 
-A data set is a tfds directory (`dataset_info.json`, `features.json`, ArrayRecord shards) that
-`tfds.builder_from_directory` reads without TensorFlow, plus `metadata.json` with our own facts.
-Frames stay JPEG and masks 1-bit PNG until the moment a transform asks for one of them.
+Frames stay JPEG and masks 1-bit PNG until the moment a transform asks for one of them. No
+TensorFlow: tfds describes the features and serialises them without it.
 """
 
 import dataclasses
 import functools
 import json
-import os
-import shutil
-from collections.abc import Iterable
-from pathlib import Path
+import threading
 
 import cv2
 import numpy as np
 import simplejpeg
-from array_record.python.array_record_data_source import ArrayRecordDataSource
-from array_record.python.array_record_module import ArrayRecordWriter
 
 from input_pipeline.errors import InputError
 
@@ -25,8 +19,8 @@ SCHEMA_VERSION = 2
 KINDS = ("hair", "glasses", "beard", "hat")
 NUM_KEYPOINTS = 478
 JPEG_QUALITY = 95
-SHARD_BYTES = 256 * 2**20
 DEPTH_SCALE = 5000
+_IMPORTING = threading.Lock()
 # Shape and type of a frame's row: keypoints in view; degrees; the rest as in `synthetic.motion`.
 TRUTH = {
     "visible": ((NUM_KEYPOINTS,), np.bool_),
@@ -139,9 +133,15 @@ def features(size: int):
     )
 
 
-@functools.lru_cache
 def _codec(size: int):
     """Feature specification and the decoders that leave pictures as bytes."""
+    # Threads that import tfds' lazy modules at the same time wait for each other for ever.
+    with _IMPORTING:
+        return _make_codec(size)
+
+
+@functools.lru_cache
+def _make_codec(size: int):
     import tensorflow_datasets as tfds
 
     class KeepBytes(tfds.decode.SkipDecoding):
@@ -151,8 +151,28 @@ def _codec(size: int):
 
         decode_batch_example_np = decode_example_np
 
-    keep = KeepBytes()
-    return features(size), {"frames": keep, "masks": dict.fromkeys(KINDS, keep), "depth": keep}
+    keep, spec = KeepBytes(), features(size)
+    decoders = {"frames": keep, "masks": dict.fromkeys(KINDS, keep), "depth": keep}
+    blank = Chunk(
+        [],
+        1.0,
+        np.zeros((0, NUM_KEYPOINTS, 3), np.float32),
+        np.zeros(0, bool),
+        {},
+        "",
+        "",
+        0,
+        np.zeros(3, np.float32),
+        {},
+    )
+    data = spec.serialize_example(spec.encode_example(to_example(blank)))
+    spec.deserialize_example_np(data, decoders=decoders)  # the last of the lazy imports
+    return spec, decoders
+
+
+def prepare(size: int) -> None:
+    """Imports what `decode` needs, which takes seconds, before threads need it."""
+    _codec(size)
 
 
 def encode(chunk: Chunk, size: int) -> bytes:
@@ -230,121 +250,3 @@ def validate(chunk: Chunk, size: int) -> None:
             raise InputError(f"{where}: {name} {i} cannot be decoded ({error})") from error
         if shape != (size, size):
             raise InputError(f"{where}: {name} {i} is {shape}, must be {size} x {size} pixels")
-
-
-def write_dataset(
-    out: Path, splits: dict[str, Iterable[bytes]], size: int, metadata: dict
-) -> dict[str, int]:
-    """Writes a data set; `metadata.json` comes last and marks it as complete.
-
-    Args:
-      out: directory of the data set, made if missing; a data set already there is replaced, other
-        files there are left alone.
-      splits: records of each split, in order; may be generators.
-      size: side of the frames in pixels.
-      metadata: plain values kept in `metadata.json` (tools, settings, statistics).
-
-    Returns:
-      Number of records of each split.
-    """
-    import tensorflow_datasets as tfds
-
-    out = Path(out)
-    staging = out / ".writing"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    template, infos = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}", []
-    for split, records in splits.items():
-        lengths, num_bytes = _write_shards(staging, split, records)
-        infos.append(
-            tfds.core.SplitInfo(
-                name=split,
-                shard_lengths=lengths,
-                num_bytes=num_bytes,
-                filename_template=tfds.core.ShardedFileTemplate(
-                    data_dir=staging, template=template, dataset_name="durian",
-                    split=split, filetype_suffix="array_record",
-                ),
-            )
-        )  # fmt: skip
-    tfds.folder_dataset.write_metadata(
-        data_dir=staging, features=features(size), split_infos=infos, version="1.0.0",
-        description="Chunks of portrait clips with keypoints and attribute masks.",
-        check_data=False,
-    )  # fmt: skip
-    counts = {info.name: sum(info.shard_lengths) for info in infos}
-    facts = {"schema_version": SCHEMA_VERSION, "size": size, "records": counts, **metadata}
-    (staging / "metadata.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
-    (out / "metadata.json").unlink(missing_ok=True)
-    for stale in out.glob("durian-*.array_record-*"):
-        stale.unlink()
-    for file in sorted(staging.iterdir(), key=lambda file: file.name == "metadata.json"):
-        os.replace(file, out / file.name)
-    staging.rmdir()
-    return counts
-
-
-def _write_shards(folder: Path, split: str, records: Iterable[bytes]) -> tuple[list[int], int]:
-    """Writes shards of about SHARD_BYTES; returns records in each and the bytes in all."""
-    lengths, total, writer, filled = [], 0, None, SHARD_BYTES
-    for record in records:
-        if filled >= SHARD_BYTES:
-            if writer:
-                writer.close()
-            writer = ArrayRecordWriter(str(folder / f"{split}.part{len(lengths)}"), "group_size:1")
-            lengths.append(0)
-            filled = 0
-        writer.write(record)
-        lengths[-1] += 1
-        filled += len(record)
-        total += len(record)
-    if writer is None:
-        raise InputError(f"split {split} of {folder.name} has no records: nothing to write")
-    writer.close()
-    for i in range(len(lengths)):
-        name = f"durian-{split}.array_record-{i:05d}-of-{len(lengths):05d}"
-        os.replace(folder / f"{split}.part{i}", folder / name)
-    return lengths, total
-
-
-class Dataset:
-    """Random access to the raw records of one split; cheap to pickle, safe in worker processes.
-
-    Attributes:
-      path: directory of the data set.
-      size: side of the frames in pixels.
-      metadata: what `write_dataset` was given, plus schema version and record counts.
-    """
-
-    def __init__(self, path: str | Path, split: str = "train"):
-        """Raises InputError if `path` is no data set, has another schema, or lacks the split."""
-        self.path = Path(path)
-        facts = self.path / "metadata.json"
-        if not facts.is_file():
-            raise InputError(
-                f"{path}: no data set here (metadata.json missing): run durian prepare"
-            )
-        self.metadata = json.loads(facts.read_text())
-        if self.metadata["schema_version"] != SCHEMA_VERSION:
-            raise InputError(
-                f"{path}: schema version {self.metadata['schema_version']}, this code reads "
-                f"{SCHEMA_VERSION}: prepare the data set again"
-            )
-        self.size = self.metadata["size"]
-        shards = sorted(self.path.glob(f"durian-{split}.array_record-*"))
-        if not shards:
-            known = ", ".join(self.metadata["records"])
-            raise InputError(f"{path}: no split {split!r}: choose one of {known}")
-        self._source = ArrayRecordDataSource([str(shard) for shard in shards])
-        expected = self.metadata["records"][split]
-        if len(self._source) != expected:
-            raise InputError(
-                f"{path}: split {split} holds {len(self._source)} records, metadata.json says "
-                f"{expected}: copy or prepare the data set again"
-            )
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> bytes:
-        return self._source[index]

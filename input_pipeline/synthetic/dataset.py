@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline import records, video
+from input_pipeline import records, shards, video
 from input_pipeline.errors import InputError
 from input_pipeline.synthetic import keypoints as truth
 from input_pipeline.synthetic import render
@@ -148,7 +148,7 @@ def synth(out: str | Path, settings: Settings, cases: int = 0) -> dict[str, int]
             split: _rendered(settings, chosen, bar) for split, chosen in splits.items() if chosen
         }
         facts = {"settings": dataclasses.asdict(settings), "tools": settings.tools()}
-        counts = records.write_dataset(out, encoded, settings.size, facts)
+        counts = shards.write_dataset(out, encoded, settings.size, facts)
     sheets.draw_people(out, settings)
     if cases:
         twins.write_cases(out / "counterfactual", settings, cases)
@@ -181,7 +181,7 @@ def _record(settings: Settings, index: int, clip: int) -> bytes:
 
 
 class Rendered:
-    """A data set that renders its records when they are asked for; stands in for `records.Dataset`.
+    """A data set that renders its records when they are asked for; stands in for `shards.Dataset`.
 
     For accelerators, where rendering is cheap and a large set would fill the disk. Written
     "synth:people=20000,clips=8,frames=16,size=128,seed=0" where a config wants a data set; use it

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from input_pipeline import inspect, records, video
+from input_pipeline import inspect, records, shards, video
 from input_pipeline.cases import CaseSet
 
 _PEOPLE, _COLUMNS, _CASES = 100, 10, 20
@@ -17,8 +17,8 @@ def draw_people(dataset: Path, settings) -> Path:
     """OUT/people.png: the first 100 people, a frame of each, over all splits."""
     wanted = range(min(settings.people, _PEOPLE))
     found = {}
-    for split in records.Dataset(dataset).metadata["records"]:
-        source = records.Dataset(dataset, split)
+    for split in shards.Dataset(dataset).metadata["records"]:
+        source = shards.Dataset(dataset, split)
         for index in range(0, len(source), settings.clips):
             chunk = records.decode(source[index], source.size)
             person = int(chunk.clip.split("/")[0].removeprefix("person_"))

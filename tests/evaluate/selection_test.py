@@ -6,7 +6,7 @@ import pytest
 
 from durian_jax import cli
 from durian_jax.evaluate import evaluation
-from input_pipeline import cases, records
+from input_pipeline import cases, records, shards
 from input_pipeline.errors import InputError
 
 
@@ -62,7 +62,7 @@ def test_the_split_is_recorded(self_cases):
 @pytest.fixture
 def recut(prepared_dataset, tmp_path):
     """A function of (people, frames, splits) to a data set of the first chunks, cut shorter."""
-    source = records.Dataset(prepared_dataset)
+    source = shards.Dataset(prepared_dataset)
 
     def write(people, frames=30, splits=("train",)):
         encoded = []
@@ -71,7 +71,7 @@ def recut(prepared_dataset, tmp_path):
             cut = {name: getattr(chunk, name)[:frames] for name in ("frames", "keypoints", "found")}
             cut["masks"] = {kind: pngs[:frames] for kind, pngs in chunk.masks.items()}
             encoded.append(records.encode(dataclasses.replace(chunk, **cut), source.size))
-        records.write_dataset(tmp_path / "dataset", dict.fromkeys(splits, encoded), source.size, {})
+        shards.write_dataset(tmp_path / "dataset", dict.fromkeys(splits, encoded), source.size, {})
         return tmp_path / "dataset"
 
     return write
@@ -135,11 +135,11 @@ def test_case_folders_are_complete(self_cases):
 
 
 def test_cases_without_a_face_are_left_out_and_counted(prepared_dataset, tmp_path):
-    source = records.Dataset(prepared_dataset)
+    source = shards.Dataset(prepared_dataset)
     chunks = [records.decode(source[number], source.size) for number in range(2)]
     chunks[0].frames = [records.encode_frame(np.full((64, 64, 3), 90, np.uint8))] * 60
     encoded = [records.encode(chunk, source.size) for chunk in chunks]
-    records.write_dataset(tmp_path / "dataset", {"train": encoded}, source.size, {})
+    shards.write_dataset(tmp_path / "dataset", {"train": encoded}, source.size, {})
     found = evaluation.write_cases("self", tmp_path / "dataset", tmp_path / "cases")
     assert {case.people["portrait"] for case in found.cases} == {chunks[1].identity}
     reason = "no face found in portrait.png"
@@ -153,8 +153,8 @@ def test_a_corrupt_record_is_named(write_corrupt, tmp_path):
 
 @pytest.fixture
 def write_corrupt(prepared_dataset, tmp_path):
-    source = records.Dataset(prepared_dataset)
-    records.write_dataset(
+    source = shards.Dataset(prepared_dataset)
+    shards.write_dataset(
         tmp_path / "dataset", {"train": [source[0], b"garbage"]}, source.size, {}
     )  # fmt: skip
     return tmp_path / "dataset"

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from input_pipeline import records
+from input_pipeline import records, shards
 
 SIZE = 64
 HAIR = (255, 0, 255)
@@ -50,13 +50,13 @@ def painted_chunk():
 def write_painted(painted_chunk, tmp_path_factory):
     """A function of (count, corrupt indices) to a data set; corrupt records are garbage bytes."""
 
-    def write(count: int, corrupt: tuple[int, ...] = ()) -> records.Dataset:
+    def write(count: int, corrupt: tuple[int, ...] = ()) -> shards.Dataset:
         path = tmp_path_factory.mktemp("painted") / "dataset"
         encoded = [
             b"garbage" if i in corrupt else records.encode(painted_chunk(i, 30), SIZE)
             for i in range(count)
         ]
-        records.write_dataset(path, {"train": encoded}, SIZE, {})
-        return records.Dataset(path)
+        shards.write_dataset(path, {"train": encoded}, SIZE, {})
+        return shards.Dataset(path)
 
     return write

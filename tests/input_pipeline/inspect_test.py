@@ -3,17 +3,17 @@ import dataclasses
 import numpy as np
 import pytest
 
-from input_pipeline import inspect, records, video
+from input_pipeline import inspect, records, shards, video
 from input_pipeline.errors import InputError
 
 
 def rewrite(source, out, change):
     """A copy of a data set with one chunk changed."""
-    dataset = records.Dataset(source)
+    dataset = shards.Dataset(source)
     made = [records.decode(dataset[i], dataset.size) for i in range(len(dataset))]
     made[1] = change(made[1])
     data = [records.encode(chunk, dataset.size) for chunk in made]
-    records.write_dataset(out, {"train": data}, dataset.size, {})
+    shards.write_dataset(out, {"train": data}, dataset.size, {})
     return out
 
 

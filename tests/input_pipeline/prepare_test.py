@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from input_pipeline import chunks, prepare, records, video
+from input_pipeline import chunks, prepare, records, shards, video
 from input_pipeline.errors import InputError
 
 
@@ -34,7 +34,7 @@ def short_clips(tmp_path, talking_head):
 
 
 def test_every_clip_of_a_folder_becomes_valid_chunks(prepared_dataset):
-    dataset = records.Dataset(prepared_dataset)
+    dataset = shards.Dataset(prepared_dataset)
     made = [records.decode(dataset[i], 64) for i in range(len(dataset))]
     assert [chunk.clip for chunk in made] == ["cool.mp4", "dark.mp4", "plain.mp4", "warm.mp4"]
     for chunk in made:
@@ -63,7 +63,7 @@ def test_the_result_does_not_depend_on_the_number_of_workers(short_clips, tmp_pa
     for workers in (1, 2):
         out = tmp_path / f"out{workers}"
         run(short_clips, out, workers=workers)
-        dataset = records.Dataset(out)
+        dataset = shards.Dataset(out)
         made.append([records.decode(dataset[i], 64) for i in range(len(dataset))])
     assert len(made[0]) == len(made[1]) == 2
     for one, two in zip(*made):
@@ -91,7 +91,7 @@ def test_a_stopped_run_leaves_no_data_set_and_goes_on(short_clips, tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         run(short_clips, tmp_path / "out")
     with pytest.raises(InputError, match="no data set"):
-        records.Dataset(tmp_path / "out")
+        shards.Dataset(tmp_path / "out")
     assert run(short_clips, tmp_path / "out").kept == 2
     assert followed == ["a.mp4", "b.mp4", "b.mp4"]
 
@@ -101,7 +101,7 @@ def test_a_changed_clip_or_label_is_prepared_again(short_clips, tmp_path, talkin
     video.write_video(short_clips / "a.mp4", talking_head(count=20), Fraction(25))
     (tmp_path / "labels.csv").write_text("file,hair,glasses\nsub/b.mp4,yes,yes\n")
     run(short_clips, tmp_path / "out", labels=tmp_path / "labels.csv")
-    dataset = records.Dataset(tmp_path / "out")
+    dataset = shards.Dataset(tmp_path / "out")
     a, b = (records.decode(dataset[i], 64) for i in range(2))
     assert len(a.frames) == 20 and set(b.masks) == {"hair", "glasses"}
     assert len(list((tmp_path / "out" / ".work").glob("*.json"))) == 2
@@ -123,7 +123,7 @@ def test_bad_clips_are_skipped_with_the_reason(short_clips, tmp_path):
     assert "not a readable video" in reasons["text.mp4"]
     assert "0 bytes" in reasons["empty.mov"]
     assert "no face" in reasons["noise.mp4"]
-    assert len(records.Dataset(tmp_path / "out")) == 2
+    assert len(shards.Dataset(tmp_path / "out")) == 2
 
 
 def test_a_bug_is_not_taken_for_a_bad_clip(short_clips, tmp_path, monkeypatch):

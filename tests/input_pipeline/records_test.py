@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from input_pipeline import records
+from input_pipeline import records, shards
 from input_pipeline.errors import InputError
 
 
@@ -33,11 +33,11 @@ def test_frames_come_back_close_even_at_coloured_edges():
 
 def test_data_set_opens_shard_by_shard_and_pickles(painted_chunk, tmp_path, monkeypatch):
     encoded = [records.encode(painted_chunk(i, 4), 64) for i in range(9)]
-    monkeypatch.setattr(records, "SHARD_BYTES", 3 * len(encoded[0]))
-    counts = records.write_dataset(tmp_path, {"train": encoded, "test": encoded[:2]}, 64, {"a": 1})
+    monkeypatch.setattr(shards, "SHARD_BYTES", 3 * len(encoded[0]))
+    counts = shards.write_dataset(tmp_path, {"train": encoded, "test": encoded[:2]}, 64, {"a": 1})
     assert counts == {"train": 9, "test": 2}
     assert len(list(tmp_path.glob("durian-train.array_record-*-of-00003"))) == 3
-    dataset = pickle.loads(pickle.dumps(records.Dataset(tmp_path)))
+    dataset = pickle.loads(pickle.dumps(shards.Dataset(tmp_path)))
     assert [dataset[i] for i in range(len(dataset))] == encoded
     assert dataset.size == 64 and dataset.metadata["a"] == 1
 
@@ -45,7 +45,7 @@ def test_data_set_opens_shard_by_shard_and_pickles(painted_chunk, tmp_path, monk
 def test_tfds_reads_the_data_set_without_tensorflow(painted_chunk, tmp_path):
     import tensorflow_datasets as tfds
 
-    records.write_dataset(tmp_path, {"train": [records.encode(painted_chunk(0, 4), 64)]}, 64, {})
+    shards.write_dataset(tmp_path, {"train": [records.encode(painted_chunk(0, 4), 64)]}, 64, {})
     example = tfds.builder_from_directory(tmp_path).as_data_source("train")[0]
     assert example["frames"][2].shape == (64, 64, 3)
     assert example["masks"]["hair"][0].shape == (64, 64, 1)
@@ -56,35 +56,35 @@ def test_tfds_reads_the_data_set_without_tensorflow(painted_chunk, tmp_path):
 def test_rewriting_replaces_the_data_set_and_spares_other_files(painted_chunk, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     encoded = [records.encode(painted_chunk(i, 4), 64) for i in range(3)]
-    records.write_dataset(tmp_path, {"train": encoded}, 64, {})
-    records.write_dataset(tmp_path, {"val": encoded[:1]}, 64, {})
-    assert len(records.Dataset(tmp_path, "val")) == 1
+    shards.write_dataset(tmp_path, {"train": encoded}, 64, {})
+    shards.write_dataset(tmp_path, {"val": encoded[:1]}, 64, {})
+    assert len(shards.Dataset(tmp_path, "val")) == 1
     assert (tmp_path / "notes.txt").exists()
     with pytest.raises(InputError, match=r"no split 'train'.*val"):
-        records.Dataset(tmp_path)
+        shards.Dataset(tmp_path)
 
 
 def test_a_write_that_fails_leaves_the_old_data_set(painted_chunk, tmp_path):
     encoded = [records.encode(painted_chunk(i, 4), 64) for i in range(3)]
-    records.write_dataset(tmp_path, {"train": encoded}, 64, {})
+    shards.write_dataset(tmp_path, {"train": encoded}, 64, {})
 
     def breaks():
         yield encoded[0]
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        records.write_dataset(tmp_path, {"train": breaks()}, 64, {})
-    assert len(records.Dataset(tmp_path)) == 3
+        shards.write_dataset(tmp_path, {"train": breaks()}, 64, {})
+    assert len(shards.Dataset(tmp_path)) == 3
 
 
 def test_missing_and_foreign_data_sets_are_refused(painted_chunk, tmp_path):
     with pytest.raises(InputError, match="run durian prepare"):
-        records.Dataset(tmp_path / "nowhere")
-    records.write_dataset(tmp_path, {"train": [records.encode(painted_chunk(0, 4), 64)]}, 64, {})
+        shards.Dataset(tmp_path / "nowhere")
+    shards.write_dataset(tmp_path, {"train": [records.encode(painted_chunk(0, 4), 64)]}, 64, {})
     facts = tmp_path / "metadata.json"
     facts.write_text(json.dumps({**json.loads(facts.read_text()), "schema_version": 99}))
     with pytest.raises(InputError, match="schema version 99"):
-        records.Dataset(tmp_path)
+        shards.Dataset(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from input_pipeline import loader, records, transforms, video
+from input_pipeline import loader, records, shards, transforms, video
 from input_pipeline.errors import InputError
 from input_pipeline.synthetic import dataset
 
@@ -20,7 +20,7 @@ def _files(folder):
 
 
 def _records(folder, split):
-    source = records.Dataset(folder, split)
+    source = shards.Dataset(folder, split)
     return [source[i] for i in range(len(source))]
 
 
