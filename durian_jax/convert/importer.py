@@ -192,10 +192,11 @@ def _model_config(sources: list[Source]) -> DurianConfig:
 
 
 def _autoencoder(fields: dict, channels: int | None) -> dict:
-    """The shape of the autoencoder; it and the keypoint encoder shrink a picture alike."""
+    """The shape of the autoencoder; all that encodes pictures shrinks them alike."""
     default = DurianConfig()
     if "kl" not in fields:
-        widths = default.kl.block_out_channels[: len(fields.get("keypoint_channels", (0,) * 4))]
+        stages = fields.get("keypoint_channels") or fields.get("control_channels") or (0,) * 4
+        widths = default.kl.block_out_channels[: len(stages)]
         fields["kl"] = {"block_out_channels": widths, "latent_channels": channels or 4}
     kl = fields["kl"] or {}
     if "block_out_channels" in kl:
