@@ -217,10 +217,16 @@ def _clip(values: dict, weights: dict[str, Stored], folder: Path) -> tuple[dict,
 
 
 def _controlnet(values: dict, weights: dict[str, Stored], folder: Path) -> tuple[dict, dict]:
-    # It has inputs alone.
+    where = f"{folder / 'config.json'}"
+    # A ControlNet has no output of its own.
     values = values | {"out_channels": values.get("in_channels", 4)}
-    fields = unet_fields(values, f"{folder / 'config.json'}", _CONTROLNET_FIXED)
+    fields = unet_fields(values, where, _CONTROLNET_FIXED)
     channels = values.get("conditioning_embedding_out_channels", (16, 32, 96, 256))
+    if not channels or not all(isinstance(width, int) and width > 0 for width in channels):
+        raise InputError(
+            f"{where}: conditioning_embedding_out_channels is {channels!r}; only positive whole "
+            "numbers fit"
+        )
     return fields | {"control_channels": tuple(channels)}, {"control": weights}
 
 

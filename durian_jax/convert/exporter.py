@@ -47,9 +47,10 @@ def to_diffusers(source: Path, out: Path, ema: bool = True) -> None:
 
     The denoiser loads as UNet2DConditionModel, or UNetMotionModel with motion modules, the
     encoders as UNet2DConditionModel, vae, image_encoder and controlnet as AutoencoderKL,
-    CLIPVisionModelWithProjection and ControlNetModel. What these classes demand and our networks lack (the encoders'
-    output head, cross-attention without a context, tables of positions) is added with values that
-    change nothing, and noted in durian.json, so that reading the export drops it again.
+    CLIPVisionModelWithProjection and ControlNetModel. What these classes demand and our networks
+    lack (the encoders' output head, cross-attention without a context, tables of positions) is
+    added with values that change nothing, and noted in durian.json, so that reading the export
+    drops it again.
 
     Raises:
       InputError: nothing to read there, or `out` is already there.

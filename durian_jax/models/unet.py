@@ -39,9 +39,8 @@ class UNetConfig:
         heads: attention heads, the same number at every level.
         context_dim: size of cross-attention tokens; 0 leaves out cross-attention.
         norm_groups: groups of every GroupNorm.
-        control_channels: of the encoder of control pictures, one stride-2 stage between
-            neighbours; they make it a control trunk (ControlNet, arXiv 2302.05543), without a way
-            up and an output head. () for the other two.
+        control_channels: of the encoder of control pictures, see KeypointEncoder; they make it a
+            control trunk (ControlNet, arXiv 2302.05543), without a way up. () for the others.
         temporal: whether there are motion modules, after every layer and in the middle block.
         temporal_heads, max_frames, temporal_norm: of the motion modules, see MotionModule.
         dtype: compute dtype, "bfloat16" or "float32"; parameters are float32 either way.
@@ -217,14 +216,10 @@ class UNet(nn.Module):
         self.mid_block = MidBlock(config, last, (widths[last],) * 2, 1, attention=True)
 
         if config.control_channels:
-            self.controlnet_cond_embedding = KeypointEncoder(
-                config.control_channels, widths[0], dtype=dtype
-            )
-            zeros = [
-                nn.Conv(width, (1, 1), kernel_init=nn.initializers.zeros, dtype=dtype)
-                for width in [*skips, widths[last]]
-            ]
-            self.controlnet_down_blocks, self.controlnet_mid_block = zeros[:-1], zeros[-1]
+            channels, zero = config.control_channels, {"kernel_init": nn.initializers.zeros}
+            self.controlnet_cond_embedding = KeypointEncoder(channels, widths[0], dtype=dtype)
+            zeros = [nn.Conv(n, (1, 1), dtype=dtype, **zero) for n in [*skips, widths[last]]]
+            *self.controlnet_down_blocks, self.controlnet_mid_block = zeros
             self.up_blocks = []
             return
 
@@ -269,6 +264,9 @@ class UNet(nn.Module):
 
         Returns:
             float32 [B * F, h, w, out_channels].
+
+        Raises:
+            ValueError: residuals of a trunk of another shape.
         """
         x, _, _ = self._blocks(x, timesteps, context, references, features, residuals)
         return self.conv_out(nn.silu(self.conv_norm_out(x))).astype(jnp.float32)
@@ -340,6 +338,8 @@ class UNet(nn.Module):
         x, tokens = self.mid_block(x, time, context, seen(self.mid_block))
         lent += tokens
         if residuals is not None:
+            if len(residuals) != len(skips) + 1:
+                raise ValueError(f"{len(residuals)} residuals, but {len(skips) + 1} fit")
             *down, middle = (residual.astype(dtype) for residual in residuals)
             skips = [skip + residual for skip, residual in zip(skips, down, strict=True)]
             x = x + middle
