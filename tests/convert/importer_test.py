@@ -151,7 +151,7 @@ def test_motion_modules_alone(tmp_path):
         channels=(32, 32, 64, 64), layers_per_block=1, temporal=True, arcface=None,
         clip=ClipConfig(layers=1),
     )  # fmt: skip
-    shapes = parameter_shapes(config)["denoiser"]
+    shapes = network_shapes(config, "denoiser")
     motion = {path: shape for path, shape in shapes.items() if "motion_modules" in path}
     weights = {torch_key(path): np.zeros(shape[::-1], np.float32) for path, shape in motion.items()}
     table = "mid_block.motion_modules.0.transformer_blocks.0.pos_embed.pe"
