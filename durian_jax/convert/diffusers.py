@@ -7,7 +7,7 @@ needed. What each model becomes:
     AutoencoderKL                           autoencoder
     CLIPVisionModelWithProjection           clip
     MotionAdapter                           motion modules of the denoiser
-    ControlNetModel                         keypoint_encoder: its conditioning embedding alone
+    ControlNetModel                         control
 """
 
 import contextlib
@@ -42,9 +42,6 @@ _CLIP: Table = (
     (r"^text_model\.", None), (r"^text_projection\.", None), (r"^logit_scale$", None),
     (r"\.position_ids$", None),
 )  # fmt: skip
-_CONTROLNET: Table = (
-    (r"^(?!controlnet_cond_embedding\.)", None), (r"^controlnet_cond_embedding\.", ""),
-)  # fmt: skip
 
 # Values of config.json that the modules take for granted; absent ones are fine.
 _UNET_FIXED = {
@@ -54,6 +51,10 @@ _UNET_FIXED = {
     "resnet_time_scale_shift": "default", "only_cross_attention": False,
     "dual_cross_attention": False, "transformer_layers_per_block": 1, "conv_in_kernel": 3,
     "conv_out_kernel": 3, "mid_block_scale_factor": 1, "time_cond_proj_dim": None,
+}  # fmt: skip
+_CONTROLNET_FIXED = _UNET_FIXED | {
+    "mid_block_type": "UNetMidBlock2DCrossAttn", "conditioning_channels": 3,
+    "controlnet_conditioning_channel_order": "rgb", "global_pool_conditions": False,
 }  # fmt: skip
 _VAE_FIXED = {
     "act_fn": "silu", "use_quant_conv": True, "use_post_quant_conv": True, "in_channels": 3,
@@ -216,9 +217,17 @@ def _clip(values: dict, weights: dict[str, Stored], folder: Path) -> tuple[dict,
 
 
 def _controlnet(values: dict, weights: dict[str, Stored], folder: Path) -> tuple[dict, dict]:
+    where = f"{folder / 'config.json'}"
+    # A ControlNet has no output of its own.
+    values = values | {"out_channels": values.get("in_channels", 4)}
+    fields = unet_fields(values, where, _CONTROLNET_FIXED)
     channels = values.get("conditioning_embedding_out_channels", (16, 32, 96, 256))
-    weights = rename(weights, _CONTROLNET)
-    return {"keypoint_channels": tuple(channels)}, {"keypoint_encoder": weights}
+    if not channels or not all(isinstance(width, int) and width > 0 for width in channels):
+        raise InputError(
+            f"{where}: conditioning_embedding_out_channels is {channels!r}; only positive whole "
+            "numbers fit"
+        )
+    return fields | {"control_channels": tuple(channels)}, {"control": weights}
 
 
 _READERS = {

@@ -29,5 +29,7 @@ def read(path: Path, ema: bool = True) -> Source:
         # Motion modules that join it may say themselves how long they are.
         for name in ("temporal", "temporal_heads", "max_frames"):
             fields.pop(name, None)
+    if not fields.get("control_channels"):
+        fields.pop("control_channels", None)
     settings = {name: value for name, value in meta["config"].items() if name != "model"}
     return Source(str(path), fields, networks, settings)

@@ -25,11 +25,12 @@ FOLDERS = {
     "attribute_encoder": ("attribute_encoder", _DIFFUSERS),
     "autoencoder": ("vae", _DIFFUSERS),
     "clip": ("image_encoder", _PLAIN),
+    "control": ("controlnet", _DIFFUSERS),
     "keypoint_encoder": ("keypoint_encoder", _DIFFUSERS),
     "face_projection": ("face_projection", _PLAIN),
     "arcface": ("arcface", _PLAIN),
 }
-_UNETS = ("denoiser", "portrait_encoder", "attribute_encoder")
+_UNETS = ("denoiser", "portrait_encoder", "attribute_encoder", "control")
 
 
 def to_safetensors(source: Path, out: Path, ema: bool = True) -> None:
@@ -45,10 +46,11 @@ def to_diffusers(source: Path, out: Path, ema: bool = True) -> None:
     """Writes each network as a folder of its own, under torch keys and with a config.json.
 
     The denoiser loads as UNet2DConditionModel, or UNetMotionModel with motion modules, the
-    encoders as UNet2DConditionModel, vae and image_encoder as AutoencoderKL and
-    CLIPVisionModelWithProjection. What these classes demand and our networks lack (the encoders'
-    output head, cross-attention without a context, tables of positions) is added with values that
-    change nothing, and noted in durian.json, so that reading the export drops it again.
+    encoders as UNet2DConditionModel, vae, image_encoder and controlnet as AutoencoderKL,
+    CLIPVisionModelWithProjection and ControlNetModel. What these classes demand and our networks
+    lack (the encoders' output head, cross-attention without a context, tables of positions) is
+    added with values that change nothing, and noted in durian.json, so that reading the export
+    drops it again.
 
     Raises:
       InputError: nothing to read there, or `out` is already there.
@@ -102,16 +104,19 @@ def _held(key: str, array: np.ndarray) -> Stored:
 
 def _whole_unet(network: str, model: DurianConfig) -> UNet:
     """The UNet with everything that diffusers' class has."""
+    control = network == "control"
     return UNet(
         model.unet(
-            in_channels=_inputs(network, model), out_channels=model.latent_shape[-1],
+            in_channels=_inputs(network, model),
+            out_channels=0 if control else model.latent_shape[-1],
             context_dim=_context(model), temporal=network == "denoiser" and model.temporal,
+            control_channels=model.control_channels if control else (),
         )
     )  # fmt: skip
 
 
 def _inputs(network: str, model: DurianConfig) -> int:
-    masked = network != "denoiser" and model.references == "dual"
+    masked = network.endswith("_encoder") and model.references == "dual"
     return model.latent_shape[-1] + masked
 
 
@@ -179,6 +184,13 @@ def _unet_config(network: str, model: DurianConfig) -> dict:
         "act_fn": "silu",
         "cross_attention_dim": _context(model),
     }
+    if network == "control":
+        for name in ("sample_size", "out_channels", "up_block_types"):
+            del values[name]
+        values |= {
+            "_class_name": "ControlNetModel",
+            "conditioning_embedding_out_channels": list(model.control_channels),
+        }
     if not temporal:
         return values | {
             "attention_head_dim": model.heads,

@@ -178,24 +178,26 @@ def _model_config(sources: list[Source]) -> DurianConfig:
     if clip is not None and "context_dim" not in fields:
         fields["context_dim"] = clip["projection_dim"]
     try:
-        if channels not in (None, kl.get("latent_channels")):
+        if size is not None and "resolution" not in fields:
+            fields["resolution"] = size * 2 ** (len(kl["block_out_channels"]) - 1)
+        config = DurianConfig.from_dict(fields)
+        if channels not in (None, config.latent_shape[-1]):
             raise ValueError(
-                f"the UNet has {channels} channels, the autoencoder {kl['latent_channels']}: they "
-                "do not belong together"
+                f"the UNet has {channels} channels, the autoencoder {config.latent_shape[-1]}: "
+                "they do not belong together"
             )
-        if size is not None:
-            fields.setdefault("resolution", size * 2 ** (len(kl["block_out_channels"]) - 1))
-        return DurianConfig.from_dict(fields)
+        return config
     except (ValueError, TypeError, ZeroDivisionError) as error:
         names = " and ".join(sorted({source.name for source in sources}))
         raise InputError(f"{names}: {error}") from error
 
 
 def _autoencoder(fields: dict, channels: int | None) -> dict:
-    """The shape of the autoencoder; it and the keypoint encoder shrink a picture alike."""
+    """The shape of the autoencoder; all that encodes pictures shrinks them alike."""
     default = DurianConfig()
     if "kl" not in fields:
-        widths = default.kl.block_out_channels[: len(fields.get("keypoint_channels", (0,) * 4))]
+        stages = fields.get("keypoint_channels") or fields.get("control_channels") or (0,) * 4
+        widths = default.kl.block_out_channels[: len(stages)]
         fields["kl"] = {"block_out_channels": widths, "latent_channels": channels or 4}
     kl = fields["kl"] or {}
     if "block_out_channels" in kl:

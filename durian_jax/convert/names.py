@@ -19,7 +19,7 @@ from input_pipeline.errors import InputError
 Table = Sequence[tuple[str, str | None]]
 
 _LIST = re.compile(
-    r"^(down_blocks|up_blocks|resnets|attentions|motion_modules|downsamplers|upsamplers|blocks|"
+    r"^((?:controlnet_)?down_blocks|up_blocks|resnets|attentions|motion_modules|downsamplers|upsamplers|blocks|"
     r"layers|transformer_blocks|to_out|net|downsample|layer\d)_(\d+)$"
 )
 _LEAVES = {

@@ -22,6 +22,7 @@ def networks(config: DurianConfig) -> list[str]:
         "portrait_encoder": True,
         "attribute_encoder": config.references == "dual",
         "keypoint_encoder": True,
+        "control": bool(config.control_channels),
         "face_projection": config.arcface is not None,
         "autoencoder": config.autoencoder == "kl",
         "clip": config.clip is not None,
@@ -46,7 +47,7 @@ def network_shapes(config: DurianConfig, name: str) -> Shapes:
 
 
 def unet_shapes(module: UNet) -> Shapes:
-    """Parameter shapes of a UNet, with or without an output head."""
+    """Parameter shapes of a UNet, whatever it is used for."""
     side = 2 ** (len(module.config.block_out_channels) - 1)
     return _trace(module, (1, side, side, module.config.in_channels), _run_unet)
 
@@ -63,8 +64,12 @@ def _encode_and_decode(module: nn.Module, images: jax.Array) -> jax.Array:
 def _run_unet(module: UNet, x: jax.Array):
     config = module.config
     context = jnp.zeros((1, 1, config.context_dim)) if config.context_dim else None
+    now = jnp.zeros(1, jnp.int32)
+    if config.control_channels:
+        side = x.shape[1] * 2 ** (len(config.control_channels) - 1)
+        return module.control(x, now, jnp.zeros((1, side, side, 3)), context)
     call = module if config.out_channels else module.capture
-    return call(x, jnp.zeros(1, jnp.int32), context)
+    return call(x, now, context)
 
 
 # Tracing takes seconds at full size; equal networks, such as the encoders, are traced once.

@@ -28,6 +28,8 @@ class DurianConfig:
         temporal, temporal_heads, max_frames, temporal_norm: motion modules of the denoiser, see
             UNetConfig.
         keypoint_channels: of the keypoint encoder, one stride-2 stage between neighbours.
+        control_channels: of the encoder in a ControlNet of the denoiser, see UNetConfig; () leaves
+            the ControlNet out.
         clip: None leaves out the attribute embedding and with it the cross-attention of attribute
             encoder and denoiser.
         arcface: None leaves out the identity embedding and with it the cross-attention of the
@@ -56,6 +58,7 @@ class DurianConfig:
     max_frames: int = 32
     temporal_norm: str = "frame"
     keypoint_channels: tuple[int, ...] = (16, 32, 96, 256)
+    control_channels: tuple[int, ...] = ()
     clip: ClipConfig | None = field(default_factory=ClipConfig)
     arcface: IResNetConfig | None = field(default_factory=IResNetConfig)
     references: str = "dual"
@@ -90,12 +93,14 @@ class DurianConfig:
             raise ValueError("references 'single' does not look at faces: set arcface to None")
         if self.autoencoder == "kl" and self.kl is None:
             raise ValueError("autoencoder 'kl' needs its shape in kl")
-        shrink, coarsest = 2 ** (len(self.keypoint_channels) - 1), 2 ** (len(self.channels) - 1)
-        if shrink != self.factor:
-            raise ValueError(
-                f"keypoint_channels shrink the picture {shrink} times, but a latent cell is "
-                f"{self.factor} pixels wide"
-            )
+        for name in ("keypoint_channels", *(["control_channels"] if self.control_channels else [])):
+            shrink = 2 ** (len(getattr(self, name)) - 1)
+            if shrink != self.factor:
+                raise ValueError(
+                    f"{name} shrink the picture {shrink} times, but a latent cell is "
+                    f"{self.factor} pixels wide"
+                )
+        coarsest = 2 ** (len(self.channels) - 1)
         if self.resolution % (self.factor * coarsest):
             raise ValueError(
                 f"resolution={self.resolution} is not a multiple of {self.factor * coarsest}, "

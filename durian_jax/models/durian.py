@@ -108,6 +108,16 @@ class Durian(nn.Module):
             )
         )
 
+        if config.control_channels:
+            self.control = UNet(
+                config.unet(
+                    in_channels=channels,
+                    out_channels=0,
+                    context_dim=look_dim,
+                    control_channels=config.control_channels,
+                )
+            )
+
     def __call__(
         self,
         batch: Batch,
@@ -126,6 +136,8 @@ class Durian(nn.Module):
             self.decode_video(self.encode_video(batch["video"]))
         conditions = self.encode_conditions(batch)
         features = self.encode_keypoints(batch["keypoints"])
+        if self.is_initializing() and self.config.control_channels:
+            self.encode_control(latents, timesteps, batch["video"] / 255.0, conditions.context)
         return self.denoise(latents, timesteps, features, conditions, keep)
 
     def encode_video(self, video: jax.Array, key: jax.Array | None = None) -> jax.Array:
@@ -187,6 +199,29 @@ class Durian(nn.Module):
         tokens = jax.tree.map(lambda x: x[None], self.denoiser.project_references(bank))
         return Conditions(tokens, jnp.ones((1, len(bank[0]), 1)), context)
 
+    def encode_control(
+        self,
+        latents: jax.Array,
+        timesteps: jax.Array,
+        pictures: jax.Array,
+        context: jax.Array | None = None,
+    ) -> tuple[jax.Array, ...]:
+        """What the ControlNet, if there is one, adds to the denoiser, see `UNet.control`.
+
+        Durian itself has no use for it: `__call__` and the sampler leave it out.
+
+        Args:
+            latents, timesteps: as `denoise` gets them.
+            pictures: what it is told to follow, [B, F, H, W, 3] in [0, 1].
+            context: cross-attention tokens, see `Conditions`.
+
+        Returns:
+            `residuals` of `denoise`.
+        """
+        if context is not None:
+            context = _fold(context)
+        return self.control.control(_fold(latents), timesteps, _fold(pictures), context)
+
     def denoise(
         self,
         latents: jax.Array,
@@ -194,6 +229,7 @@ class Durian(nn.Module):
         keypoint_features: jax.Array,
         conditions: Conditions | None,
         keep: jax.Array | None = None,
+        residuals: tuple[jax.Array, ...] | None = None,
     ) -> jax.Array:
         """One evaluation of the denoiser.
 
@@ -204,6 +240,7 @@ class Durian(nn.Module):
             conditions: None is the unconditional branch of guidance: no reference tokens and a
                 zero context. Keypoints stay.
             keep: bool [B]; False makes a single clip unconditional.
+            residuals: of `encode_control`, possibly scaled.
 
         Returns:
             float32 [B, F, h, w, c], in the units of the training target.
@@ -221,7 +258,7 @@ class Durian(nn.Module):
         if context is not None:
             context = _fold(context)
         output = self.denoiser(
-            _fold(latents), timesteps, context, references, _fold(keypoint_features)
+            _fold(latents), timesteps, context, references, _fold(keypoint_features), residuals
         )
         return output.reshape(latents.shape)
 

@@ -1,9 +1,11 @@
-"""One Stable Diffusion U-Net, used as denoiser and as reference encoder.
+"""One Stable Diffusion U-Net, used as denoiser, as reference encoder and as control trunk.
 
-Which of the two it is follows from its config: the denoiser has an output head and may have
+Which of them it is follows from its config: the denoiser has an output head and may have
 motion modules; a reference encoder has neither and lends the tokens that enter its
-self-attention layers (`UNet.capture`). Parameters are named as in diffusers'
-UNet2DConditionModel and UNetMotionModel, with tree levels for dots and `_i` for list indices.
+self-attention layers (`UNet.capture`); a control trunk ends in the middle and gives what is added
+to the denoiser's skip tensors (`UNet.control`). Parameters are named as in diffusers'
+UNet2DConditionModel, UNetMotionModel and ControlNetModel, with tree levels for dots and `_i` for
+list indices.
 """
 
 import dataclasses
@@ -21,6 +23,7 @@ from durian_jax.models.blocks import (
     Upsample,
     timestep_features,
 )
+from durian_jax.models.conditions import KeypointEncoder
 from durian_jax.models.temporal import MotionModule
 
 
@@ -36,6 +39,8 @@ class UNetConfig:
         heads: attention heads, the same number at every level.
         context_dim: size of cross-attention tokens; 0 leaves out cross-attention.
         norm_groups: groups of every GroupNorm.
+        control_channels: of the encoder of control pictures, see KeypointEncoder; they make it a
+            control trunk (ControlNet, arXiv 2302.05543), without a way up. () for the others.
         temporal: whether there are motion modules, after every layer and in the middle block.
         temporal_heads, max_frames, temporal_norm: of the motion modules, see MotionModule.
         dtype: compute dtype, "bfloat16" or "float32"; parameters are float32 either way.
@@ -54,6 +59,7 @@ class UNetConfig:
     heads: int = 8
     context_dim: int = 768
     norm_groups: int = 32
+    control_channels: tuple[int, ...] = ()
     temporal: bool = False
     temporal_heads: int = 8
     max_frames: int = 32
@@ -76,6 +82,8 @@ class UNetConfig:
             for name, divisor in divisors.items():
                 if divisor < 1 or width % divisor:
                     raise ValueError(f"{name}={divisor} does not divide the width {width}")
+        if self.control_channels and self.out_channels:
+            raise ValueError(f"a control trunk has no output: out_channels={self.out_channels}")
         if self.temporal_norm not in ("frame", "clip"):
             raise ValueError(f"temporal_norm must be 'frame' or 'clip', not {self.temporal_norm!r}")
         if self.dtype not in ("bfloat16", "float32"):
@@ -207,6 +215,14 @@ class UNet(nn.Module):
 
         self.mid_block = MidBlock(config, last, (widths[last],) * 2, 1, attention=True)
 
+        if config.control_channels:
+            channels, zero = config.control_channels, {"kernel_init": nn.initializers.zeros}
+            self.controlnet_cond_embedding = KeypointEncoder(channels, widths[0], dtype=dtype)
+            zeros = [nn.Conv(n, (1, 1), dtype=dtype, **zero) for n in [*skips, widths[last]]]
+            *self.controlnet_down_blocks, self.controlnet_mid_block = zeros
+            self.up_blocks = []
+            return
+
         up_blocks, width = [], widths[last]
         for level in range(last, -1, -1):
             in_widths = ()
@@ -234,6 +250,7 @@ class UNet(nn.Module):
         context: jax.Array | None = None,
         references: tuple[References, ...] | None = None,
         features: jax.Array | None = None,
+        residuals: tuple[jax.Array, ...] | None = None,
     ) -> jax.Array:
         """Predicts the noise, velocity or image, whatever it was trained for.
 
@@ -243,11 +260,15 @@ class UNet(nn.Module):
             context: cross-attention tokens [B, M, d] or [B * F, M, d].
             references: one entry per site.
             features: [B * F, h, w, C0], added after the first convolution.
+            residuals: of `control`, possibly scaled.
 
         Returns:
             float32 [B * F, h, w, out_channels].
+
+        Raises:
+            ValueError: residuals of a trunk of another shape.
         """
-        x, _ = self._blocks(x, timesteps, context, references, features)
+        x, _, _ = self._blocks(x, timesteps, context, references, features, residuals)
         return self.conv_out(nn.silu(self.conv_norm_out(x))).astype(jnp.float32)
 
     def capture(
@@ -260,6 +281,28 @@ class UNet(nn.Module):
         """
         return self._blocks(x, timesteps, context, None, None)[1]
 
+    def control(
+        self,
+        x: jax.Array,
+        timesteps: jax.Array,
+        pictures: jax.Array,
+        context: jax.Array | None = None,
+    ) -> tuple[jax.Array, ...]:
+        """What a control trunk adds to a denoiser of its shape; zero before it is trained.
+
+        Args:
+            x, timesteps, context: as the denoiser gets them.
+            pictures: [B * F, H, W, 3] in [0, 1], H / h the shrink factor of `control_channels`.
+
+        Returns:
+            `residuals` of the denoiser: one for every skip tensor, from fine to coarse, and one
+            for the output of the middle block.
+        """
+        features = self.controlnet_cond_embedding(pictures)
+        x, _, skips = self._blocks(x, timesteps, context, None, features)
+        zeros = (*self.controlnet_down_blocks, self.controlnet_mid_block)
+        return tuple(zero(tensor) for zero, tensor in zip(zeros, [*skips, x], strict=True))
+
     def project_references(self, banks: tuple[jax.Array, ...]) -> tuple[KeyValue, ...]:
         """Reference tokens [B, J, C] per site -> keys and values [B, J, heads, D] per site.
 
@@ -270,8 +313,8 @@ class UNet(nn.Module):
         sites = [transformer for block in blocks for transformer in block.attentions]
         return tuple(site.keys_values(tokens) for site, tokens in zip(sites, banks, strict=True))
 
-    def _blocks(self, x, timesteps, context, references, features):
-        """Everything but the output head: new x, lent tokens of all sites."""
+    def _blocks(self, x, timesteps, context, references, features, residuals=None):
+        """Everything but the head: new x, lent tokens of all sites, skip tensors not used."""
         dtype = jnp.dtype(self.config.dtype)
         time = self.time_embedding(
             timestep_features(timesteps, self.config.block_out_channels[0]).astype(dtype)
@@ -294,8 +337,14 @@ class UNet(nn.Module):
             lent += tokens
         x, tokens = self.mid_block(x, time, context, seen(self.mid_block))
         lent += tokens
+        if residuals is not None:
+            if len(residuals) != len(skips) + 1:
+                raise ValueError(f"{len(residuals)} residuals, but {len(skips) + 1} fit")
+            *down, middle = (residual.astype(dtype) for residual in residuals)
+            skips = [skip + residual for skip, residual in zip(skips, down, strict=True)]
+            x = x + middle
         for block in self.up_blocks:
             used = [skips.pop() for _ in block.resnets]
             x, tokens = block(x, used, time, context, seen(block))
             lent += tokens
-        return x, lent
+        return x, lent, skips

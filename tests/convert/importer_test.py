@@ -1,5 +1,6 @@
 """`durian convert --from`: what the checkpoint holds, and what bad sources get."""
 
+import hashlib
 import json
 import shutil
 
@@ -12,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 from configs import durian, small, tiny
 from durian_jax import checkpoint, cli, train
 from durian_jax.convert import Source, importer
-from durian_jax.convert.names import torch_key
-from durian_jax.convert.shapes import parameter_shapes
+from durian_jax.convert.names import to_torch, torch_key
+from durian_jax.convert.shapes import network_shapes, parameter_shapes
 from durian_jax.models.clip import ClipConfig
 from durian_jax.models.config import DurianConfig
 from durian_jax.models.temporal import frame_positions
@@ -150,7 +151,7 @@ def test_motion_modules_alone(tmp_path):
         channels=(32, 32, 64, 64), layers_per_block=1, temporal=True, arcface=None,
         clip=ClipConfig(layers=1),
     )  # fmt: skip
-    shapes = parameter_shapes(config)["denoiser"]
+    shapes = network_shapes(config, "denoiser")
     motion = {path: shape for path, shape in shapes.items() if "motion_modules" in path}
     weights = {torch_key(path): np.zeros(shape[::-1], np.float32) for path, shape in motion.items()}
     table = "mid_block.motion_modules.0.transformer_blocks.0.pos_embed.pe"
@@ -186,6 +187,36 @@ def test_motion_modules_join_a_run(from_diffusers, pipeline, tmp_path):
     assert complete(leaves, manifest) and manifest["config"]["model"]["temporal"]
     for name, array in from_diffusers[0].items():
         np.testing.assert_array_equal(leaves[name], array)
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_controlnet_joins_what_it_controls(later, from_diffusers, pipeline, tmp_path):
+    folder, first = sources.write_controlnet(tmp_path / "controlnet"), ("diffusers", pipeline)
+    if later:
+        importer.convert([first], tmp_path / "stage1")
+        first = ("durian", tmp_path / "stage1")
+    leaves, manifest = convert(tmp_path / "ckpt", first, ("diffusers", folder))
+    assert complete(leaves, manifest) and not manifest["absent"]
+    assert manifest["config"]["model"]["control_channels"] == [7, 9]
+    control = {f"control/{path}": array for path, array in sources.linen("control").items()}
+    assert leaves.keys() == from_diffusers[0].keys() | control.keys()
+    for name, array in (from_diffusers[0] | control).items():
+        np.testing.assert_array_equal(leaves[name], array)
+
+
+def test_every_key_of_a_full_size_controlnet():
+    """The digest covers the 340 keys and shapes of diffusers' ControlNetModel at the size of
+    Stable Diffusion 1.5. If it changes, a parameter was renamed, added or reshaped: undo that."""
+    shapes = network_shapes(DurianConfig(control_channels=(16, 32, 96, 256)), "control")
+    keys = {
+        torch_key(path): to_torch(np.broadcast_to(np.float32(0), shape), path).shape
+        for path, shape in shapes.items()
+    }
+    assert len(keys) == 340 and sum(map(np.prod, keys.values())) == 361_279_120
+    lines = "\n".join(f"{key} {list(shape)}" for key, shape in sorted(keys.items()))
+    assert hashlib.sha256(lines.encode()).hexdigest() == (
+        "78789a4f9eff0f093581a40e4b710a815f8dce63d2d8575d2eca8cefc3f65893"
+    )
 
 
 def test_the_vision_half_of_a_whole_clip(tmp_path):
@@ -320,6 +351,35 @@ def test_configs_that_do_not_fit(part, changes, message, broken, tmp_path, capsy
     _edit_json(broken.folder / part, **changes)
     line = fails(capsys, tmp_path / "out", ("diffusers", broken.folder))
     assert message in line and str(broken.folder) in line
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"controlnet_conditioning_channel_order": "bgr"}, "is 'bgr'; only 'rgb' is supported"),
+        ({"conditioning_channels": 1}, "conditioning_channels is 1; only 3 is supported"),
+        ({"global_pool_conditions": True}, "global_pool_conditions is True"),
+        ({"conditioning_embedding_out_channels": []}, "is []; only positive whole numbers fit"),
+        ({"conditioning_embedding_out_channels": ["7", 9]}, "only positive whole numbers fit"),
+        ({"conditioning_embedding_out_channels": 7}, "unusable values"),
+        ({"conditioning_embedding_out_channels": [7, 9, 9]},
+         "control_channels shrink the picture 4 times, but a latent cell is 2 pixels wide"),
+        ({"cross_attention_dim": 20}, "context_dim is 20, but 14 in"),
+        ({"in_channels": 8}, "latent_channels is 8, but 4 in"),
+    ],
+)  # fmt: skip
+def test_controlnets_that_do_not_fit(changes, message, pipeline, tmp_path, capsys):
+    folder = sources.write_controlnet(tmp_path / "controlnet", **changes)
+    line = fails(capsys, tmp_path / "out", ("diffusers", pipeline), ("diffusers", folder))
+    assert message in line and str(folder) in line
+
+
+def test_a_controlnet_without_one_of_its_zero_convolutions(tmp_path, capsys):
+    weights = sources.torch("control")
+    del weights["controlnet_down_blocks.3.weight"]
+    folder = sources.write_controlnet(tmp_path / "controlnet", weights)
+    line = fails(capsys, tmp_path / "out", ("diffusers", folder))
+    assert "do not fit control: 1 missing (controlnet_down_blocks.3.weight)" in line
 
 
 def test_folders_of_another_kind(pipeline, tmp_path, capsys):

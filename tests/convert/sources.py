@@ -11,7 +11,7 @@ from flax.traverse_util import unflatten_dict
 from safetensors.numpy import save_file
 
 from durian_jax.convert.names import to_torch, torch_key
-from durian_jax.convert.shapes import parameter_shapes
+from durian_jax.convert.shapes import network_shapes, parameter_shapes
 from durian_jax.models.config import DurianConfig
 from tests.parity import drawn, folders
 
@@ -41,7 +41,17 @@ MODEL = {
              "patch_size": 4, "projection_dim": CONTEXT},
     "arcface": {"layers": [1, 2], "widths": [4, 6], "image_size": 8, "embedding": 10},
 }  # fmt: skip
+CONTROLNET_JSON = {
+    name: value for name, value in UNET_JSON.items()
+    if name not in ("up_block_types", "out_channels", "sample_size")
+} | {
+    "_class_name": "ControlNetModel", "conditioning_embedding_out_channels": [7, 9],
+    "controlnet_conditioning_channel_order": "rgb", "mid_block_type": "UNetMidBlock2DCrossAttn",
+}  # fmt: skip
 SHAPES = parameter_shapes(DurianConfig.from_dict(MODEL))
+SHAPES["control"] = network_shapes(
+    DurianConfig.from_dict(MODEL | {"control_channels": [7, 9]}), "control"
+)
 
 
 def linen(network: str, pattern: str = "") -> dict[str, np.ndarray]:
@@ -85,6 +95,16 @@ def write_diffusers(root: Path) -> Path:
         save_file(contiguous, root / name / f"{file}.safetensors")
     (root / "scheduler").mkdir()
     (root / "model_index.json").write_text("{}")
+    return root
+
+
+def write_controlnet(root: Path, weights: dict[str, np.ndarray] | None = None, **changes) -> Path:
+    """A ControlNet folder for that pipeline; changes are of its config.json."""
+    root.mkdir(parents=True)
+    (root / "config.json").write_text(json.dumps(CONTROLNET_JSON | changes))
+    weights = torch("control") if weights is None else weights
+    contiguous = {key: np.ascontiguousarray(array) for key, array in weights.items()}
+    save_file(contiguous, root / "diffusion_pytorch_model.safetensors")
     return root
 
 

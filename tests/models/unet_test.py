@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import hashlib
 import re
 
@@ -136,6 +137,68 @@ def test_captured_tokens_reach_the_matching_site(params, inputs, spatial):
     assert np.abs(other - alone).max() > 0.01
 
 
+CONTROL = dataclasses.replace(
+    TINY, block_out_channels=(8,), attention_levels=(0,), temporal=False, out_channels=0,
+    control_channels=(3, 5),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trunk(inputs, fill):
+    """What makes an untrained control trunk, with the rest of it already filled, as ControlNets
+    start from a trained network; its residuals."""
+    module, (x, timesteps, context) = UNet(CONTROL), inputs
+    pictures = np.random.default_rng(1).random((4, 8, 8, 3), np.float32)
+    call = x, timesteps, pictures, context
+    init = functools.partial(module.init, jax.random.key(0), *call, method="control")
+    params = fill(jax.eval_shape(init))["params"]
+    # Under jit only what is returned gets drawn.
+    own = jax.jit(lambda: {k: v for k, v in init()["params"].items() if "controlnet" in k})()
+    run = jax.jit(functools.partial(module.apply, method="control"))
+    return own, run({"params": params | own}, *call), params
+
+
+def test_an_untrained_control_trunk_changes_nothing(trunk):
+    own, residuals, params = trunk
+    # After the first convolution, the only layer, and the middle block.
+    assert [residual.shape for residual in residuals] == [(4, 4, 4, 8)] * 3
+    assert not any(residual.any() for residual in residuals)
+    assert sorted(own) == [
+        "controlnet_cond_embedding", "controlnet_down_blocks_0", "controlnet_down_blocks_1",
+        "controlnet_mid_block",
+    ]  # fmt: skip
+    assert not own["controlnet_cond_embedding"]["conv_out"]["kernel"].any()
+    assert own["controlnet_cond_embedding"]["conv_in"]["kernel"].any()
+    assert not any(name.startswith(("up_blocks", "conv_out", "conv_norm")) for name in params)
+
+
+def test_residuals_reach_the_output_each_on_its_own(params, inputs):
+    """Zero residuals change nothing; each of the five moves the output, and another way."""
+    model = UNet(dataclasses.replace(TINY, temporal=False))
+    x, timesteps, context = inputs
+    shapes = [(4, 4, 4, 8)] * 2 + [(4, 2, 2, 8)] + [(4, 2, 2, 16)] * 2
+    which = np.eye(6, 5, dtype=np.float32)  # the last row is none of them
+
+    @jax.jit
+    def outputs(params):
+        def one(row):
+            residuals = tuple(scale * jnp.ones(shape) for scale, shape in zip(row, shapes))
+            return model.apply(params, x, timesteps, context, residuals=residuals)
+
+        return jax.lax.map(one, which), model.apply(params, x, timesteps, context)
+
+    moved, alone = outputs(params)
+    np.testing.assert_allclose(moved[5], alone, rtol=0, atol=2e-6)
+    for i in range(5):
+        assert all(np.abs(moved[i] - moved[j]).max() > 0.01 for j in range(6) if j != i)
+
+
+def test_residuals_of_another_trunk_are_refused(trunk, params, inputs):
+    model = UNet(dataclasses.replace(TINY, temporal=False))
+    with pytest.raises(ValueError, match="3 residuals, but 5 fit"):
+        jax.eval_shape(lambda: model.apply(params, *inputs, residuals=trunk[1]))
+
+
 def test_frames_are_independent_without_motion_modules(params, inputs, spatial):
     x, timesteps, context = inputs
     other = x.copy()
@@ -204,6 +267,7 @@ def test_bfloat16_computes_from_float32_parameters_to_float32_output(params, inp
             r"attention_levels names level 2, but there are levels 0..1",
         ),
         ({"remat": (-1,)}, r"remat names level -1, but there are levels 0..1"),
+        ({"control_channels": (3, 5)}, "a control trunk has no output: out_channels=3"),
         ({"dtype": "float16"}, "dtype must be 'bfloat16' or 'float32', not 'float16'"),
     ],
 )

@@ -273,7 +273,18 @@ def main() -> None:
     attention(outputs)
     pictures = first(batch["keypoint_pictures"]).flatten(0, 1)
     outputs["keypoint_encoder"] = last(nets["keypoint_encoder"](pictures))
-    outputs["controlnet"] = last(nets["controlnet"].controlnet_cond_embedding(pictures))
+    # A frame of either clip, so that the time steps differ.
+    some = noisy[2:4], times[2:4], context[2:4]
+    down, middle = nets["controlnet"](*some, pictures[2:4], return_dict=False)
+    for site, residual in enumerate([*down, middle]):
+        outputs[f"control/residual_{site}"] = last(residual)
+    outputs["control/sample"] = last(
+        nets["unet"](
+            *some,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
+        ).sample
+    )
     outputs["arcface"] = nets["arcface"](signed(batch["face"])).numpy()
 
     whole = TwoReferences(nets, batch)

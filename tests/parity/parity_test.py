@@ -93,6 +93,38 @@ def test_capture_at_every_site(unet, scene, outputs, report):
         report(f"site {site}", tokens, outputs[f"unet/site_{site}"], NETWORK)
 
 
+@pytest.fixture(scope="module")
+def control(tmp_path_factory):
+    """The ControlNet of the fixtures as `--from diffusers` makes a control trunk of it."""
+    folder = folders.write_model(tmp_path_factory.mktemp("control") / "controlnet", "controlnet")
+    out = folder.parent / "checkpoint"
+    importer.convert([("diffusers", folder)], out)
+    params, manifest = checkpoint.load(out)
+    config = DurianConfig.from_dict(manifest["config"]["model"] | {"dtype": "float32"})
+    network, _ = Durian(config).bind({}).control.unbind()
+    return network, {"params": params["control"]}
+
+
+def test_controlnet(control, unet, scene, outputs, report):
+    """Residuals at every level, and what the UNet makes of them."""
+    (trunk, trunk_variables), (network, variables) = control, unet
+    noisy, pictures = scene["noise"].reshape(-1, 8, 8, 4), scene["keypoint_pictures"]
+    some = noisy[2:4], np.array([40, 900])
+    context, pictures = scene["context"][2:4], pictures.reshape(-1, 16, 16, 3)[2:4]
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def controlled(trunk_variables, variables):
+        residuals = trunk.apply(trunk_variables, *some, pictures, context, method="control")
+        return residuals, network.apply(variables, *some, context, residuals=residuals)
+
+    with jax.default_matmul_precision("highest"):
+        residuals, sample = controlled(trunk_variables, variables)
+    assert len(residuals) == sum(name.startswith("control/residual_") for name in outputs) == 5
+    for site, residual in enumerate(residuals):
+        report(f"residual {site}", residual, outputs[f"control/residual_{site}"], NETWORK)
+    report("UNet with residuals", sample, outputs["control/sample"], NETWORK)
+
+
 @pytest.mark.parametrize("count", range(4))
 def test_attention_with_references(count, outputs, report):
     layer = Attention(12, 3)
@@ -133,23 +165,6 @@ def test_keypoint_encoder(run, scene, outputs, report):
 
     ours = run(encode, scene["keypoint_pictures"])
     report("keypoint encoder", ours, outputs["keypoint_encoder"], NETWORK)
-
-
-def test_conditioning_embedding_of_a_controlnet(run, params, tmp_path, scene, outputs, report):
-    def encode(model, pictures):
-        return model.keypoint_encoder(pictures.reshape(-1, 16, 16, 3))
-
-    folder = folders.write_model(tmp_path / "controlnet", "controlnet")
-    source = importer.SOURCES["diffusers"](folder)
-    matched = importer.match(
-        "keypoint_encoder",
-        network_shapes(DurianConfig.from_dict(MODEL), "keypoint_encoder"),
-        source.weights["keypoint_encoder"],
-    )
-    leaves = unflatten_dict({path: s.read() for path, s in matched.items()}, sep="/")
-    weights = params | {"keypoint_encoder": leaves}
-    ours = run(encode, scene["keypoint_pictures"], weights=weights)
-    report("ControlNet conditioning embedding", ours, outputs["controlnet"], NETWORK)
 
 
 def test_arcface(run, scene, outputs, report):
