@@ -192,7 +192,9 @@ def test_stage_two_starts_as_stage_one_frame_by_frame(params, model, batch, inpu
         return np.zeros_like(leaf) if inside else leaf
 
     stage_two.params = jax.tree_util.tree_map_with_path(fresh, params)
-    np.testing.assert_allclose(stage_two.denoise(inputs, conditions), plain, rtol=0, atol=1e-6)
+    # Two programs that XLA fuses in its own way each: rounding differs, nothing else.
+    error = stage_two.denoise(inputs, conditions) - plain
+    assert np.linalg.norm(error) < 3e-7 * np.linalg.norm(plain)
     # Stage 1 treats frames as pictures of their own.
     for frame in range(F):
         alone = (inputs[0][:, [frame]], inputs[1], inputs[2][:, [frame]])
