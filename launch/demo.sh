@@ -5,10 +5,10 @@
 set -eu
 run=$1
 
-durian synth --out "$run/dataset" --people 80 --clips 1 --frames 16 --size 128 --cases 8
+durian synth --out "$run/dataset" --people 64 --clips 1 --frames 16 --size 96 --cases 8
 durian check "$run/dataset"
 durian train --config configs/tiny.py:stage1 --workdir "$run/stage1" \
-    --config.data.path="$run/dataset"
+    --config.data.path="$run/dataset" --config.steps=900
 durian train --config configs/tiny.py:stage2 --workdir "$run/stage2" \
     --config.data.path="$run/dataset" --config.init_from="$run/stage1"
 
