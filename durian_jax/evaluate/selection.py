@@ -13,7 +13,8 @@ from durian_jax.evaluate import scores
 from durian_jax.evaluate.protocol import Build, Protocol
 from input_pipeline import cases, faces, records, transforms
 from input_pipeline.errors import InputError
-from input_pipeline.records import Chunk, Dataset
+from input_pipeline.records import Chunk
+from input_pipeline.shards import Dataset
 
 _SPLITS = ("test", "val", "train")
 _ID_LENGTH = 4
