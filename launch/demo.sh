@@ -5,12 +5,12 @@
 set -eu
 run=$1
 
-durian synth --out "$run/dataset" --people 64 --clips 1 --frames 16 --size 96 --cases 8
+durian synth --out "$run/dataset" --people 64 --clips 1 --frames 12 --size 96 --cases 4
 durian check "$run/dataset"
 durian train --config configs/tiny.py:stage1 --workdir "$run/stage1" \
-    --config.data.path="$run/dataset" --config.steps=900
+    --config.data.path="$run/dataset" --config.steps=300
 durian train --config configs/tiny.py:stage2 --workdir "$run/stage2" \
-    --config.data.path="$run/dataset" --config.init_from="$run/stage1"
+    --config.data.path="$run/dataset" --config.init_from="$run/stage1" --config.steps=40
 
 # Three people who are in no training clip: a portrait, somebody else's hair, the motion of a third.
 case="$run/dataset/counterfactual/00000"
