@@ -53,6 +53,11 @@ def train(config, workdir: str | Path) -> TrainState:
     if config.data.path.startswith("synth:"):
         from input_pipeline.synthetic.dataset import Rendered
 
+        if config.data.workers:
+            raise InputError(
+                f"data.workers is {config.data.workers}, data.path {config.data.path} is rendered "
+                "by the process that trains: set --config.data.workers=0"
+            )
         dataset = Rendered(config.data.path)
     else:
         dataset = shards.Dataset(config.data.path)

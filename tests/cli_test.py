@@ -185,3 +185,13 @@ def test_help_needs_no_jax():
     assert done.returncode == 0, done.stderr
     for verb in ("prepare", "check", "train", "animate", "evaluate"):
         assert verb in done.stdout
+
+
+def test_rendering_while_training_refuses_worker_processes(tmp_path, capsys):
+    line = _fails(
+        ["train", "--config", "configs/tiny.py:stage1", "--workdir", tmp_path / "run",
+         "--config.data.path=synth:people=10", "--config.data.workers=2"],
+        capsys,
+    )  # fmt: skip
+    assert "data.workers is 2" in line and "--config.data.workers=0" in line
+    assert not (tmp_path / "run").exists()

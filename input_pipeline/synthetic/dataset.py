@@ -136,7 +136,10 @@ def synth(out: str | Path, settings: Settings, cases: int = 0) -> dict[str, int]
     from input_pipeline.synthetic import sheets, twins
 
     out = Path(out)
+    if cases < 0:
+        raise InputError(f"--cases {cases}: must be at least 0")
     video.check_output(out / "metadata.json", ".json")
+    twins.remove_cases(out / "counterfactual")
     compile_renderer(settings)
     people = range(settings.people)
     splits = {

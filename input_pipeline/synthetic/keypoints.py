@@ -137,6 +137,7 @@ def landmarks(face: Face, motion: Motion) -> jax.Array:
 def _lip_points(points, mean, face: Face, motion: Motion):
     """Puts the rings of the lips between the drawn edges."""
     still = head.mouth(jnp.abs(mean[:, 0]), _mean_face(), CALM)
+    height = mean[:, 2] - head.lip_front(jnp.abs(mean[:, 0]), still, CALM)
     for rings, upper in ((_UPPER_LIPS, True), (_LOWER_LIPS, False)):
         for ring, indices in enumerate(rings):
             index = np.array(indices)
@@ -152,9 +153,7 @@ def _lip_points(points, mean, face: Face, motion: Motion):
             inner = m.line - 0.042 * motion.open * m.taper + (half_gap if upper else -half_gap)
             outer = m.upper if upper else m.lower
             y = inner + share * (outer - inner)
-            rest = head.mouth(jnp.abs(mean[index, 0]), _mean_face(), CALM)
-            front = head.lip_front(jnp.abs(mean[index, 0]), rest, CALM)
-            z = head.lip_front(jnp.abs(x), m, motion) + mean[index, 2] - front
+            z = head.lip_front(jnp.abs(x), m, motion) + height[index]
             points = points.at[index].set(jnp.stack([x, y, z], -1))
     return points
 

@@ -6,6 +6,7 @@ training set, and case i depends on (seed, i) alone.
 """
 
 import dataclasses
+import shutil
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -167,6 +168,12 @@ def _can_be_scored(
     return all(landmarker.track(clip).found.all() for clip in clips) and all(
         shown.truth.masks[kind].any((1, 2)).all() for kind in case.kinds
     )
+
+
+def remove_cases(out: Path) -> None:
+    """Removes a case folder, if that is what `out` is: cases of other settings must not stay."""
+    if (out / "cases.json").is_file():
+        shutil.rmtree(out)
 
 
 def write_cases(out: str | Path, settings: Settings, count: int) -> None:

@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import shutil
 import sys
 
 import numpy as np
@@ -122,6 +123,15 @@ def test_settings_out_of_range_are_refused(changes, message):
 def test_badly_written_paths_are_refused(path, message):
     with pytest.raises(InputError, match=message):
         dataset.Rendered(path)
+
+
+def test_a_new_set_leaves_no_cases_of_the_old_one(settings, small_set, tmp_path):
+    out = tmp_path / "set"
+    shutil.copytree(small_set, out)
+    dataset.synth(out, dataclasses.replace(settings, seed=6), cases=0)
+    assert not (out / "counterfactual").exists()
+    with pytest.raises(InputError, match="--cases -1: must be at least 0"):
+        dataset.synth(out, settings, cases=-1)
 
 
 def test_splits_without_people_are_named():
