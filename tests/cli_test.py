@@ -183,7 +183,7 @@ def test_help_needs_no_jax():
     code += "try: cli.main()\nexcept SystemExit: pass\nassert 'jax' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for verb in ("prepare", "check", "train", "animate", "evaluate"):
+    for verb in ("prepare", "check", "synth", "train", "animate", "evaluate", "convert"):
         assert verb in done.stdout
 
 
