@@ -12,7 +12,7 @@
 
 Masks are white where they hold. All pictures of a folder are S x S and framed alike, and so is the
 answer: F frames in the framing of the portrait. Motion is relative to the driver's first frame, so
-frame 0 of the answer has the portrait's own pose and expression (`faces.retarget`).
+frame 0 of the answer has the portrait's own pose and expression (`retarget.retarget`).
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The face as geometry: contours, steady crop, head pose, motion carried to another face.
+"""The face as geometry: contours, steady crop, head pose.
 
 Keypoints are MediaPipe's face mesh (468 points, then 5 for each iris), float32 [..., 478, 3]: x
 right and y down in pixels (a pixel's centre is at its index), z in the same scale, growing away
@@ -7,10 +7,12 @@ from the camera.
 
 import itertools
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from input_pipeline.errors import InputError
 from input_pipeline.landmarker import EYES, Region, Track, sample
 from input_pipeline.landmarker import FaceLandmarker as FaceLandmarker
 
@@ -110,6 +112,20 @@ class Crop:
         return (keypoints * matrix[0, 0] + shift).astype(np.float32)
 
 
+def steady_crop(
+    path: str | Path, keypoints: np.ndarray, height: int, width: int, framed: bool
+) -> Crop:
+    """`Crop.around`, or all of a picture that is `framed`, a head-and-shoulders square already.
+
+    Raises InputError, naming `path`: framed, but not square.
+    """
+    if not framed:
+        return Crop.around(keypoints, height, width)
+    if height != width:
+        raise InputError(f"{path}: {width}x{height} pixels: framed pictures must be square")
+    return Crop.whole(width)
+
+
 def fill_gaps(track: Track, limit: int = 5) -> tuple[np.ndarray, np.ndarray]:
     """Bridges gaps of up to `limit` frames by straight lines.
 
@@ -153,38 +169,6 @@ def euler_angles(rotation: np.ndarray) -> np.ndarray:
     return np.degrees(np.stack([yaw, pitch, roll], -1))
 
 
-def retarget(driver: np.ndarray, portrait: np.ndarray) -> np.ndarray:
-    """The driver's head motion and expression on the portrait's own face.
-
-    All motion is relative to the driver's first frame, so that frame 0 is the portrait itself: the
-    rotation is composed, as seen from the camera; the scale is multiplied; the translation is
-    measured in face sizes. Expression is the change of the pose-free face, scaled by the ratio of
-    the faces' widths and heights; the irises keep their place between the eye corners.
-
-    driver: [T, 478, 3], portrait: [478, 3], both without NaN, each in its own pixels.
-    Returns float32 [T, 478, 3] in the portrait's pixels.
-    """
-    turn, size, place = head_pose(driver)
-    own_turn, own_size, own_place = head_pose(portrait)
-    moving = _pose_free(driver, turn, size, place)
-    still = _pose_free(portrait, own_turn, own_size, own_place)
-    face = still + _face_size(still) / _face_size(moving[0]) * (moving - moving[0])
-    for outer, inner, iris, _ in EYES:
-        ring = slice(iris, iris + 5)
-
-        def gaze(head, outer=outer, inner=inner, ring=ring):
-            middle, width = _eye(head, outer, inner)
-            return (head[..., ring, :] - middle) / width
-
-        middle, width = _eye(face, outer, inner)
-        face[:, ring] = middle + width * (gaze(still) + gaze(moving) - gaze(moving[0]))
-    turn = turn @ turn[0].T @ own_turn
-    place = own_place + (place - place[0]) * own_size / size[0]
-    size = own_size * size / size[0]
-    posed = size[:, None, None] * face @ turn.swapaxes(1, 2) + place[:, None]
-    return posed.astype(np.float32)
-
-
 def align_face(image: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
     """uint8 [112, 112, 3]: the face as ArcFace expects it.
 
@@ -214,20 +198,3 @@ def _similarity(source: np.ndarray, target: np.ndarray):
     rotation = (u * sign[..., None, :]) @ vt
     scale = (singular * sign).sum(-1) / (centred**2).sum(-1).mean()
     return rotation, scale, target_middle - scale[..., None] * (rotation @ middle)
-
-
-def _pose_free(keypoints, rotation, scale, translation) -> np.ndarray:
-    """[..., 478, 3] in the head's own axes and units."""
-    return (keypoints - translation[..., None, :]) @ rotation / scale[..., None, None]
-
-
-def _face_size(head: np.ndarray) -> np.ndarray:
-    """[3]: width, height (forehead to nose, which the jaw leaves alone), width again for z."""
-    width, height = head[454, 0] - head[234, 0], head[2, 1] - head[10, 1]
-    return np.array([width, height, width])
-
-
-def _eye(head: np.ndarray, outer: int, inner: int) -> tuple[np.ndarray, np.ndarray]:
-    middle = (head[..., [outer], :] + head[..., [inner], :]) / 2
-    width = np.linalg.norm(head[..., [outer], :] - head[..., [inner], :], axis=-1, keepdims=True)
-    return middle, width

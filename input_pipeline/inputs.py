@@ -6,16 +6,16 @@ region that the other person's attribute will cover (Eq. 13).
 """
 
 import dataclasses
-from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from input_pipeline import faces, masks, transforms, video
+from input_pipeline.driving import Motion, read_motion
 from input_pipeline.errors import InputError
 from input_pipeline.records import KINDS
+from input_pipeline.retarget import retarget
 
 # The aligned mask grows by this share of the face's height; a similarity aligns only roughly.
 ALIGNED_GROWTH = 0.03
@@ -32,30 +32,6 @@ class Subject:
     keypoints: np.ndarray
     face_count: int
     mask: np.ndarray | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Motion:
-    """How the driver moves.
-
-    Attributes:
-      keypoints: float32 [F, 478, 3], pixels of the clip's own frames.
-      crop: a steady square around the driver's head.
-      fps: frames per second.
-      bridged: number of frames whose keypoints were interpolated.
-    """
-
-    path: Path
-    keypoints: np.ndarray
-    crop: faces.Crop
-    fps: Fraction
-    bridged: int
-    face_count: int
-
-    def frames(self, size: int) -> Iterator[np.ndarray]:
-        """The driver's cropped frames, uint8 [size, size, 3]."""
-        for frame in video.read_frames(self.path):
-            yield self.crop.apply(frame, size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +94,7 @@ def read_scene(
             hidden |= own
     for (giver, _), mask in zip(givers, shown):
         hidden |= align_mask(mask, giver.keypoints, person.keypoints)
-    keypoints = faces.retarget(motion.keypoints, person.keypoints)
+    keypoints = retarget(motion.keypoints, person.keypoints)
     batch = {
         "keypoints": keypoints[..., :2],
         "portrait": transforms.hide(person.image, hidden),
@@ -148,7 +124,7 @@ def read_subject(
     track = landmarker.track([image])
     if not track.found[0]:
         raise InputError(f"{path}: no face found: use a photo with a larger face in full view")
-    crop = _crop(path, track.keypoints, *image.shape[:2], framed)
+    crop = faces.steady_crop(path, track.keypoints, *image.shape[:2], framed)
     points = crop.points(track.keypoints[0], size)
     share = None
     if mask is not None:
@@ -161,27 +137,6 @@ def read_subject(
         covered = np.where(covered > 127, np.uint8(255), np.uint8(0))
         share = crop.apply(covered, size).max(-1) / np.float32(255)
     return Subject(Path(path), crop.apply(image, size), points, track.face_count, share)
-
-
-def read_motion(path: str | Path, landmarker: faces.FaceLandmarker, framed: bool = False) -> Motion:
-    """Tracks the driver's face; see `read_scene` for `framed`.
-
-    Raises InputError for a bad clip, or one that loses the face.
-    """
-    info = video.probe(path)
-    track = landmarker.track(video.read_frames(path))
-    keypoints, usable = faces.fill_gaps(track)
-    if not track.found.any():
-        raise InputError(f"{path}: no face found in {len(usable)} frames: use another clip")
-    if not usable.all():
-        lost = int(np.argmin(usable))
-        raise InputError(
-            f"{path}: frame {lost} ({float(lost / info.fps):.1f} s): the face is lost there, and "
-            "for too long to interpolate: cut the clip so that the face is always in view"
-        )
-    crop = _crop(path, keypoints, info.height, info.width, framed)
-    bridged = int((~track.found).sum())
-    return Motion(Path(path), keypoints, crop, info.fps, bridged, track.face_count)
 
 
 def align_mask(
@@ -201,14 +156,6 @@ def align_mask(
     matrix = faces.similarity(keypoints[:, :2], portrait_keypoints[:, :2])
     warped = cv2.warpAffine(mask.astype(np.float32), matrix, mask.shape[::-1]) > 0
     return transforms.grow(warped, ALIGNED_GROWTH * np.ptp(portrait_keypoints[:, 1]))
-
-
-def _crop(path, keypoints: np.ndarray, height: int, width: int, framed: bool) -> faces.Crop:
-    if not framed:
-        return faces.Crop.around(keypoints, height, width)
-    if height != width:
-        raise InputError(f"{path}: {width}x{height} pixels: framed pictures must be square")
-    return faces.Crop.whole(width)
 
 
 def _attribute_mask(giver: Subject, kind: str, segmenter: masks.HeuristicSegmenter) -> np.ndarray:

@@ -30,7 +30,7 @@ def paste(
 
     Args:
       portrait: [478, 3], keypoints of the portrait. attributes: [478, 3] of each attribute picture.
-      motion: [F, 478, 3], where the face should be (`faces.retarget`).
+      motion: [F, 478, 3], where the face should be (`retarget.retarget`).
 
     Returns:
       float32 [F, S, S, 3] in [0, 1].

@@ -10,6 +10,7 @@ from input_pipeline import faces, transforms
 from input_pipeline.cases import Case, Pictures
 from input_pipeline.errors import InputError
 from input_pipeline.landmarker import Track
+from input_pipeline.retarget import retarget
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,7 @@ METRICS = {
     "keypoints": Metric(
         "keypoints", "eye distances", "lower", False,
         "mean distance of 478 MediaPipe points to those of the truth, or without truth to the "
-        "driver's motion on the portrait's face (faces.retarget); missing_face counts as stated",
+        "driver's motion on the portrait's face (retarget.retarget); missing_face counts as stated",
     ),
     "pose": Metric(
         "pose", "degrees", "lower", False,
@@ -121,7 +122,7 @@ def find_reference(case: Case, pictures: Pictures, landmarker: faces.FaceLandmar
     driver, usable = faces.fill_gaps(landmarker.track(pictures.driving))
     if not usable.all():
         raise InputError(f"case {case.id}: no face found in driving.mp4, frame {usable.argmin()}")
-    moved = keypoints = faces.retarget(driver, stills[0])
+    moved = keypoints = retarget(driver, stills[0])
     if pictures.truth is not None:
         keypoints, usable = faces.fill_gaps(landmarker.track(pictures.truth.video))
     return Reference(stills[0], stills[1:], moved, keypoints, usable)

@@ -122,7 +122,7 @@ def compose(own: Motion, driver: Motion) -> Motion:
     """The driver's motion relative to its first frame, on top of a portrait's own pose [F].
 
     Rotations are composed as seen from the camera, the rest is added: the convention of
-    `faces.retarget`.
+    `retarget.retarget`.
     """
     first = driver.at(0)
     turn = rotation(driver.pose) @ rotation(first.pose).T @ rotation(own.pose)
