@@ -21,7 +21,7 @@ from tqdm import tqdm
 from durian_jax import checkpoint, sampler
 from durian_jax.diffusion import Diffusion
 from durian_jax.models.durian import Durian, DurianConfig
-from input_pipeline import faces, inputs, masks, video
+from input_pipeline import faces, inputs, segmenters, video
 from input_pipeline.errors import InputError
 
 PROGRESS_PARTS = 10
@@ -75,7 +75,7 @@ class Animator:
         self.params = jax.device_put(params)
         self.source, self._sampling = source, config["sample"]
         self._landmarker = faces.FaceLandmarker()
-        self._segmenter = masks.HeuristicSegmenter()
+        self._segmenter = segmenters.load("heuristic")
         self._programs = {}
 
     @classmethod

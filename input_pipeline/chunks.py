@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from input_pipeline import faces, masks, records, video
+from input_pipeline import faces, records, segmenters, video
 from input_pipeline.errors import InputError
 from input_pipeline.labels import Label
 
@@ -114,37 +114,42 @@ def _split(run: range, longest: int) -> list[range]:
 
 
 def chunks(
-    root: Path, clip: str, label: Label, motion: Motion, size: int, longest: int
+    root: Path, clip: str, label: Label, motion: Motion, size: int, longest: int, masks: str
 ) -> Iterator[records.Chunk]:
     """Pass 2: reads the clip again and yields its chunks of at most `longest` frames, in order.
 
     root: folder of the clips. clip: path of the clip in it. size: side of the frames in pixels.
+    masks: spec of the segmenter.
     """
+    segmenter = segmenters.load(masks)
     keypoints = motion.crop.points(motion.keypoints, size)
+    places = np.flatnonzero(motion.fresh)
     numbered = enumerate(itertools.compress(video.read_frames(root / clip), motion.fresh))
     for run in motion.runs:
         for piece in _split(run, longest):
-            pictures, tracks = [], {kind: [] for kind in sorted(label.present)}
+            images = []
             for index, frame in numbered:
                 if index < piece.start:
                     continue
-                image = motion.crop.apply(frame, size)
-                pictures.append(records.encode_frame(image))
-                for kind, mask in _segmenter()(image, keypoints[index], label.present).items():
-                    tracks[kind].append(records.encode_mask(mask))
+                images.append(motion.crop.apply(frame, size))
                 if index == piece.stop - 1:
                     break
+            shown = slice(piece.start, piece.stop)
+            pictures = segmenters.Pictures(
+                np.array(images), keypoints[shown], Path(clip), places[shown], motion.crop
+            )
+            found = segmenter(pictures, label.present)
             yield records.Chunk(
-                frames=pictures,
+                frames=[records.encode_frame(image) for image in images],
                 fps=motion.fps,
-                keypoints=keypoints[piece.start : piece.stop],
-                found=motion.found[piece.start : piece.stop],
-                masks=tracks,
+                keypoints=keypoints[shown],
+                found=motion.found[shown],
+                masks={kind: list(map(records.encode_mask, found[kind])) for kind in sorted(found)},
                 clip=clip,
                 identity=label.identity,
                 start=piece.start,
                 crop=np.array(dataclasses.astuple(motion.crop), np.float32),
-                tools=tools(),
+                tools=tools(masks),
             )
 
 
@@ -153,16 +158,10 @@ def _landmarker() -> faces.FaceLandmarker:
     return faces.FaceLandmarker()
 
 
-@functools.cache
-def _segmenter() -> masks.HeuristicSegmenter:
-    return masks.HeuristicSegmenter()
-
-
-def tools() -> dict[str, str]:
-    """Name and version of what makes the annotations."""
+def tools(masks: str) -> dict[str, str]:
+    """Name and version of what makes the annotations. masks: spec of the segmenter."""
     runtime = importlib.metadata.version("ai-edge-litert")
-    segmenter = masks.HeuristicSegmenter
     return {
         "landmarks": f"mediapipe face mesh and iris, ai-edge-litert {runtime}",
-        "masks": f"{segmenter.name} {segmenter.version}",
+        "masks": str(segmenters.load(masks)),
     }

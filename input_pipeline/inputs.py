@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from input_pipeline import faces, masks, transforms, video
+from input_pipeline import faces, segmenters, transforms, video
 from input_pipeline.driving import Motion, read_motion
 from input_pipeline.errors import InputError
 from input_pipeline.records import KINDS
@@ -24,14 +24,23 @@ ALIGNED_GROWTH = 0.03
 @dataclasses.dataclass(frozen=True)
 class Subject:
     """A person in a photo: image uint8 [S, S, 3], head and shoulders; keypoints float32 [478, 3]
-    in its pixels; the number of faces in the whole photo, of which this is the largest; if a mask
-    came with the photo, the share of each pixel that it covers, float32 [S, S]."""
+    in its pixels; crop: photo -> image; the number of faces in the whole photo, of which this is
+    the largest; if a mask came with the photo, the share of each pixel that it covers, float32
+    [S, S]."""
 
     path: Path
     image: np.ndarray
     keypoints: np.ndarray
+    crop: faces.Crop
     face_count: int
     mask: np.ndarray | None
+
+    def find(self, kinds: frozenset[str], segmenter: segmenters.Segmenter) -> dict:
+        """The segmenter's mask of each kind, bool [S, S]."""
+        pictures = segmenters.Pictures(
+            self.image[None], self.keypoints[None], Path(self.path.name), np.array([0]), self.crop
+        )
+        return {kind: masks[0] for kind, masks in segmenter(pictures, kinds).items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +64,7 @@ def read_scene(
     driving: str | Path,
     size: int,
     landmarker: faces.FaceLandmarker,
-    segmenter: masks.HeuristicSegmenter,
+    segmenter: segmenters.Segmenter,
     *,
     portrait_mask: str | Path | None = None,
     framed: bool = False,
@@ -90,7 +99,7 @@ def read_scene(
         # Any share of a hidden pixel hides it, as in training.
         hidden |= person.mask > 0
     else:
-        for own in segmenter(person.image, person.keypoints, kinds).values():
+        for own in person.find(kinds, segmenter).values():
             hidden |= own
     for (giver, _), mask in zip(givers, shown):
         hidden |= align_mask(mask, giver.keypoints, person.keypoints)
@@ -136,7 +145,7 @@ def read_subject(
             )
         covered = np.where(covered > 127, np.uint8(255), np.uint8(0))
         share = crop.apply(covered, size).max(-1) / np.float32(255)
-    return Subject(Path(path), crop.apply(image, size), points, track.face_count, share)
+    return Subject(Path(path), crop.apply(image, size), points, crop, track.face_count, share)
 
 
 def align_mask(
@@ -158,14 +167,26 @@ def align_mask(
     return transforms.grow(warped, ALIGNED_GROWTH * np.ptp(portrait_keypoints[:, 1]))
 
 
+<<<<<<< HEAD
 def _attribute_mask(giver: Subject, kind: str, segmenter: masks.HeuristicSegmenter) -> np.ndarray:
+=======
+def _crop(path, keypoints: np.ndarray, height: int, width: int, framed: bool) -> faces.Crop:
+    if not framed:
+        return faces.Crop.around(keypoints, height, width)
+    if height != width:
+        raise InputError(f"{path}: {width}x{height} pixels: framed pictures must be square")
+    return faces.Crop.whole(width)
+
+
+def _attribute_mask(giver: Subject, kind: str, segmenter: segmenters.Segmenter) -> np.ndarray:
+>>>>>>> 96282c9 (Segmenters behind one batched interface; the heuristic is the first)
     if giver.mask is not None:
         # Half of the most covered pixel at most: thin rims must not vanish in small pictures.
         mask = giver.mask > min(0.5, giver.mask.max() / 2)
         if not mask.any():
             raise InputError(f"{giver.path}: its mask is black: paint it white where {kind} shows")
         return mask
-    mask = segmenter(giver.image, giver.keypoints, frozenset([kind]))[kind]
+    mask = giver.find(frozenset([kind]), segmenter)[kind]
     if mask.mean() < transforms.MIN_ATTRIBUTE_AREA:
         raise InputError(
             f"{giver.path}: no {kind} found ({mask.mean():.2%} of the picture, "

@@ -21,7 +21,7 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
-from input_pipeline import chunks, records, shards, video
+from input_pipeline import chunks, records, segmenters, shards, video
 from input_pipeline import labels as label_table
 from input_pipeline.errors import InputError
 
@@ -31,10 +31,12 @@ _ALGORITHM = 1  # raise when the same clip and settings would give other chunks
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What decides how a clip becomes chunks: side of the frames, most frames in a chunk."""
+    """What decides how a clip becomes chunks: side of the frames, most frames in a chunk, spec of
+    the segmenter."""
 
     size: int
     chunk_frames: int
+    masks: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +69,7 @@ class _Job:
         stat = (self.root / self.clip).stat()
         facts = [self.clip, stat.st_size, stat.st_mtime_ns, sorted(self.label.present)]
         facts += [self.label.identity, dataclasses.astuple(self.settings), _ALGORITHM]
-        facts += [records.SCHEMA_VERSION, chunks.tools()]
+        facts += [records.SCHEMA_VERSION, chunks.tools(self.settings.masks)]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:_KEY_LENGTH]
 
 
@@ -78,6 +80,7 @@ def prepare(
     size: int = 512,
     labels: str | Path | None = None,
     chunk_frames: int = 64,
+    masks: str = "heuristic",
     workers: int | None = None,
     progress: bool = True,
 ) -> Summary:
@@ -91,6 +94,7 @@ def prepare(
       labels: CSV of the attributes each clip shows, see `input_pipeline.labels.read`. Without it
         every clip is taken to show hair and nothing else.
       chunk_frames: most frames in a chunk; longer runs of frames are split evenly.
+      masks: the segmenter, as `segmenters.load` takes it.
       workers: clips in parallel, by default one per core. The result does not depend on it.
       progress: shows a bar and prints what was skipped.
 
@@ -98,7 +102,7 @@ def prepare(
     or 0.15 `size`, or fewer than 16 consecutive frames with a face.
 
     Raises:
-      InputError: no clips, no usable clip, `out` not writable, bad labels or settings.
+      InputError: no clips, no usable clip, `out` not writable, bad labels, settings or masks.
     """
     root, out = Path(clips_dir), Path(out)
     if size < 32 or chunk_frames < chunks.MIN_FRAMES:
@@ -107,8 +111,9 @@ def prepare(
         )
     clips = _find_clips(root)
     chosen, notes = label_table.read(labels, root, clips)
+    segmenters.load(masks).require(frozenset().union(*(label.present for label in chosen.values())))
     work = _work_folder(out)
-    settings = Settings(size, chunk_frames)
+    settings = Settings(size, chunk_frames, masks)
     jobs = [_Job(root, clip, chosen[clip], settings, work) for clip in clips]
     results = _run(jobs, workers or os.cpu_count(), progress)
     notes += [
@@ -133,7 +138,7 @@ def prepare(
             f"{reason}; all reasons are in {out / 'skipped.csv'}"
         )
     facts = {key: value for key, value in dataclasses.asdict(summary).items() if key != "chunks"}
-    facts |= {"settings": dataclasses.asdict(settings), "tools": chunks.tools()}
+    facts |= {"settings": dataclasses.asdict(settings), "tools": chunks.tools(masks)}
     shards.write_dataset(out, {"train": _finished(jobs, results)}, size, facts)
     _discard_stale(work, jobs)
     if progress:
@@ -239,10 +244,10 @@ def _prepare_clip(job: _Job) -> dict:
         return json.loads(done.read_text())
     result = {"clip": job.clip, "reason": None, "chunks": 0, "frames": 0, "faces": 0}
     try:
-        size, longest = job.settings.size, job.settings.chunk_frames
+        size, *options = dataclasses.astuple(job.settings)
         motion = chunks.follow(path, size)
         result["faces"] = motion.face_count
-        pieces = chunks.chunks(job.root, job.clip, job.label, motion, size, longest)
+        pieces = chunks.chunks(job.root, job.clip, job.label, motion, size, *options)
         for index, chunk in enumerate(pieces):
             _write_beside(_chunk_path(job, index), records.encode(chunk, size))
             result["chunks"] = index + 1

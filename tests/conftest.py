@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from input_pipeline import cases, faces, masks, video
+from input_pipeline import cases, faces, segmenters, video
 
 SIDE, FRAMES, FPS = 256, 60, 25
 # Colour matrices that make four "people" out of one; every other one is mirrored, too.
@@ -121,7 +121,7 @@ def landmarker():
 def case_folder(tmp_path_factory, talking_head, landmarker):
     """Path of a counterfactual case folder: two cases of hair, one of interpolated colour."""
     root = tmp_path_factory.mktemp("cases") / "counterfactual"
-    segmenter = masks.HeuristicSegmenter()
+    segmenter = segmenters.load("heuristic")
 
     def clip(colours, phase, mirrored=False):
         frames = talking_head(colours, mirrored, phase, 3 * CASE_FRAMES)
@@ -133,9 +133,7 @@ def case_folder(tmp_path_factory, talking_head, landmarker):
 
     def hair(frames):
         points = landmarker.track(frames).keypoints
-        return np.stack(
-            [segmenter(f, p, frozenset(["hair"]))["hair"] for f, p in zip(frames, points)]
-        )
+        return segmenter(segmenters.Pictures(np.array(frames), points), frozenset(["hair"]))["hair"]
 
     plain, cool = np.eye(3), np.diag([0.7, 0.85, 1.0])
     written = []

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from input_pipeline import faces, inputs, video
+from input_pipeline import faces, inputs, segmenters, video
 from input_pipeline.errors import InputError
-from input_pipeline.masks import HeuristicSegmenter
 from input_pipeline.records import KINDS
 
 
@@ -18,7 +17,7 @@ def landmarker():
 
 @pytest.fixture(scope="module")
 def segmenter():
-    return HeuristicSegmenter()
+    return segmenters.load("heuristic")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +43,7 @@ def test_scene_gives_the_batch_contract(scene):
 def test_portrait_hides_its_own_region_and_the_aligned_one(scene, segmenter):
     # Eq. 13: M_port = M_init U aligned masks.
     hidden = scene.batch["portrait_mask"]
-    own = segmenter(scene.portrait.image, scene.portrait.keypoints, frozenset({"hair", "glasses"}))
+    own = scene.portrait.find(frozenset({"hair", "glasses"}), segmenter)
     assert all(hidden[mask].all() for mask in own.values())
     assert (scene.batch["portrait"][hidden] == 0).all()
     shown = ~hidden
@@ -107,8 +106,8 @@ def _saved(path, picture):
 
 
 def test_an_attribute_that_is_not_there_is_named(portrait_picture, talking_head_clips, landmarker):
-    def finds_nothing(image, keypoints, present):
-        return {kind: np.zeros(image.shape[:2], bool) for kind in present}
+    def finds_nothing(pictures, present):
+        return {kind: np.zeros(pictures.images.shape[:3], bool) for kind in present}
 
     with pytest.raises(InputError, match=r"no hat found \(0.00% of the picture, 0.5% needed\)"):
         inputs.read_scene(

@@ -1,11 +1,9 @@
-"""Attribute masks (hair, glasses, beard, hat) of a portrait crop.
+"""The default segmenter, which needs no face parser.
 
-A segmenter has a `name` and a `version`, which the record keeps, and is called with a picture, its
-keypoints and the kinds known to be present. The default needs no face parser. Hair and hats follow
-the picture: one colour histogram per class (as in Jones and Rehg, "Statistical color models with
-application to skin detection", 2002) starts from seeds placed by the keypoints and is refined by
-expectation-maximisation under a prior on where on a head the class can lie. Glasses and beards are
-regions of the face; they cover what they name and some skin round it.
+Hair and hats follow the picture: one colour histogram per class (as in Jones and Rehg, "Statistical
+color models with application to skin detection", 2002) starts from seeds placed by the keypoints
+and is refined by expectation-maximisation under a prior on where on a head the class can lie.
+Glasses and beards are regions of the face; they cover what they name and some skin round it.
 
 Lengths and heights are in eye spans, the distance between the outer eye corners.
 """
@@ -15,11 +13,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from input_pipeline.errors import InputError
 from input_pipeline.faces import CONTOURS
 from input_pipeline.records import KINDS
+from input_pipeline.segmenters import Pictures, Segmenter
 
-_MODEL = Path(__file__).parent / "assets" / "selfie_segmentation.tflite"
+_MODEL = Path(__file__).parents[1] / "assets" / "selfie_segmentation.tflite"
 _SIZE = 256  # working size, the input of the selfie model; an eye span is about 60 pixels
 _BINS = 32  # per axis of a colour histogram
 _ROUNDS = 4  # of expectation-maximisation
@@ -44,11 +42,15 @@ _CHROMA, _LIGHT = _smoothing(1.2, 1.2), _smoothing(1.5, 1.5)
 _SKIN_LIGHT = _smoothing(2.5, 4.5)  # a forehead shines; shadow on skin is likelier hair
 
 
-class HeuristicSegmenter:
-    """Masks from keypoints, MediaPipe's person mask and colour; presence comes from a label."""
+class HeuristicSegmenter(Segmenter):
+    """Masks from keypoints, MediaPipe's person mask and colour; presence comes from a label.
+
+    Hair, beard and hat never overlap.
+    """
 
     name = "heuristic"
     version = "1"
+    kinds = frozenset(KINDS)
 
     def __init__(self):
         from ai_edge_litert.interpreter import Interpreter
@@ -56,39 +58,24 @@ class HeuristicSegmenter:
         self._selfie = Interpreter(str(_MODEL), num_threads=1)
         self._selfie.allocate_tensors()
 
-    def __call__(
-        self, image: np.ndarray, keypoints: np.ndarray, present: frozenset[str]
-    ) -> dict[str, np.ndarray]:
-        """The masks of the attributes that the picture is known to show.
+    def _masks(self, pictures: Pictures, present: frozenset[str]) -> dict[str, np.ndarray]:
+        shape = pictures.images.shape[:3]
+        masks = {kind: np.zeros(shape, bool) for kind in present}
+        for i, (image, keypoints) in enumerate(zip(pictures.images, pictures.keypoints)):
+            for kind, mask in self._masks_of(image, keypoints, present).items():
+                masks[kind][i] = _resized(mask.astype(np.float32), shape[1]) > 0.5
+        return masks
 
-        Args:
-          image: uint8 [S, S, 3] RGB, head and shoulders, about 2.3 times as wide as the face.
-          keypoints: float32 [478, 3], pixels of `image`, z growing away from the camera.
-          present: the kinds to look for, out of KINDS.
-
-        Returns:
-          For each kind in `present` a bool [S, S] mask, empty where nothing was found. Hair, beard
-          and hat never overlap.
-
-        Raises:
-          InputError: an unknown kind, or a picture or keypoints of another shape or type.
-        """
-        if unknown := sorted(present - set(KINDS)):
-            raise InputError(f"attribute kind {unknown[0]!r}: use one of {', '.join(KINDS)}")
-        size = len(image)
-        if image.dtype != np.uint8 or image.shape != (size, size, 3):
-            raise InputError(f"picture {image.dtype} {image.shape}: crop it to square uint8 RGB")
-        if keypoints.shape != (478, 3):
-            raise InputError(f"keypoints {keypoints.shape}: give one face's [478, 3]")
-
+    def _masks_of(self, image, keypoints, present):
+        """Masks of one picture at working size."""
         # A pixel's centre lies at its index.
-        face = _Face((keypoints + 0.5) * (_SIZE / size) - 0.5)
+        face = _Face((keypoints + 0.5) * (_SIZE / len(image)) - 0.5)
         masks = {}
         if present & {"hair", "beard", "hat"}:
             masks = self._head_masks(_resized(image, _SIZE), face, present)
         if "glasses" in present:
             masks["glasses"] = _glasses(face)
-        return {kind: _resized(mask.astype(np.float32), size) > 0.5 for kind, mask in masks.items()}
+        return masks
 
     def _head_masks(self, image, face, present):
         """Hat, beard and hair at working size, those of them that are present."""
