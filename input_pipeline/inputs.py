@@ -167,19 +167,7 @@ def align_mask(
     return transforms.grow(warped, ALIGNED_GROWTH * np.ptp(portrait_keypoints[:, 1]))
 
 
-<<<<<<< HEAD
-def _attribute_mask(giver: Subject, kind: str, segmenter: masks.HeuristicSegmenter) -> np.ndarray:
-=======
-def _crop(path, keypoints: np.ndarray, height: int, width: int, framed: bool) -> faces.Crop:
-    if not framed:
-        return faces.Crop.around(keypoints, height, width)
-    if height != width:
-        raise InputError(f"{path}: {width}x{height} pixels: framed pictures must be square")
-    return faces.Crop.whole(width)
-
-
 def _attribute_mask(giver: Subject, kind: str, segmenter: segmenters.Segmenter) -> np.ndarray:
->>>>>>> 96282c9 (Segmenters behind one batched interface; the heuristic is the first)
     if giver.mask is not None:
         # Half of the most covered pixel at most: thin rims must not vanish in small pictures.
         mask = giver.mask > min(0.5, giver.mask.max() / 2)
