@@ -83,7 +83,7 @@ def check(dataset_dir: str | Path, out_dir: str | Path | None = None) -> Report:
     report = Report(Path(dataset_dir), dataset.size)
     for index in tqdm(range(len(dataset)), unit="record", desc="check"):
         try:
-            chunk = records.decode(dataset[index], dataset.size)
+            chunk = records.decode(dataset[index])
             records.validate(chunk, dataset.size)
         except InputError as error:
             report.problems.append(f"record {index}: {error}")
@@ -135,7 +135,7 @@ def _write_sheets(report: Report, dataset: shards.Dataset, folder: Path) -> list
 
 def _row(dataset: shards.Dataset, indices: list[int]) -> np.ndarray:
     """uint8 [strip + tile, W, 3]: a line of text over pairs of tiles, from all over the clip."""
-    chunks = [records.decode(dataset[index], dataset.size) for index in indices]
+    chunks = [records.decode(dataset[index]) for index in indices]
     places = [(chunk, frame) for chunk in chunks for frame in range(len(chunk.frames))]
     chosen = np.linspace(0, len(places) - 1, _FRAMES_PER_CLIP).round().astype(int)
     tiles = []

@@ -8,6 +8,7 @@ grain prefetches and runs the worker processes.
 import functools
 import logging
 
+import cv2
 import grain
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -59,8 +60,9 @@ class Samples:
         for skipped in range(len(self.dataset)):
             candidate = (index + skipped) % len(self.dataset)
             try:
-                chunk = records.decode(self.dataset[candidate], self.dataset.size)
-                sample = transforms.make_sample(chunk, self.options, rng)
+                chunk = records.decode(self.dataset[candidate])
+                canvases = self.dataset.canvases(chunk)
+                sample = transforms.make_sample(chunk, self.options, rng, canvases)
             except _CORRUPT as error:
                 logging.warning("record %d of %s: %s", candidate, self.dataset.path, error)
                 continue
@@ -120,7 +122,9 @@ class Loader:
         data = data.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
         if workers:
             _mark_flags_as_parsed()
-            data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+            data = data.mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_start_worker
+            )
         self._iterator = iter(data)
 
     def __iter__(self) -> "Loader":
@@ -152,6 +156,11 @@ class Loader:
     def close(self) -> None:
         """Ends the worker processes."""
         self._iterator.close()
+
+
+def _start_worker(index: int, count: int) -> None:
+    """One thread each: OpenCV would start as many as there are cores in every worker."""
+    cv2.setNumThreads(1)
 
 
 def _mark_flags_as_parsed() -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import threading
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -51,7 +52,7 @@ class Chunk:
         DEPTH_SCALE, in head units; 0 where nothing is.
     """
 
-    frames: list[bytes]
+    frames: Sequence[bytes]
     fps: float
     keypoints: np.ndarray
     found: np.ndarray
@@ -133,57 +134,23 @@ def features(size: int):
     )
 
 
-def _codec(size: int):
-    """Feature specification and the decoders that leave pictures as bytes."""
-    # Threads that import tfds' lazy modules at the same time wait for each other for ever.
-    with _IMPORTING:
-        return _make_codec(size)
-
-
 @functools.lru_cache
-def _make_codec(size: int):
-    import tensorflow_datasets as tfds
-
-    class KeepBytes(tfds.decode.SkipDecoding):
-        # The stock SkipDecoding lacks the numpy methods.
-        def decode_example_np(self, example):
-            return example
-
-        decode_batch_example_np = decode_example_np
-
-    keep, spec = KeepBytes(), features(size)
-    decoders = {"frames": keep, "masks": dict.fromkeys(KINDS, keep), "depth": keep}
-    blank = Chunk(
-        [],
-        1.0,
-        np.zeros((0, NUM_KEYPOINTS, 3), np.float32),
-        np.zeros(0, bool),
-        {},
-        "",
-        "",
-        0,
-        np.zeros(3, np.float32),
-        {},
-    )
-    data = spec.serialize_example(spec.encode_example(to_example(blank)))
-    spec.deserialize_example_np(data, decoders=decoders)  # the last of the lazy imports
-    return spec, decoders
-
-
-def prepare(size: int) -> None:
-    """Imports what `decode` needs, which takes seconds, before threads need it."""
-    _codec(size)
+def _specification(size: int):
+    """`features`, without the pitfall that threads wait for each other in tfds' lazy imports."""
+    with _IMPORTING:
+        return features(size)
 
 
 def encode(chunk: Chunk, size: int) -> bytes:
     """One record: the chunk as a serialised tf.train.Example."""
-    spec, _ = _codec(size)
-    return spec.serialize_example(spec.encode_example(to_example(chunk)))
+    specification = _specification(size)
+    return specification.serialize_example(specification.encode_example(to_example(chunk)))
 
 
 def to_example(chunk: Chunk) -> dict:
     """The chunk as `features` has it: every key there, absent things empty."""
-    example = dataclasses.asdict(chunk)
+    example = dict(vars(chunk))
+    example["frames"] = list(chunk.frames)
     example["masks"] = {kind: chunk.masks.get(kind, []) for kind in KINDS}
     example["tools"] = json.dumps(chunk.tools, sort_keys=True)
     example["schema_version"] = SCHEMA_VERSION
@@ -191,30 +158,51 @@ def to_example(chunk: Chunk) -> dict:
     return example | {"truth": nothing | chunk.truth}
 
 
-def decode(data: bytes, size: int) -> Chunk:
-    """The chunk in a record; pictures stay encoded. Raises on data that is no record."""
-    spec, decoders = _codec(size)
-    example = spec.deserialize_example_np(data, decoders=decoders)
-    version = int(example.pop("schema_version"))
+def decode(data: bytes) -> Chunk:
+    """The chunk in a record; pictures stay encoded. Raises on data that is no record.
+
+    tfds would copy all frames several times; here a frame is copied when it is taken.
+    """
+    fields = _example_class().FromString(data).features.feature
+
+    def column(name: str):
+        if name not in fields:
+            raise KeyError(f"record lacks {name}: prepare the data set again")
+        kind = fields[name].WhichOneof("kind")
+        return getattr(fields[name], kind).value if kind else []
+
+    def rows(name: str, dtype, *shape: int) -> np.ndarray:
+        return np.array(column(name), dtype).reshape(-1, *shape)
+
+    (version,) = column("schema_version")
     if version != SCHEMA_VERSION:
         raise InputError(
             f"record has schema version {version}, this code reads {SCHEMA_VERSION}: "
             "prepare the data set again"
         )
+    masks = {kind: list(column(f"masks/{kind}")) for kind in KINDS}
+    truth = {name: rows(f"truth/{name}", kind, *row) for name, (row, kind) in TRUTH.items()}
     return Chunk(
-        frames=list(example["frames"]),
-        fps=float(example["fps"]),
-        keypoints=example["keypoints"],
-        found=example["found"],
-        masks={kind: list(pngs) for kind, pngs in example["masks"].items() if len(pngs)},
-        clip=example["clip"].decode(),
-        identity=example["identity"].decode(),
-        start=int(example["start"]),
-        crop=example["crop"],
-        tools=json.loads(example["tools"]),
-        truth={name: rows for name, rows in example["truth"].items() if len(rows)},
-        depth=list(example["depth"]),
+        frames=column("frames"),
+        fps=column("fps")[0],
+        keypoints=rows("keypoints", np.float32, NUM_KEYPOINTS, 3),
+        found=rows("found", np.bool_),
+        masks={kind: pngs for kind, pngs in masks.items() if pngs},
+        clip=column("clip")[0].decode(),
+        identity=column("identity")[0].decode(),
+        start=column("start")[0],
+        crop=rows("crop", np.float32),
+        tools=json.loads(column("tools")[0]),
+        truth={name: values for name, values in truth.items() if len(values)},
+        depth=list(column("depth")),
     )
+
+
+@functools.lru_cache
+def _example_class():
+    with _IMPORTING:
+        from tensorflow_datasets.proto import tf_example_pb2
+    return tf_example_pb2.Example
 
 
 def validate(chunk: Chunk, size: int) -> None:

@@ -78,7 +78,9 @@ def _write_shards(folder: Path, split: str, records: Iterable[bytes]) -> tuple[l
         if filled >= SHARD_BYTES:
             if writer:
                 writer.close()
-            writer = ArrayRecordWriter(str(folder / f"{split}.part{len(lengths)}"), "group_size:1")
+            path = folder / f"{split}.part{len(lengths)}"
+            # JPEG does not get smaller, and decompression would cost a quarter of a read.
+            writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
             lengths.append(0)
             filled = 0
         writer.write(record)
@@ -101,6 +103,10 @@ class Dataset:
       path: directory of the data set.
       size: side of the frames in pixels.
       metadata: what `write_dataset` was given, plus schema version and record counts.
+
+    The folder may hold `canvases`: pictures made by an out-painter of your choice, square, with
+    a frame at the centre and more round it, as `canvases/CLIP/00012.jpg` for frame 12 of CLIP (its
+    name without the suffix; `Chunk.start` plus the place in the chunk).
     """
 
     def __init__(self, path: str | Path, split: str = "train"):
@@ -118,11 +124,11 @@ class Dataset:
                 f"{records.SCHEMA_VERSION}: prepare the data set again"
             )
         self.size = self.metadata["size"]
+        self._has_canvases = (self.path / "canvases").is_dir()
         shards = sorted(self.path.glob(f"durian-{split}.array_record-*"))
         if not shards:
             known = ", ".join(self.metadata["records"])
             raise InputError(f"{path}: no split {split!r}: choose one of {known}")
-        records.prepare(self.size)
         self._source = ArrayRecordDataSource([str(shard) for shard in shards])
         expected = self.metadata["records"][split]
         if len(self._source) != expected:
@@ -136,3 +142,11 @@ class Dataset:
 
     def __getitem__(self, index: int) -> bytes:
         return self._source[index]
+
+    def canvases(self, chunk: records.Chunk) -> dict[int, Path]:
+        """The canvas of each frame of a chunk that has one, by place in the chunk."""
+        if not self._has_canvases:
+            return {}
+        folder = (self.path / "canvases" / chunk.clip).with_suffix("")
+        numbered = {int(file.stem) - chunk.start: file for file in folder.glob("[0-9]*.jpg")}
+        return {i: file for i, file in numbered.items() if 0 <= i < len(chunk.frames)}

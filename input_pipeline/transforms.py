@@ -1,4 +1,4 @@
-"""From a chunk of a clip to a training sample: frame choice, complementary masking, augmentation.
+"""From a chunk of a clip to a training sample: frame choice, augmentation, complementary masking.
 
 Pure functions of arrays and a numpy Generator. Two frames of the clip act as attribute reference
 and portrait reference, masked so that neither alone suffices; other frames of the clip are the
@@ -6,11 +6,15 @@ target (paper section 3, Eq. 2, and its reference augmentation).
 """
 
 import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
 
 import cv2
 import numpy as np
 
 from input_pipeline import faces
+from input_pipeline.augmentation import Augmentation, augment
 from input_pipeline.errors import InputError
 from input_pipeline.records import KINDS, Chunk, decode_frame, decode_mask
 
@@ -19,35 +23,22 @@ NUM_REFERENCE_CHOICES = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class SampleOptions:
-    """What a training sample looks like. Fractions are of the picture's side unless said otherwise.
+class SampleOptions(Augmentation):
+    """What a training sample looks like.
 
-    Attributes:
-      size: side of every picture in pixels.
+    Attributes, beside those of `Augmentation`:
       frames: F, number of consecutive target frames.
       stride: step between target frames; 1 where the chunk is too short for more.
       reference_gap: frames between the target and the references, where the chunk allows it.
       kinds: attribute kinds to draw from.
       grow: the portrait mask grows by up to this fraction of the face's height.
-      affine_probability, translate, scale, rotate: chance and largest extent of translation
-        (fraction), scaling (1 - scale to 1 + scale) and rotation (degrees) of each reference.
-      jitter_probability, jitter, hue: chance and largest relative change of brightness, contrast
-        and saturation, and largest turn of the hue (fraction of the circle), of each reference.
     """
 
-    size: int
     frames: int = 1
     stride: int = 1
     reference_gap: int = 30
     kinds: tuple[str, ...] = KINDS
     grow: float = 0.04
-    affine_probability: float = 0.8
-    translate: float = 0.1
-    scale: float = 0.15
-    rotate: float = 10.0
-    jitter_probability: float = 0.8
-    jitter: float = 0.2
-    hue: float = 0.02
 
     def __post_init__(self):
         unknown = set(self.kinds) - set(KINDS)
@@ -55,8 +46,25 @@ class SampleOptions:
             raise InputError(f"data.kinds has {sorted(unknown)}: choose from {', '.join(KINDS)}")
 
 
-def make_sample(chunk: Chunk, options: SampleOptions, rng: np.random.Generator) -> dict:
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Which frames of a chunk make a sample: target int [F], the two references, the attribute."""
+
+    target: np.ndarray
+    kind: str | None
+    attribute: int
+    portrait: int
+
+
+def make_sample(
+    chunk: Chunk,
+    options: SampleOptions,
+    rng: np.random.Generator,
+    canvases: Mapping[int, Path] = MappingProxyType({}),
+) -> dict:
     """One training sample, the batch contract without its batch axis and `id`.
+
+    canvases: files of pictures that go on beyond the frame, by frame: see `shards.Dataset`.
 
     Returns:
       video uint8 [F, H, W, 3]; keypoints float32 [F, 478, 2] in pixels of the target frames;
@@ -68,37 +76,58 @@ def make_sample(chunk: Chunk, options: SampleOptions, rng: np.random.Generator) 
     Raises:
       ValueError: the chunk is broken or too short for F target frames and two references.
     """
+    return assemble(chunk, choose(chunk, options, rng, canvases), options, rng, canvases)
+
+
+def choose(
+    chunk: Chunk, options: SampleOptions, rng: np.random.Generator, canvases: Mapping[int, Path]
+) -> Choice:
+    """Draws the frames of a sample. The portrait is a frame that has a canvas, where one does."""
     target, candidates = choose_frames(len(chunk.frames), options, rng)
-    kind, attribute_frame = _choose_attribute(chunk, candidates, options.kinds, rng)
-    portrait_frame = next(i for i in candidates if i != attribute_frame)
+    kind, attribute = _choose_attribute(chunk, candidates, options.kinds, rng)
+    others = [int(i) for i in candidates if i != attribute]
+    portrait = next((i for i in others if i in canvases), others[0])
+    return Choice(target, kind, attribute, portrait)
 
-    source = decode_frame(chunk.frames[portrait_frame])
+
+def assemble(
+    chunk: Chunk,
+    choice: Choice,
+    options: SampleOptions,
+    rng: np.random.Generator,
+    canvases: Mapping[int, Path],
+) -> dict:
+    """The sample of `make_sample` from the chosen frames: augmented, then masked."""
+    source = decode_frame(chunk.frames[choice.portrait])
     scale = options.size / source.shape[0]
-    video = np.stack([resize(decode_frame(chunk.frames[i]), options.size) for i in target])
+    video = [resize(decode_frame(chunk.frames[i]), options.size) for i in choice.target]
     # A pixel's centre is at its index, so the picture begins at -0.5.
-    keypoints = (chunk.keypoints[target, :, :2] + 0.5) * scale - 0.5
+    keypoints = (chunk.keypoints[choice.target, :, :2] + 0.5) * scale - 0.5
 
-    attribute = resize(decode_frame(chunk.frames[attribute_frame]), options.size)
-    shown = _read_mask(chunk, kind, attribute_frame, options.size)
+    attribute = resize(decode_frame(chunk.frames[choice.attribute]), options.size)
+    shown = _read_mask(chunk, choice.kind, choice.attribute, options.size)
     attribute, shown = augment(attribute, shown, options, rng, cv2.BORDER_CONSTANT)
     shown = shown > 0.5
 
-    hidden = _read_mask(chunk, kind, portrait_frame, options.size)
-    height = np.ptp(chunk.keypoints[portrait_frame, :, 1]) * scale
+    hidden = _read_mask(chunk, choice.kind, choice.portrait, options.size)
+    height = np.ptp(chunk.keypoints[choice.portrait, :, 1]) * scale
     hidden = grow(hidden > 0, rng.uniform(0, options.grow) * height).astype(np.float32)
-    portrait = resize(source, options.size)
+    portrait = source
+    if choice.portrait in canvases:
+        portrait = _read_canvas(canvases[choice.portrait], source.shape[0])
+    portrait = resize(portrait, round(portrait.shape[0] * scale))
     portrait, hidden = augment(portrait, hidden, options, rng, cv2.BORDER_REFLECT_101)
     # Any share of a hidden pixel hides the result: interpolation must not carry the attribute out.
     hidden = hidden > 0
 
     return {
-        "video": video,
+        "video": np.stack(video),
         "keypoints": keypoints.astype(np.float32),
         "portrait": hide(portrait, hidden),
         "portrait_mask": hidden,
         "attribute": hide(attribute, ~shown)[None],
         "attribute_mask": shown[None],
-        "face": faces.align_face(source, chunk.keypoints[portrait_frame]),
+        "face": faces.align_face(source, chunk.keypoints[choice.portrait]),
     }
 
 
@@ -124,76 +153,22 @@ def choose_frames(
     return target, rng.permutation(far)
 
 
-def augment(
-    image: np.ndarray,
-    mask: np.ndarray,
-    options: SampleOptions,
-    rng: np.random.Generator,
-    border: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Random affine of picture and mask together, then colour jitter of the picture.
-
-    Args:
-      image: uint8 [H, W, 3].
-      mask: float32 [H, W] in [0, 1].
-      border: OpenCV border mode for what the affine exposes, of picture and mask alike.
-
-    Returns:
-      uint8 [H, W, 3] and float32 [H, W] in [0, 1], interpolated linearly.
-    """
-    matrix = affine_matrix(options, rng)
-    size = (image.shape[1], image.shape[0])
-    image = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border)
-    mask = cv2.warpAffine(mask, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border)
-    if rng.random() < options.jitter_probability:
-        image = np.clip(
-            cv2.transform(image.astype(np.float32), jitter_matrix(options, rng)), 0, 255
-        )
-        image = np.round(image).astype(np.uint8)
-    return image, mask
-
-
-def affine_matrix(options: SampleOptions, rng: np.random.Generator) -> np.ndarray:
-    """float64 [2, 3]: translation, scaling and rotation about the centre, each drawn by chance."""
-    translate, scale, angle = np.zeros(2), 1.0, 0.0
-    if rng.random() < options.affine_probability:
-        translate = rng.uniform(-options.translate, options.translate, 2) * options.size
-    if rng.random() < options.affine_probability:
-        scale = rng.uniform(1 - options.scale, 1 + options.scale)
-    if rng.random() < options.affine_probability:
-        angle = rng.uniform(-options.rotate, options.rotate)
-    centre = (options.size - 1) / 2
-    matrix = cv2.getRotationMatrix2D((centre, centre), angle, scale)
-    matrix[:, 2] += translate
-    return matrix
-
-
-def jitter_matrix(options: SampleOptions, rng: np.random.Generator) -> np.ndarray:
-    """float64 [3, 4] on RGB in [0, 255]: brightness, contrast about mid-grey, saturation and hue.
-
-    Saturation scales and hue turns the chroma plane of YIQ, so all four are one linear map.
-    """
-    brightness, contrast, saturation = rng.uniform(1 - options.jitter, 1 + options.jitter, 3)
-    turn = 2 * np.pi * rng.uniform(-options.hue, options.hue)
-    to_yiq = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
-    chroma = saturation * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    change = np.eye(3)
-    change[1:, 1:] = chroma
-    colour = np.linalg.inv(to_yiq) @ change @ to_yiq
-    offset = 127.5 * (1 - contrast) * np.ones((3, 1))
-    return np.hstack([brightness * contrast * colour, offset])
-
-
 def grow(mask: np.ndarray, radius: float) -> np.ndarray:
     """bool [H, W]: the mask and all pixels within `radius` pixels of it."""
-    if not mask.any():
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    if not width:
         return mask
-    return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5) <= radius
+    reach = int(radius) + 1
+    near = np.s_[max(0, y - reach) : y + height + reach, max(0, x - reach) : x + width + reach]
+    grown = np.zeros_like(mask)
+    apart = (~mask[near]).astype(np.uint8)
+    grown[near] = cv2.distanceTransform(apart, cv2.DIST_L2, 5) <= radius
+    return grown
 
 
 def hide(image: np.ndarray, region: np.ndarray) -> np.ndarray:
     """A copy of uint8 [H, W, 3], black where `region` bool [H, W] is True (Eq. 2)."""
-    return np.where(region[..., None], np.uint8(0), image)
+    return cv2.copyTo(image, (~region).astype(np.uint8))
 
 
 def _choose_attribute(
@@ -203,7 +178,8 @@ def _choose_attribute(
     present = [kind for kind in kinds if kind in chunk.masks]
     for kind in rng.permutation(present):
         for i in candidates:
-            if decode_mask(chunk.masks[kind][i]).mean() >= MIN_ATTRIBUTE_AREA:
+            mask = decode_mask(chunk.masks[kind][i])
+            if np.count_nonzero(mask) >= MIN_ATTRIBUTE_AREA * mask.size:
                 return str(kind), int(i)
     return None, int(candidates[0])
 
@@ -213,6 +189,20 @@ def _read_mask(chunk: Chunk, kind: str | None, index: int, size: int) -> np.ndar
     if kind is None:
         return np.zeros((size, size), np.float32)
     return resize(decode_mask(chunk.masks[kind][index]).astype(np.float32), size)
+
+
+def _read_canvas(path: Path, side: int) -> np.ndarray:
+    """uint8 [C, C, 3], C > side. InputError if the file holds anything else."""
+    try:
+        canvas = decode_frame(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path}: not a JPEG picture ({error}): write the canvas again") from error
+    if canvas.shape[0] <= side or canvas.shape[0] != canvas.shape[1]:
+        raise InputError(
+            f"{path}: canvas of {canvas.shape[1]} x {canvas.shape[0]} pixels, must be square and "
+            f"larger than the frame's {side}"
+        )
+    return canvas
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:

@@ -195,7 +195,7 @@ def _cross_case(name: str, kind: str, parts: tuple, source: Dataset):
 
 def _chunk(source: Dataset, index: int) -> Chunk:
     try:
-        return records.decode(source[index], source.size)
+        return records.decode(source[index])
     except (ValueError, KeyError, IndexError, RuntimeError, DecodeError) as error:
         raise InputError(
             f"{source.path}: record {index} cannot be read ({error}): run durian check"

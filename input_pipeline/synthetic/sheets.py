@@ -20,7 +20,7 @@ def draw_people(dataset: Path, settings) -> Path:
     for split in shards.Dataset(dataset).metadata["records"]:
         source = shards.Dataset(dataset, split)
         for index in range(0, len(source), settings.clips):
-            chunk = records.decode(source[index], source.size)
+            chunk = records.decode(source[index])
             person = int(chunk.clip.split("/")[0].removeprefix("person_"))
             if person not in wanted:
                 break

@@ -67,7 +67,7 @@ def recut(prepared_dataset, tmp_path):
     def write(people, frames=30, splits=("train",)):
         encoded = []
         for number in range(people):
-            chunk = records.decode(source[number], source.size)
+            chunk = records.decode(source[number])
             cut = {name: getattr(chunk, name)[:frames] for name in ("frames", "keypoints", "found")}
             cut["masks"] = {kind: pngs[:frames] for kind, pngs in chunk.masks.items()}
             encoded.append(records.encode(dataclasses.replace(chunk, **cut), source.size))
@@ -136,7 +136,7 @@ def test_case_folders_are_complete(self_cases):
 
 def test_cases_without_a_face_are_left_out_and_counted(prepared_dataset, tmp_path):
     source = shards.Dataset(prepared_dataset)
-    chunks = [records.decode(source[number], source.size) for number in range(2)]
+    chunks = [records.decode(source[number]) for number in range(2)]
     chunks[0].frames = [records.encode_frame(np.full((64, 64, 3), 90, np.uint8))] * 60
     encoded = [records.encode(chunk, source.size) for chunk in chunks]
     shards.write_dataset(tmp_path / "dataset", {"train": encoded}, source.size, {})

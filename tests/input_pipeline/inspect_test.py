@@ -10,7 +10,7 @@ from input_pipeline.errors import InputError
 def rewrite(source, out, change):
     """A copy of a data set with one chunk changed."""
     dataset = shards.Dataset(source)
-    made = [records.decode(dataset[i], dataset.size) for i in range(len(dataset))]
+    made = [records.decode(dataset[i]) for i in range(len(dataset))]
     made[1] = change(made[1])
     data = [records.encode(chunk, dataset.size) for chunk in made]
     shards.write_dataset(out, {"train": data}, dataset.size, {})

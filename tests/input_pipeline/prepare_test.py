@@ -35,7 +35,7 @@ def short_clips(tmp_path, talking_head):
 
 def test_every_clip_of_a_folder_becomes_valid_chunks(prepared_dataset):
     dataset = shards.Dataset(prepared_dataset)
-    made = [records.decode(dataset[i], 64) for i in range(len(dataset))]
+    made = [records.decode(dataset[i]) for i in range(len(dataset))]
     assert [chunk.clip for chunk in made] == ["cool.mp4", "dark.mp4", "plain.mp4", "warm.mp4"]
     for chunk in made:
         records.validate(chunk, 64)
@@ -64,7 +64,7 @@ def test_the_result_does_not_depend_on_the_number_of_workers(short_clips, tmp_pa
         out = tmp_path / f"out{workers}"
         run(short_clips, out, workers=workers)
         dataset = shards.Dataset(out)
-        made.append([records.decode(dataset[i], 64) for i in range(len(dataset))])
+        made.append([records.decode(dataset[i]) for i in range(len(dataset))])
     assert len(made[0]) == len(made[1]) == 2
     for one, two in zip(*made):
         np.testing.assert_equal(dataclasses.asdict(one), dataclasses.asdict(two))
@@ -102,7 +102,7 @@ def test_a_changed_clip_or_label_is_prepared_again(short_clips, tmp_path, talkin
     (tmp_path / "labels.csv").write_text("file,hair,glasses\nsub/b.mp4,yes,yes\n")
     run(short_clips, tmp_path / "out", labels=tmp_path / "labels.csv")
     dataset = shards.Dataset(tmp_path / "out")
-    a, b = (records.decode(dataset[i], 64) for i in range(2))
+    a, b = (records.decode(dataset[i]) for i in range(2))
     assert len(a.frames) == 20 and set(b.masks) == {"hair", "glasses"}
     assert len(list((tmp_path / "out" / ".work").glob("*.json"))) == 2
 

@@ -12,7 +12,7 @@ from input_pipeline.errors import InputError
 
 def test_chunk_survives_the_round_trip(painted_chunk):
     chunk = painted_chunk(3, 20)
-    found = records.decode(records.encode(chunk, 64), 64)
+    found = records.decode(records.encode(chunk, 64))
     for field in dataclasses.fields(chunk):
         np.testing.assert_equal(getattr(found, field.name), getattr(chunk, field.name))
 

@@ -1,6 +1,5 @@
 import dataclasses
 
-import cv2
 import numpy as np
 import pytest
 
@@ -16,6 +15,11 @@ def _magenta(image):
     """Pixels clearly of the hair's colour: much more red and blue than green."""
     r, g, b = np.moveaxis(image.astype(int), -1, 0)
     return np.minimum(r, b) - g > 100
+
+
+def _yellow(image):
+    """Pixels clearly of the canvases' colour."""
+    return image[..., :2].min(-1).astype(int) - image[..., 2] > 80
 
 
 def _frame_number(image):
@@ -144,23 +148,51 @@ def test_a_mask_too_small_to_see_is_not_used(painted_chunk):
     assert not sample["attribute_mask"].any()
 
 
-def test_jitter_without_range_changes_nothing_and_with_range_keeps_grey_grey():
-    rng = np.random.default_rng(0)
-    none = transforms.jitter_matrix(SampleOptions(size=64, jitter=0.0, hue=0.0), rng)
-    np.testing.assert_allclose(none, np.eye(3, 4), atol=1e-12)
-    some = transforms.jitter_matrix(SampleOptions(size=64), rng)
-    grey = some @ [90, 90, 90, 1]
-    np.testing.assert_allclose(grey, grey[0], atol=0.2)
+@pytest.fixture
+def canvases(painted_chunk, tmp_path):
+    """Canvases of the frames 0 to 58 that are even: the frame amid yellow, twice as large."""
+    files = {}
+    for i, frame in enumerate(painted_chunk().frames[:59:2]):
+        canvas = np.full((128, 128, 3), (255, 255, 0), np.uint8)
+        canvas[32:96, 32:96] = records.decode_frame(frame)
+        files[2 * i] = tmp_path / f"{2 * i:05d}.jpg"
+        files[2 * i].write_bytes(records.encode_frame(canvas))
+    return files
 
 
-def test_affine_moves_picture_and_mask_together():
-    image = np.zeros((64, 64, 3), np.uint8)
-    image[20:40, 24:44] = 255
-    mask = (image[..., 0] > 0).astype(np.float32)
+@pytest.mark.parametrize("size", [32, 64])
+def test_a_canvas_fills_what_the_affine_exposes(painted_chunk, canvases, size):
+    options, painted = dataclasses.replace(OPTIONS, size=size, affine_probability=1.0), 0
+    middle = np.s_[size // 4 : -size // 4, size // 4 : -size // 4]
     for seed in SEEDS:
-        rng = np.random.default_rng(seed)
-        moved, moved_mask = transforms.augment(image, mask, OPTIONS, rng, cv2.BORDER_CONSTANT)
-        np.testing.assert_allclose(moved[..., 0] / 255, moved_mask, atol=0.02)
+        plain, filled = (
+            make_sample(painted_chunk(), options, np.random.default_rng(seed), files)["portrait"]
+            for files in ({}, canvases)
+        )
+        assert not _yellow(plain).any() and not _yellow(filled)[middle].any()
+        assert not _magenta(filled).any()
+        painted += _yellow(filled).sum()
+    assert painted > 0.05 * len(SEEDS) * size**2
+
+
+def test_the_portrait_is_a_frame_that_has_a_canvas(painted_chunk, canvases):
+    for seed in SEEDS:
+        choice = transforms.choose(
+            painted_chunk(), OPTIONS, np.random.default_rng(seed), {8: canvases[8]}
+        )
+        others = transforms.choose(painted_chunk(), OPTIONS, np.random.default_rng(seed), {})
+        assert choice.portrait in (8, others.portrait)
+        choice = transforms.choose(painted_chunk(), OPTIONS, np.random.default_rng(seed), canvases)
+        assert choice.portrait in canvases
+
+
+@pytest.mark.parametrize("side", [(64, 64), (96, 128)])
+def test_a_canvas_of_another_shape_is_named(painted_chunk, tmp_path, side):
+    file = tmp_path / "00000.jpg"
+    file.write_bytes(records.encode_frame(np.zeros((*side, 3), np.uint8)))
+    files = dict.fromkeys(range(60), file)
+    with pytest.raises(InputError, match=r"00000.jpg: canvas of .* larger than the frame's 64"):
+        make_sample(painted_chunk(), OPTIONS, np.random.default_rng(0), files)
 
 
 def test_chunk_too_short_for_target_and_references_is_refused(painted_chunk):

@@ -41,7 +41,7 @@ def test_a_smaller_set_is_the_beginning_of_a_larger_one(settings, small_set, tmp
     assert files.items() <= more.items()
     # Nobody is in two splits, and another seed gives other people.
     names = {
-        split: {records.decode(r, 64).identity for r in _records(tmp_path / "larger", split)}
+        split: {records.decode(r).identity for r in _records(tmp_path / "larger", split)}
         for split in counts
     }
     assert len(set.union(*names.values())) == sum(len(found) for found in names.values()) == 10
@@ -51,7 +51,7 @@ def test_a_smaller_set_is_the_beginning_of_a_larger_one(settings, small_set, tmp
 
 def test_records_are_valid_and_carry_the_truth(settings, small_set):
     for data in _records(small_set, "train"):
-        chunk = records.decode(data, 64)
+        chunk = records.decode(data)
         records.validate(chunk, 64)
         assert chunk.found.all() and len(chunk.frames) == 3 and chunk.fps == 12.5
         assert {name: rows.shape for name, rows in chunk.truth.items()} == {
@@ -78,7 +78,7 @@ def test_the_tfds_builder_writes_the_same_examples(settings, small_set, tmp_path
     builder.download_and_prepare()
     built = builder.as_data_source("train")
     assert len(built) == 3
-    wanted = {records.decode(data, 64).clip for data in _records(small_set, "train")}
+    wanted = {records.decode(data).clip for data in _records(small_set, "train")}
     assert {example["clip"].decode() for example in built} == wanted
 
 
