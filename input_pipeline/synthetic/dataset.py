@@ -212,6 +212,10 @@ class Rendered:
         place, clip = divmod(index, self.settings.clips)
         return _record(self.settings, self._people[place], clip)
 
+    def canvases(self, chunk: records.Chunk) -> dict:
+        """None: nobody paints round pictures that are not there before they are asked for."""
+        return {}
+
 
 def _parse(path: str) -> Settings:
     types = {field.name: field.type for field in dataclasses.fields(Settings)}
