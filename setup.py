@@ -34,6 +34,7 @@ setup(
         "ml_collections>=1.1,<2",
         "absl-py>=2.1",
         "numpy>=2.0",
+        "fsspec>=2024.6",
         "ml_dtypes>=0.5",
         "safetensors>=0.8,<1",
         "msgpack>=1.1",

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from input_pipeline import faces, records, segmenters, video
+from input_pipeline import duplicates, faces, records, segmenters, video
 from input_pipeline.errors import InputError
 from input_pipeline.labels import Label
 
@@ -31,6 +31,7 @@ class Motion:
 
     fresh: bool, one per frame of the file, False for repeats. The rest counts the fresh frames:
     keypoints [T, 478, 3] in source pixels, found [T], runs of usable frames, frames per second.
+    picture: float32 [64, 64], the mean of the frames in grey, what a fingerprint is made of.
     """
 
     fresh: np.ndarray
@@ -40,6 +41,7 @@ class Motion:
     fps: float
     crop: faces.Crop
     face_count: int
+    picture: np.ndarray
 
 
 def follow(path: Path, size: int) -> Motion:
@@ -49,8 +51,8 @@ def follow(path: Path, size: int) -> Motion:
       InputError: the clip cannot be used for frames of `size` pixels a side; says why.
     """
     info = video.probe(path)
-    fresh = []
-    track = _landmarker().track(_fresh_frames(path, fresh))
+    fresh, picture = [], np.zeros((duplicates.SIDE, duplicates.SIDE), np.float32)
+    track = _landmarker().track(_fresh_frames(path, fresh, picture))
     keypoints, usable = faces.fill_gaps(track)
     runs = [run for run in _runs(usable) if len(run) >= MIN_FRAMES]
     if not track.found.any():
@@ -77,11 +79,13 @@ def follow(path: Path, size: int) -> Motion:
         fps=float(info.fps) * sum(fresh) / len(fresh),
         crop=faces.Crop.around(used, info.height, info.width),
         face_count=track.face_count,
+        picture=picture / sum(fresh),
     )
 
 
-def _fresh_frames(path: Path, fresh: list[bool]) -> Iterator[np.ndarray]:
-    """Yields the frames that differ from the one before; fills `fresh`, a flag per frame read."""
+def _fresh_frames(path: Path, fresh: list[bool], picture: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the frames that differ from the one before; fills `fresh`, a flag per frame read, and
+    adds them to `picture`, in grey."""
     last = None
     for index, image in enumerate(video.read_frames(path)):
         small = cv2.resize(image, (128, 128), interpolation=cv2.INTER_AREA)
@@ -97,6 +101,7 @@ def _fresh_frames(path: Path, fresh: list[bool]) -> Iterator[np.ndarray]:
             fresh.append(True)
         if fresh[-1]:
             last = grey, colours
+            picture += duplicates.small(small)
             yield image
 
 

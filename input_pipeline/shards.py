@@ -7,6 +7,7 @@ reads without TensorFlow, plus `metadata.json` with our own facts.
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,12 +16,22 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from input_pipeline import records
 from input_pipeline.errors import InputError
+from input_pipeline.store import Store
 
 SHARD_BYTES = 256 * 2**20
+# JPEG does not get smaller, and decompression would cost a quarter of a read.
+OPTIONS = "group_size:1,uncompressed"
+STAGING = ".writing"  # folder of a data set where the next one grows
+_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+
+
+def name(split: str, index: int, count: int) -> str:
+    """File name of shard `index` of `count`."""
+    return f"durian-{split}.array_record-{index:05d}-of-{count:05d}"
 
 
 def write_dataset(
-    out: Path, splits: dict[str, Iterable[bytes]], size: int, metadata: dict
+    out: str | Path, splits: dict[str, Iterable[bytes]], size: int, metadata: dict
 ) -> dict[str, int]:
     """Writes a data set; `metadata.json` comes last and marks it as complete.
 
@@ -34,66 +45,94 @@ def write_dataset(
     Returns:
       Number of records of each split.
     """
+    folder = Path(out) / STAGING
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    written = {split: _write_shards(folder, split, encoded) for split, encoded in splits.items()}
+    return finish(Store.at(out), written, size, metadata)
+
+
+def finish(
+    out: Store, written: dict[str, list[tuple[int, int]]], size: int, metadata: dict
+) -> dict[str, int]:
+    """Makes the shards in STAGING the data set.
+
+    written: for each split, the number of records in each shard and of bytes in them.
+    Returns the number of records of each split.
+    """
     import tensorflow_datasets as tfds
 
-    out = Path(out)
-    staging = out / ".writing"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    template, infos = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}", []
-    for split, encoded in splits.items():
-        lengths, num_bytes = _write_shards(staging, split, encoded)
-        infos.append(
+    counts = {split: len(shards) for split, shards in written.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        for file in _names(counts):
+            (Path(folder) / file).touch()  # tfds wants to see them, not to read them
+        infos = [
             tfds.core.SplitInfo(
                 name=split,
-                shard_lengths=lengths,
-                num_bytes=num_bytes,
+                shard_lengths=[count for count, _ in shards],
+                num_bytes=sum(num_bytes for _, num_bytes in shards),
                 filename_template=tfds.core.ShardedFileTemplate(
-                    data_dir=staging, template=template, dataset_name="durian",
+                    data_dir=folder, template=_TEMPLATE, dataset_name="durian",
                     split=split, filetype_suffix="array_record",
                 ),
             )
+            for split, shards in written.items()
+        ]  # fmt: skip
+        tfds.folder_dataset.write_metadata(
+            data_dir=folder, features=records.features(size), split_infos=infos, version="1.0.0",
+            description="Chunks of portrait clips with keypoints and attribute masks.",
+            check_data=False,
         )  # fmt: skip
-    tfds.folder_dataset.write_metadata(
-        data_dir=staging, features=records.features(size), split_infos=infos, version="1.0.0",
-        description="Chunks of portrait clips with keypoints and attribute masks.",
-        check_data=False,
-    )  # fmt: skip
-    counts = {info.name: sum(info.shard_lengths) for info in infos}
-    facts = {"schema_version": records.SCHEMA_VERSION, "size": size, "records": counts, **metadata}
-    (staging / "metadata.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
-    (out / "metadata.json").unlink(missing_ok=True)
-    for stale in out.glob("durian-*.array_record-*"):
-        stale.unlink()
-    for file in sorted(staging.iterdir(), key=lambda file: file.name == "metadata.json"):
-        os.replace(file, out / file.name)
-    staging.rmdir()
-    return counts
+        for file in Path(folder).glob("*.json"):
+            out.write(f"{STAGING}/{file.name}", file.read_bytes())
+    lengths = {info.name: sum(info.shard_lengths) for info in infos}
+    facts = {"schema_version": records.SCHEMA_VERSION, "size": size, **metadata}
+    facts |= {"records": lengths, "shards": counts}
+    text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
+    out.write(f"{STAGING}/metadata.json", text.encode())
+    install(out)
+    return lengths
 
 
-def _write_shards(folder: Path, split: str, records: Iterable[bytes]) -> tuple[list[int], int]:
-    """Writes shards of about SHARD_BYTES; returns records in each and the bytes in all."""
-    lengths, total, writer, filled = [], 0, None, SHARD_BYTES
+def install(out: Store) -> None:
+    """Replaces the data set by the one in STAGING if that is complete, else does nothing.
+
+    May be stopped anywhere: the next call goes on.
+    """
+    if not out.exists(f"{STAGING}/metadata.json"):
+        return
+    counts = json.loads(out.read(f"{STAGING}/metadata.json"))["shards"]
+    new = _names(counts)
+    out.remove(["metadata.json"])
+    out.remove(file for file in out.list() if file.startswith("durian-") and file not in new)
+    staged = [f for f in out.list(STAGING) if f in new or not f.startswith((".", "durian-"))]
+    for file in sorted(staged, key=lambda file: file == "metadata.json"):
+        out.move(f"{STAGING}/{file}", file)
+    out.remove_folder(STAGING)
+
+
+def _names(counts: dict[str, int]) -> set[str]:
+    return {name(split, i, count) for split, count in counts.items() for i in range(count)}
+
+
+def _write_shards(folder: Path, split: str, records: Iterable[bytes]) -> list[tuple[int, int]]:
+    """Writes shards of about SHARD_BYTES; returns the records in each and their bytes."""
+    shards, writer = [], None
     for record in records:
-        if filled >= SHARD_BYTES:
+        if writer is None or shards[-1][1] >= SHARD_BYTES:
             if writer:
                 writer.close()
-            path = folder / f"{split}.part{len(lengths)}"
-            # JPEG does not get smaller, and decompression would cost a quarter of a read.
-            writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
-            lengths.append(0)
-            filled = 0
+            writer = ArrayRecordWriter(str(folder / f"{split}.part{len(shards)}"), OPTIONS)
+            shards.append((0, 0))
         writer.write(record)
-        lengths[-1] += 1
-        filled += len(record)
-        total += len(record)
+        count, num_bytes = shards[-1]
+        shards[-1] = count + 1, num_bytes + len(record)
     if writer is None:
         raise InputError(f"split {split} of {folder.name} has no records: nothing to write")
     writer.close()
-    for i in range(len(lengths)):
-        name = f"durian-{split}.array_record-{i:05d}-of-{len(lengths):05d}"
-        os.replace(folder / f"{split}.part{i}", folder / name)
-    return lengths, total
+    for i in range(len(shards)):
+        os.replace(folder / f"{split}.part{i}", folder / name(split, i, len(shards)))
+    return shards
 
 
 class Dataset:
