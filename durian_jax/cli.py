@@ -15,10 +15,16 @@ from input_pipeline.records import KINDS
 def main(argv: list[str] | None = None) -> int:
     """Runs one verb; returns the exit code."""
     parser = _parser()
-    # Only `train` takes options argparse does not know: --config.x.y=value.
-    options, rest = parser.parse_known_args(argv)
-    if rest and options.verb != "train":
-        parser.error(f"unknown options {' '.join(rest)}: see durian {options.verb} --help")
+    argv = sys.argv[1:] if argv is None else argv
+    end = argv.index("--") if "--" in argv else len(argv)
+    # Only two verbs take options argparse does not know: `train` --config.x.y=value, and `prepare`
+    # those of its runner, after --.
+    options, rest = parser.parse_known_args(argv[:end])
+    foreign = argv[end + 1 :]
+    if (rest and options.verb != "train") or (foreign and not getattr(options, "runner", None)):
+        unknown = " ".join(rest + foreign)
+        parser.error(f"unknown options {unknown}: see durian {options.verb} --help")
+    rest += foreign
     try:
         options.run(options, rest)
     except (InputError, FloatingPointError) as error:
@@ -49,13 +55,24 @@ def _parser() -> argparse.ArgumentParser:
         return options
 
     prepare = verb("prepare", _prepare, "Clip folder -> data set of keypoints and masks.")
-    prepare.add_argument("clips", type=Path, help="folder of video clips, searched recursively")
-    prepare.add_argument("--out", type=Path, required=True, help="folder of the data set")
+    prepare.add_argument("clips", help="folder of video clips (local, gs:// or s3://)")
+    prepare.add_argument("--out", required=True, help="folder of the data set (likewise)")
     prepare.add_argument("--size", type=int, default=512, help="side of the frames in pixels")
     prepare.add_argument(
-        "--labels", type=Path, help="CSV with columns file,hair,glasses,beard,hat: what is visible"
+        "--labels",
+        help="CSV with columns file,hair,glasses,beard,hat: what is visible; also identity, split",
+    )
+    prepare.add_argument(
+        "--holdout", type=float, default=0.0, metavar="SHARE",
+        help="share of the people to keep for validation, such as 0.05 (default: by the labels)",
+    )  # fmt: skip
+    prepare.add_argument(
+        "--face-descriptor", type=Path, metavar="FILE.onnx", help="finds people in two splits"
     )
     prepare.add_argument("--workers", type=int, help="clips in parallel (default: all cores)")
+    prepare.add_argument(
+        "--runner", help="Apache Beam runner to do the work; its options follow after --"
+    )
 
     check = verb("check", _check, "Validates a data set and draws a contact sheet.")
     check.add_argument("dataset", type=Path)
@@ -74,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     synth.add_argument(
         "--oversample", type=int, default=1, help="render larger and average: calmer textures"
+    )
+    synth.add_argument(
+        "--videos", action="store_true", help="write clips, masks and labels.csv, no records"
     )
     synth.add_argument("--depth", action="store_true", help="keep depth pictures as well")
 
@@ -165,12 +185,14 @@ def _attribute(text: str) -> tuple:
     raise argparse.ArgumentTypeError(f"unknown kind {parts[-1]!r}: choose from {', '.join(KINDS)}")
 
 
-def _prepare(options: argparse.Namespace, _) -> None:
+def _prepare(options: argparse.Namespace, runner_options: list[str]) -> None:
     from input_pipeline import prepare
 
+    beam = (f"--runner={options.runner}", *runner_options) if options.runner else ()
     prepare.prepare(
         options.clips, options.out,
-        size=options.size, labels=options.labels, workers=options.workers,
+        size=options.size, labels=options.labels, holdout=options.holdout,
+        face_descriptor=options.face_descriptor, workers=options.workers, beam=beam,
     )  # fmt: skip
 
 
@@ -190,6 +212,11 @@ def _synth(options: argparse.Namespace, _) -> None:
         people=options.people, clips=options.clips, frames=options.frames, size=options.size,
         fps=options.fps, seed=options.seed, oversample=options.oversample, depth=options.depth,
     )  # fmt: skip
+    if options.videos:
+        from input_pipeline.synthetic import clips
+
+        print(f"{options.out}: {clips.write_clips(options.out, settings)} clips")
+        return
     counts = dataset.synth(options.out, settings, options.cases)
     parts = ", ".join(f"{count} {split}" for split, count in counts.items())
     print(f"{options.out}: {parts} records, {options.cases} counterfactual cases")

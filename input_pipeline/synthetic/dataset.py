@@ -10,8 +10,9 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -77,6 +78,16 @@ def split_of(person: int) -> str:
     return {8: "val", 9: "test"}.get(person % 10, "train")
 
 
+def clip_name(person: int, clip: int) -> str:
+    """What a record calls its clip; a file on disk has a suffix besides."""
+    return f"person_{person:06d}/clip_{clip:03d}"
+
+
+def identity(settings: Settings, person: int) -> str:
+    """What labels and records call a person."""
+    return f"synthetic_{settings.seed}_{person:06d}"
+
+
 def person(settings: Settings, index: int) -> Person:
     """Person number `index`."""
     return sample_person(np.random.default_rng([settings.seed, _PERSON, index]))
@@ -104,8 +115,8 @@ def chunk(settings: Settings, index: int, clip: int) -> records.Chunk:
             kind: [records.encode_mask(mask) for mask in track]
             for kind, track in render.masks(pictures, who).items()
         },
-        clip=f"person_{index:06d}/clip_{clip:03d}",
-        identity=f"synthetic_{settings.seed}_{index:06d}",
+        clip=clip_name(index, clip),
+        identity=identity(settings, index),
         start=0,
         crop=np.float32([middle, middle, settings.size]),
         tools=settings.tools(),
@@ -166,14 +177,19 @@ def compile_renderer(settings: Settings) -> None:
 
 
 def _rendered(settings: Settings, people: list[int], bar: tqdm) -> Iterator[bytes]:
-    """Records in order, a clip per core at a time: XLA uses only one core for tiles this small."""
-    workers = os.cpu_count() if jax.default_backend() == "cpu" else 1
     wanted = itertools.product(people, range(settings.clips))
+    return in_parallel(functools.partial(_record, settings), wanted, bar)
+
+
+def in_parallel(render_clip: Callable[[int, int], Any], wanted: Iterable, bar: tqdm) -> Iterator:
+    """Results for (person, clip) pairs in order, one per core at a time: XLA uses only one core for
+    tiles this small."""
+    workers = os.cpu_count() if jax.default_backend() == "cpu" else 1
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         waiting = collections.deque()
         for place in itertools.chain(wanted, [None] * 2 * workers):
             if place is not None:
-                waiting.append(pool.submit(_record, settings, *place))
+                waiting.append(pool.submit(render_clip, *place))
             if waiting and (place is None or len(waiting) > 2 * workers):
                 yield waiting.popleft().result()
                 bar.update()

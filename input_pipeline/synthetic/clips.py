@@ -1,0 +1,75 @@
+"""People -> clips on disk, as if somebody had filmed them: `durian synth --videos`.
+
+    OUT/person_000000/clip_000.mp4              the frames, lossless
+    OUT/masks/person_000000/clip_000/hair/00000.png   white where the attribute shows
+    OUT/masks/truth.json                        what rendered them
+    OUT/labels.csv                              what each clip shows, whom, and its split
+
+`durian prepare OUT --labels OUT/labels.csv --masks truth:OUT/masks` reads all of it.
+"""
+
+import csv
+import dataclasses
+import functools
+import io
+import itertools
+import json
+from fractions import Fraction
+from pathlib import Path
+
+from tqdm import tqdm
+
+from input_pipeline import records, video
+from input_pipeline.errors import InputError
+from input_pipeline.records import KINDS
+from input_pipeline.store import Store
+from input_pipeline.synthetic import dataset, render
+from input_pipeline.synthetic.dataset import Settings
+
+
+def write_clips(out: str | Path, settings: Settings) -> int:
+    """Renders all clips; returns their number. Clips that are there already are kept, so that a
+    stopped run goes on; equal settings give equal bytes.
+
+    Raises:
+      InputError: `out` is not writable, or holds clips of other settings.
+    """
+    store = Store.at(out)
+    store.make("masks")
+    facts = {"renderer": settings.tools()["renderer"], "settings": dataclasses.asdict(settings)}
+    facts["settings"] = {k: v for k, v in facts["settings"].items() if k not in ("people", "clips")}
+    if store.exists("masks/truth.json") and json.loads(store.read("masks/truth.json")) != facts:
+        raise InputError(f"{out}: holds clips of other settings; choose a new folder")
+    store.write("masks/truth.json", json.dumps(facts, indent=2).encode())
+    dataset.compile_renderer(settings)
+    wanted = list(itertools.product(range(settings.people), range(settings.clips)))
+    with tqdm(total=len(wanted), unit="clip", desc="rendering") as bar:
+        write = functools.partial(_write_clip, Path(out), settings)
+        rows = list(dataset.in_parallel(write, wanted, bar))
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["file", *KINDS, "identity", "split"])
+    table.writerows(rows)
+    store.write("labels.csv", text.getvalue().encode())
+    return len(rows)
+
+
+def _write_clip(out: Path, settings: Settings, index: int, clip: int) -> list[str]:
+    """Writes masks, then the clip; returns its row of the labels."""
+    name, who = dataset.clip_name(index, clip), dataset.person(settings, index)
+    film, masks = out / f"{name}.mp4", out / "masks" / name
+    if not film.exists():
+        moving = dataset.motion(settings, index, clip)
+        pictures = render.render_clip(who, moving, settings.size, settings.oversample)
+        for kind, track in render.masks(pictures, who).items():
+            if not track.any():  # hair under a hat
+                continue
+            folder = masks / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            for frame, mask in enumerate(track):
+                (folder / f"{frame:05d}.png").write_bytes(records.encode_mask(mask))
+        frames = render.to_uint8(pictures.colour)
+        fps = Fraction(settings.fps).limit_denominator(1001)
+        video.write_video(film, frames, fps, lossless=True, reproducible=True)
+    shown = ["yes" if (masks / kind).is_dir() else "no" for kind in KINDS]
+    return [f"{name}.mp4", *shown, dataset.identity(settings, index), dataset.split_of(index)]
