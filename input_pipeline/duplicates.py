@@ -73,7 +73,7 @@ def notes(rows: list[Row]) -> list[str]:
     found = {}
     for what in ("whole", "face"):
         hashes = np.array([list(bytes.fromhex(getattr(row, what))) for row in rows], np.uint8)
-        for (i, j), apart in near(hashes.reshape(len(rows), -1)).items():
+        for (i, j), apart in near(hashes.reshape(-1, 32)).items():
             found[i, j] = min(apart, found.get((i, j), apart))
     across, within = [], []
     for (i, j), apart in sorted(found.items()):
