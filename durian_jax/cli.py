@@ -77,6 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     check = verb("check", _check, "Validates a data set and draws a contact sheet.")
     check.add_argument("dataset", type=Path)
     check.add_argument("--out", type=Path, help="folder of the sheets (default: the data set)")
+    check.add_argument(
+        "--augmentation", action="store_true", help="draw only what training makes of the pictures"
+    )
+    check.add_argument("--config", help="FILE.py[:STAGE] whose ranges to draw (default: built in)")
 
     synth = verb("synth", _synth, "Renders a data set of synthetic people, with the truth.")
     synth.add_argument("--out", type=Path, required=True, help="folder of the data set")
@@ -199,6 +203,17 @@ def _prepare(options: argparse.Namespace, runner_options: list[str]) -> None:
 def _check(options: argparse.Namespace, _) -> None:
     from input_pipeline import inspect
 
+    if options.augmentation:
+        ranges = None
+        if options.config:
+            config = load_config(options.config, [])
+            from durian_jax.train import sample_options
+
+            ranges = sample_options(config)
+        inspect.draw_augmentation(options.dataset, ranges, options.out)
+        return
+    if options.config:
+        raise InputError(f"--config {options.config} goes with --augmentation")
     report = inspect.check(options.dataset, options.out)
     if report.problems:
         raise InputError(f"{options.dataset}: {len(report.problems)} problems, listed above")

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from input_pipeline import records, shards, video
+from input_pipeline import records, shards, transforms, video
 from input_pipeline.errors import InputError
 from input_pipeline.faces import CONTOURS
 
@@ -21,6 +21,8 @@ _CLIPS_PER_SHEET = 20
 _MOST_CLIPS = 200  # on all sheets together, evenly chosen
 _FRAMES_PER_CLIP = 4
 _TILE, _STRIP = 144, 20
+_SAMPLES, _DRAWS = 12, 3  # on the sheet of augmentation
+_REFERENCES = ("attribute", "portrait")
 
 
 @dataclasses.dataclass
@@ -133,6 +135,69 @@ def _write_sheets(report: Report, dataset: shards.Dataset, folder: Path) -> list
     return paths
 
 
+def draw_augmentation(
+    dataset_dir: str | Path,
+    options: transforms.SampleOptions | None = None,
+    out_dir: str | Path | None = None,
+) -> Path:
+    """Draws what training makes of a data set, `augmentation.png`, by the training's own functions.
+
+    A record is a row: the frames of attribute and portrait, each with its mask, a target frame, and
+    several draws of the two references that the model gets. The picture lies in `out_dir`, by
+    default in the data set itself.
+
+    Raises:
+      InputError: no data set here, not one record that can be used, or no place to write.
+    """
+    dataset = shards.Dataset(dataset_dir)
+    options = options or transforms.SampleOptions(size=dataset.size)
+    heads = ["attribute frame", "its mask", "portrait frame", "its mask", "target"]
+    heads += [f"{reference} {draw + 1}" for draw in range(_DRAWS) for reference in _REFERENCES]
+    rows = []
+    for index in np.unique(np.linspace(0, len(dataset) - 1, _SAMPLES).round()).astype(int):
+        try:
+            rows.append(_augmentation_row(dataset, int(index), options))
+        except (ValueError, KeyError, IndexError, RuntimeError, DecodeError) as error:
+            print(f"record {index} left out: {error}")
+    if not rows:
+        raise InputError(f"{dataset_dir}: no record can be used: see above")
+    spaced = [(head, (255, 255, 255)) for head in heads]
+    sheet = np.concatenate([_strip(spaced, len(heads), _TILE), *rows])
+    path = Path(out_dir or dataset_dir) / "augmentation.png"
+    video.write_picture(path, sheet)
+    print(f"augmentation: {path}")
+    return path
+
+
+def _augmentation_row(
+    dataset: shards.Dataset, index: int, options: transforms.SampleOptions
+) -> np.ndarray:
+    """uint8 [strip + tile, W, 3]: one record and what several draws make of its references."""
+    chunk = records.decode(dataset[index])
+    canvases, rng = dataset.canvases(chunk), np.random.default_rng(index)
+    choice = transforms.choose(chunk, options, rng, canvases)
+    tiles = []
+    for frame in (choice.attribute, choice.portrait):
+        image = _tile(records.decode_frame(chunk.frames[frame]))
+        kinds = [choice.kind] if choice.kind else []
+        masks = {kind: records.decode_mask(chunk.masks[kind][frame]) for kind in kinds}
+        tiles += [image, draw_masks(image, masks)]
+    samples = [transforms.assemble(chunk, choice, options, rng, canvases) for _ in range(_DRAWS)]
+    tiles.append(_tile(samples[0]["video"][0]))
+    for sample in samples:
+        tiles += [_tile(sample["attribute"][0]), _tile(sample["portrait"])]
+    line = f"{chunk.clip}   {choice.kind or 'no attribute'}, attribute from frame "
+    line += f"{chunk.start + choice.attribute}, portrait from {chunk.start + choice.portrait}"
+    line += f"{' (canvas)' if choice.portrait in canvases else ''}, target from "
+    line += f"{chunk.start + choice.target[0]}"
+    strip = _strip([(line, (255, 255, 255))], len(tiles))
+    return np.concatenate([strip, np.concatenate(tiles, 1)])
+
+
+def _tile(image: np.ndarray) -> np.ndarray:
+    return cv2.resize(image, (_TILE, _TILE), interpolation=cv2.INTER_AREA)
+
+
 def _row(dataset: shards.Dataset, indices: list[int]) -> np.ndarray:
     """uint8 [strip + tile, W, 3]: a line of text over pairs of tiles, from all over the clip."""
     chunks = [records.decode(dataset[index]) for index in indices]
@@ -141,7 +206,7 @@ def _row(dataset: shards.Dataset, indices: list[int]) -> np.ndarray:
     tiles = []
     for chunk, frame in (places[i] for i in chosen):
         image = records.decode_frame(chunk.frames[frame])
-        tile = cv2.resize(image, (_TILE, _TILE), interpolation=cv2.INTER_AREA)
+        tile = _tile(image)
         points = (chunk.keypoints[frame, :, :2] + 0.5) * (_TILE / dataset.size) - 0.5
         masks = {kind: records.decode_mask(pngs[frame]) for kind, pngs in chunk.masks.items()}
         tiles += [draw_keypoints(tile, points), draw_masks(tile, masks)]
@@ -175,13 +240,15 @@ def _legend(title: str) -> np.ndarray:
     return _strip([(title, (255, 255, 255)), *((kind, COLOURS[kind]) for kind in COLOURS)])
 
 
-def _strip(words: list[tuple[str, tuple]]) -> np.ndarray:
-    """uint8 [strip, W, 3]: coloured words on black."""
-    picture = Image.new("RGB", (2 * _FRAMES_PER_CLIP * _TILE, _STRIP))
+def _strip(
+    words: list[tuple[str, tuple]], tiles: int = 2 * _FRAMES_PER_CLIP, column: int = 0
+) -> np.ndarray:
+    """uint8 [strip, W, 3]: coloured words on black, above `tiles`; `column` pixels each or more."""
+    picture = Image.new("RGB", (tiles * _TILE, _STRIP))
     pen = ImageDraw.Draw(picture)
     font = ImageFont.load_default(13)
     x = 4.0
     for word, colour in words:
         pen.text((x, 2), word, colour, font)
-        x += pen.textlength(word, font) + 16
+        x += max(pen.textlength(word, font) + 16, column)
     return np.asarray(picture)

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from input_pipeline import inspect, records, shards, video
+from input_pipeline import inspect, records, shards, transforms, video
 from input_pipeline.errors import InputError
 
 
@@ -77,3 +77,29 @@ def test_many_clips_fill_several_sheets(prepared_dataset, tmp_path, monkeypatch)
 def test_a_folder_without_a_data_set_is_named(tmp_path):
     with pytest.raises(InputError, match=str(tmp_path)):
         inspect.check(tmp_path)
+
+
+def test_the_sheet_of_augmentation_shows_what_training_gets(write_painted, tmp_path):
+    dataset = write_painted(3, corrupt=(1,))
+    sheet = inspect.draw_augmentation(dataset.path, out_dir=tmp_path)
+    assert sheet == tmp_path / "augmentation.png"
+    picture = video.read_picture(sheet).astype(int)
+    tile, strip = 144, 20
+    assert picture.shape == (strip + 2 * (strip + tile), 11 * tile, 3), "record 1 is left out"
+    rows = [picture[2 * strip + i * (strip + tile) :][:tile] for i in range(2)]
+    for row in rows:
+        tiles = np.split(row, 11, axis=1)
+        magenta = [((np.minimum(t[..., 0], t[..., 2]) - t[..., 1]) > 100).mean() for t in tiles]
+        frame, _, portrait_frame, _, target, *references = magenta
+        assert min(frame, portrait_frame, target, *references[::2]) > 0.02
+        assert max(references[1::2]) == 0, "no draw of the portrait shows the hair"
+        black = [(t.max(-1) == 0).mean() for t in tiles[5:]]
+        assert min(black[::2]) > 0.7 and min(black[1::2]) > 0.02
+        assert (tiles[5] != tiles[7]).any() and (tiles[6] != tiles[8]).any()
+
+
+def test_a_data_set_too_short_for_the_target_has_no_sheet_of_augmentation(write_painted, tmp_path):
+    options = transforms.SampleOptions(size=64, frames=40)
+    with pytest.raises(InputError, match="no record can be used"):
+        inspect.draw_augmentation(write_painted(1).path, options, tmp_path)
+    assert not list(tmp_path.iterdir())
