@@ -142,9 +142,11 @@ def _specification(size: int):
 
 
 def encode(chunk: Chunk, size: int) -> bytes:
-    """One record: the chunk as a serialised tf.train.Example."""
+    """One record: the chunk as a serialised tf.train.Example. Equal chunks give equal bytes."""
     specification = _specification(size)
-    return specification.serialize_example(specification.encode_example(to_example(chunk)))
+    data = specification.serialize_example(specification.encode_example(to_example(chunk)))
+    # Left to itself, protobuf writes the features in an order that changes from run to run.
+    return _example_class().FromString(data).SerializeToString(deterministic=True)
 
 
 def to_example(chunk: Chunk) -> dict:
