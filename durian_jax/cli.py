@@ -1,9 +1,6 @@
 """The command line: `durian VERB`. Bad input ends in one line on stderr and exit code 2."""
 
 import argparse
-import ast
-import functools
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -206,10 +203,10 @@ def _check(options: argparse.Namespace, _) -> None:
     if options.augmentation:
         ranges = None
         if options.config:
-            config = load_config(options.config, [])
+            from durian_jax.overrides import load_config
             from durian_jax.train import sample_options
 
-            ranges = sample_options(config)
+            ranges = sample_options(load_config(options.config, []))
         inspect.draw_augmentation(options.dataset, ranges, options.out)
         return
     if options.config:
@@ -238,43 +235,13 @@ def _synth(options: argparse.Namespace, _) -> None:
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> None:
+    from durian_jax.overrides import load_config
+
     config = load_config(options.config, overrides)
     _configure_jax()
     from durian_jax import train
 
     train.train(config, options.workdir)
-
-
-def load_config(path: str, overrides: list[str]):
-    """The config of a file, FILE.py or FILE.py:STAGE, with overrides "--config.x.y=VALUE" in it.
-
-    Values are Python literals, or bare text where the config holds text.
-
-    Raises:
-      InputError: no such file, stage or key, or a value of another type.
-    """
-    file, _, stage = path.partition(":")
-    if not Path(file).is_file():
-        raise InputError(f"--config {file}: no such file: give a file such as configs/tiny.py")
-    spec = importlib.util.spec_from_file_location("durian_config", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    try:
-        config = module.get_config(*([stage] if stage else []))
-    except ValueError as error:
-        raise InputError(f"--config {path}: {error}") from error
-    for override in overrides:
-        name, equals, value = override.partition("=")
-        if not equals or not name.startswith("--config."):
-            raise InputError(f"{override}: unknown option: overrides read --config.KEY=VALUE")
-        *parents, key = name.removeprefix("--config.").split(".")
-        try:
-            node = functools.reduce(lambda node, parent: node[parent], parents, config)
-            node[key] = value if isinstance(node[key], str) else ast.literal_eval(value)
-        except (KeyError, TypeError, ValueError, SyntaxError) as error:
-            reason = str(error).strip("'\"").splitlines()[0]
-            raise InputError(f"{override}: {reason}: see {file} for names and types") from error
-    return config
 
 
 def _animate(options: argparse.Namespace, _) -> None:
