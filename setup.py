@@ -53,7 +53,7 @@ setup(
         "cuda13": [f"jax[cuda13]{JAX}"],
         "tpu": [f"jax[tpu]{JAX}"],
         "eval": ["torch>=2.4", "transformers>=4.50", "onnxruntime>=1.18"],
-        "onnx": ["onnx>=1.17"],
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.18"],
         # The oracle of tests/parity; on a CPU take the wheels without CUDA.
         "torch": [
             "torch>=2.11,<3",
@@ -61,6 +61,6 @@ setup(
             "transformers>=5.17,<6",
             "onnx>=1.17",
         ],
-        "dev": ["pytest>=8", "ruff>=0.8", "scikit-image>=0.25", "onnx>=1.17"],
+        "dev": ["pytest>=8", "ruff>=0.8", "scikit-image>=0.25", "onnx>=1.17", "onnxruntime>=1.18"],
     },
 )

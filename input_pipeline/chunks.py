@@ -10,13 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from input_pipeline import duplicates, faces, records, segmenters, video
+from input_pipeline import duplicates, faces, records, segmenters, transforms, video
 from input_pipeline.errors import InputError
 from input_pipeline.labels import Label
 
 MIN_FRAMES = 16  # consecutive frames with a face, below which a clip is of no use
 MIN_FACE = 48  # face length in source pixels
 MIN_FACE_SHARE = 0.15  # face length / side of the data set's frames
+MAX_BAD_MASKS = 0.1  # share of a chunk's frames whose mask may be too small or too large
 # Mean grey difference (of 255, on 128 x 128) below which a frame repeats the last one.
 REPEATED = 0.05
 # A hard cut changes both the picture and its colours. Between the shots of the talking-head clips
@@ -125,6 +126,8 @@ def chunks(
 
     root: folder of the clips. clip: path of the clip in it. size: side of the frames in pixels.
     masks: spec of the segmenter.
+
+    Raises InputError for masks that are empty or cover the picture in a tenth of a chunk's frames.
     """
     segmenter = segmenters.load(masks)
     keypoints = motion.crop.points(motion.keypoints, size)
@@ -141,9 +144,16 @@ def chunks(
                     break
             shown = slice(piece.start, piece.stop)
             pictures = segmenters.Pictures(
-                np.array(images), keypoints[shown], Path(clip), places[shown], motion.crop
+                images=np.array(images),
+                keypoints=keypoints[shown],
+                source=Path(clip),
+                frames=places[shown],
+                source_shape=frame.shape[:2],
+                crop=motion.crop,
             )
             found = segmenter(pictures, label.present)
+            for kind in sorted(found):
+                _check_areas(f"{root / clip}: frames from {piece.start}", kind, found[kind])
             yield records.Chunk(
                 frames=[records.encode_frame(image) for image in images],
                 fps=motion.fps,
@@ -156,6 +166,18 @@ def chunks(
                 crop=np.array(dataclasses.astuple(motion.crop), np.float32),
                 tools=tools(masks),
             )
+
+
+def _check_areas(where: str, kind: str, masks: np.ndarray) -> None:
+    areas = masks.mean((1, 2))
+    low, high = transforms.MIN_ATTRIBUTE_AREA, transforms.MAX_ATTRIBUTE_AREA
+    bad = int(((areas < low) | (areas > high)).sum())
+    if bad > MAX_BAD_MASKS * len(areas):
+        raise InputError(
+            f"{where}: the {kind} masks of {bad} of {len(areas)} cover less than {low:.1%} or more "
+            f"than {high:.0%} of the picture (median {np.median(areas):.2%}); if the clip does not "
+            f"show {kind}, say so in the labels, else use other masks"
+        )
 
 
 @functools.cache

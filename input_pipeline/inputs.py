@@ -24,13 +24,14 @@ ALIGNED_GROWTH = 0.03
 @dataclasses.dataclass(frozen=True)
 class Subject:
     """A person in a photo: image uint8 [S, S, 3], head and shoulders; keypoints float32 [478, 3]
-    in its pixels; crop: photo -> image; the number of faces in the whole photo, of which this is
-    the largest; if a mask came with the photo, the share of each pixel that it covers, float32
-    [S, S]."""
+    in its pixels; height and width of the photo; crop: photo -> image; the number of faces in the
+    whole photo, of which this is the largest; if a mask came with the photo, the share of each
+    pixel that it covers, float32 [S, S]."""
 
     path: Path
     image: np.ndarray
     keypoints: np.ndarray
+    photo_shape: tuple[int, int]
     crop: faces.Crop
     face_count: int
     mask: np.ndarray | None
@@ -38,7 +39,12 @@ class Subject:
     def find(self, kinds: frozenset[str], segmenter: segmenters.Segmenter) -> dict:
         """The segmenter's mask of each kind, bool [S, S]."""
         pictures = segmenters.Pictures(
-            self.image[None], self.keypoints[None], Path(self.path.name), np.array([0]), self.crop
+            images=self.image[None],
+            keypoints=self.keypoints[None],
+            source=Path(self.path.name),
+            frames=np.array([0]),
+            source_shape=self.photo_shape,
+            crop=self.crop,
         )
         return {kind: masks[0] for kind, masks in segmenter(pictures, kinds).items()}
 
@@ -145,7 +151,15 @@ def read_subject(
             )
         covered = np.where(covered > 127, np.uint8(255), np.uint8(0))
         share = crop.apply(covered, size).max(-1) / np.float32(255)
-    return Subject(Path(path), crop.apply(image, size), points, crop, track.face_count, share)
+    return Subject(
+        path=Path(path),
+        image=crop.apply(image, size),
+        keypoints=points,
+        photo_shape=image.shape[:2],
+        crop=crop,
+        face_count=track.face_count,
+        mask=share,
+    )
 
 
 def align_mask(
@@ -173,12 +187,17 @@ def _attribute_mask(giver: Subject, kind: str, segmenter: segmenters.Segmenter) 
         mask = giver.mask > min(0.5, giver.mask.max() / 2)
         if not mask.any():
             raise InputError(f"{giver.path}: its mask is black: paint it white where {kind} shows")
-        return mask
-    mask = giver.find(frozenset([kind]), segmenter)[kind]
-    if mask.mean() < transforms.MIN_ATTRIBUTE_AREA:
+    else:
+        mask = giver.find(frozenset([kind]), segmenter)[kind]
+        if mask.mean() < transforms.MIN_ATTRIBUTE_AREA:
+            raise InputError(
+                f"{giver.path}: no {kind} found ({mask.mean():.2%} of the picture, "
+                f"{transforms.MIN_ATTRIBUTE_AREA:.1%} needed): use a photo that shows it clearly"
+            )
+    if mask.mean() > transforms.MAX_ATTRIBUTE_AREA:
         raise InputError(
-            f"{giver.path}: no {kind} found ({mask.mean():.2%} of the picture, "
-            f"{transforms.MIN_ATTRIBUTE_AREA:.1%} needed): use a photo that shows it clearly"
+            f"{giver.path}: the {kind} mask covers {mask.mean():.0%} of the picture, at most "
+            f"{transforms.MAX_ATTRIBUTE_AREA:.0%} can be right: give a mask that covers only {kind}"
         )
     return mask
 

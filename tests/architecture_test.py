@@ -13,7 +13,7 @@ FILES = sorted(
 )
 HEAVY = {
     "torch", "diffusers", "transformers", "tensorflow", "tensorflow_datasets", "apache_beam",
-    "gradio", "ai_edge_litert", "tensorboardX", "matplotlib",
+    "gradio", "ai_edge_litert", "onnxruntime", "tensorboardX", "matplotlib",
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import functools
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,10 @@ class Pictures:
       keypoints: float32 [T, 478, 3], pixels of `images`, z growing away from the camera.
       source: the clip, relative to the folder of the clips, or the photo's file name.
       frames: int [T], indices of the frames in the source, from 0.
+      source_shape: height and width of the source's pictures.
       crop: source pixels -> pixels of `images`.
 
-    The last three are what masks from files need; None where the pictures come from no file.
+    The last four are what masks from files need; None where the pictures come from no file.
 
     Raises:
       InputError: pictures or keypoints of another shape or type.
@@ -32,6 +34,7 @@ class Pictures:
     keypoints: np.ndarray
     source: Path | None = None
     frames: np.ndarray | None = None
+    source_shape: tuple[int, int] | None = None
     crop: faces.Crop | None = None
 
     def __post_init__(self):
@@ -87,13 +90,44 @@ class Segmenter(abc.ABC):
 
 @functools.cache
 def load(spec: str) -> Segmenter:
-    """The segmenter of a spec as on the command line: NAME, or NAME:SOURCE; one per process.
+    """The segmenter of a spec as on the command line: NAME or NAME:SOURCE; one per process.
 
     Raises InputError for an unknown name, or a source that cannot be used.
     """
-    from input_pipeline.segmenters.heuristic import HeuristicSegmenter
-
     name, _, source = spec.partition(":")
-    if name == "heuristic" and not source:
-        return HeuristicSegmenter()
-    raise InputError(f"--masks {spec}: unknown segmenter: use heuristic")
+    if name not in _BACKENDS or bool(source) == (name == "heuristic"):
+        known = ", ".join(f"{key}:{text}" if text else key for key, (*_, text) in _BACKENDS.items())
+        raise InputError(f"--masks {spec}: unknown segmenter: choose from {known}")
+    module, kind, _ = _BACKENDS[name]
+    backend = getattr(importlib.import_module(f"{__name__}.{module}"), kind)
+    try:
+        return backend(source) if source else backend()
+    except InputError:
+        raise
+    except Exception as error:  # what onnxruntime, LiteRT and transformers raise is open-ended
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise InputError(f"--masks {spec}: {reason}: docs/masks.md says what fits") from error
+
+
+_BACKENDS = {
+    "heuristic": ("heuristic", "HeuristicSegmenter", ""),
+    "parser": ("parser", "ParserSegmenter", "FILE[,classes=NAME]"),
+    "segformer": ("hub", "SegformerSegmenter", "FOLDER_OR_HUB_ID"),
+    "sapiens2": ("hub", "Sapiens2Segmenter", "FOLDER_OR_HUB_ID"),
+    "sam2": ("sam2", "Sam2Segmenter", "FOLDER_OR_HUB_ID"),
+    "files": ("files", "FilesSegmenter", "FOLDER"),
+    "truth": ("files", "TruthSegmenter", "FOLDER"),
+}
+
+
+def split_options(source: str, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+    """ "PATH,key=value,..." -> the path, which may hold commas, and the options at its end."""
+    options = {}
+    while (parts := source.rpartition(","))[0] and (option := parts[2].partition("="))[1]:
+        source, (key, _, value) = parts[0], option
+        if key not in known:
+            raise InputError(
+                f"--masks: unknown option {key}={value}: choose from {', '.join(known)}"
+            )
+        options[key] = value
+    return source, options
