@@ -63,30 +63,34 @@ class Animator:
       animator("her.png", [("him.png", "glasses")], "driver.mp4").save("out.mp4")
     """
 
-    def __init__(self, params: dict, config: dict, source: str):
+    def __init__(self, params: dict, config: dict, source: str, masks: str = "heuristic"):
         """
         Args:
           params: all parameters of the model.
           config: the config that they were trained with, in plain values.
           source: where they come from, for the settings of a result.
+          masks: the segmenter, as `segmenters.load` takes it.
+
+        Raises InputError for a segmenter that cannot be used.
         """
         self.model = Durian(DurianConfig.from_dict(config["model"]))
         self.diffusion = Diffusion(**config["diffusion"])
         self.params = jax.device_put(params)
         self.source, self._sampling = source, config["sample"]
         self._landmarker = faces.FaceLandmarker()
-        self._segmenter = segmenters.load("heuristic")
+        self._segmenter = segmenters.load(masks)
         self._programs = {}
 
     @classmethod
-    def load(cls, source: str | Path) -> "Animator":
+    def load(cls, source: str | Path, masks: str = "heuristic") -> "Animator":
         """The averaged weights of a training run, or a folder of weights.
 
         Args:
           source: workdir, folder, hub id USER/NAME@REVISION or shipped name.
+          masks: the segmenter, as `segmenters.load` takes it.
 
         Raises:
-          InputError: there is no checkpoint, or it lacks a network.
+          InputError: there is no checkpoint, it lacks a network, or no such segmenter.
         """
         params, meta = checkpoint.load(source)
         if absent := meta.get("absent"):
@@ -94,7 +98,7 @@ class Animator:
                 f"{source}: has no {', '.join(absent)}: convert it again together with a source "
                 "of them, --from diffusers --source FOLDER"
             )
-        return cls(params, meta["config"], str(source))
+        return cls(params, meta["config"], str(source), masks)
 
     def __call__(
         self,
@@ -157,6 +161,7 @@ class Animator:
             "portrait_mask": portrait_mask and str(portrait_mask),
             "attributes": [":".join(map(str, attribute)) for attribute in attributes],
             "driving": str(driving),
+            "masks": str(self._segmenter),
             "checkpoint": self.source,
             "weights_sha256": self._weights_hash,
             "steps": steps,

@@ -30,6 +30,14 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+_MASKS = {
+    "default": "heuristic",
+    "metavar": "SPEC",
+    "help": "what finds the attributes: heuristic (default), parser:FILE, segformer:MODEL, "
+    "sapiens2:MODEL, sam2:MODEL, files:FOLDER or truth:FOLDER; see docs/masks.md",
+}
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage text."""
 
@@ -66,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument(
         "--face-descriptor", type=Path, metavar="FILE.onnx", help="finds people in two splits"
     )
+    prepare.add_argument("--masks", **_MASKS)
     prepare.add_argument("--workers", type=int, help="clips in parallel (default: all cores)")
     prepare.add_argument(
         "--runner", help="Apache Beam runner to do the work; its options follow after --"
@@ -113,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     animate.add_argument(
         "--portrait-mask", type=Path, help="white where the portrait shows its own such attributes"
     )
+    animate.add_argument("--masks", **_MASKS)
     animate.add_argument("--driving", type=Path, required=True, help="clip whose motion to follow")
     animate.add_argument(
         "--checkpoint", required=True, metavar="RUN_OR_NAME",
@@ -193,7 +203,7 @@ def _prepare(options: argparse.Namespace, runner_options: list[str]) -> None:
     prepare.prepare(
         options.clips, options.out,
         size=options.size, labels=options.labels, holdout=options.holdout,
-        face_descriptor=options.face_descriptor, workers=options.workers, beam=beam,
+        face_descriptor=options.face_descriptor, masks=options.masks, workers=options.workers, beam=beam,
     )  # fmt: skip
 
 
@@ -252,7 +262,7 @@ def _animate(options: argparse.Namespace, _) -> None:
     _configure_jax()
     from durian_jax.animate import Animator
 
-    animator = Animator.load(options.checkpoint)
+    animator = Animator.load(options.checkpoint, options.masks)
     result = animator(
         options.portrait, options.attribute, options.driving,
         portrait_mask=options.portrait_mask, steps=options.steps, guidance=options.guidance,

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from input_pipeline import chunks, records, video
+from input_pipeline import chunks, records, segmenters, video
 from input_pipeline.errors import InputError
 from input_pipeline.labels import Label
 
@@ -82,3 +82,47 @@ def test_clips_of_no_use_say_why(make, talking_head):
     ]
     with pytest.raises(InputError, match=r"face is 4\d pixels long, 48 are needed"):
         make(far)
+
+
+class Painter(segmenters.Segmenter):
+    """Masks that cover a share of each picture, given frame by frame; keeps what it was asked."""
+
+    name, version, kinds = "painter", "1", frozenset({"hair"})
+
+    def __init__(self, *shares):
+        self.shares, self.asked = shares, []
+
+    def _masks(self, pictures, present):
+        self.asked.append(pictures)
+        size = pictures.images.shape[1]
+        rows = np.arange(size) / size < np.array(self.shares)[pictures.frames, None]
+        return {"hair": np.repeat(rows[..., None], size, axis=2)}
+
+
+def test_the_segmenter_sees_each_chunk_once_with_its_place_in_the_clip(
+    make, talking_head, monkeypatch
+):
+    painter = Painter(*[0.5] * 80)
+    monkeypatch.setattr(segmenters, "load", lambda _: painter)
+    frames = [frame for i, frame in enumerate(talking_head(count=40)) for _ in range(1 + i % 2)]
+    made = make(frames, longest=20)
+    assert [len(asked.images) for asked in painter.asked] == [20, 20]
+    assert painter.asked[0].frames.tolist()[:5] == [0, 1, 3, 4, 6]
+    assert (
+        painter.asked[1].source_shape == (256, 256) and str(painter.asked[1].source) == "clip.mp4"
+    )
+    np.testing.assert_allclose(painter.asked[1].keypoints, made[1].keypoints)
+    assert made[0].tools["masks"] == "painter 1"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.9])
+def test_masks_that_are_empty_or_cover_the_picture_are_refused(
+    make, talking_head, monkeypatch, share
+):
+    few, many = [share] * 2 + [0.3] * 18, [share] * 3 + [0.3] * 17
+    monkeypatch.setattr(segmenters, "load", lambda _: Painter(*few))
+    (chunk,) = make(talking_head(count=20))
+    assert len(chunk.masks["hair"]) == 20
+    monkeypatch.setattr(segmenters, "load", lambda _: Painter(*many))
+    with pytest.raises(InputError, match=r"the hair masks of 3 of 20 cover less than 0.5%"):
+        make(talking_head(count=20))

@@ -186,3 +186,6 @@ def test_a_given_mask_may_be_thin_but_not_empty(
     assert 3 <= shown(thin).sum() <= 40
     with pytest.raises(InputError, match=r"its mask is black: paint it white where glasses"):
         shown(black)
+    white = _mask_file(tmp_path / "white.png", 512, 512, slice(0, 512), slice(0, 512))
+    with pytest.raises(InputError, match=r"the glasses mask covers 100% of the picture, at most"):
+        shown(white)

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from input_pipeline import chunks, prepare, records, shards, video
+from input_pipeline import chunks, prepare, records, segmenters, shards, video
 from input_pipeline.errors import InputError
 
 
@@ -105,6 +105,32 @@ def test_a_changed_clip_or_label_is_prepared_again(short_clips, tmp_path, talkin
     a, b = (records.decode(dataset[i]) for i in range(2))
     assert len(a.frames) == 20 and set(b.masks) == {"hair", "glasses"}
     assert not (tmp_path / "out" / ".work").exists()
+
+
+def test_masks_from_files_are_kept_apart_from_others_and_what_is_missing_is_named(
+    short_clips, tmp_path
+):
+    run(short_clips, tmp_path / "out")
+    folder, white = tmp_path / "masks", np.zeros((256, 256), np.uint8)
+    white[:128] = 255
+    for i in range(18):
+        video.write_picture(folder / "a" / "hair" / f"{i:05d}.png", white)
+    assert run(short_clips, tmp_path / "out", masks=f"files:{folder}").kept == 1
+    assert "sub/b/hair/00000.png: no such mask" in skipped(tmp_path / "out")["sub/b.mp4"]
+    dataset = shards.Dataset(tmp_path / "out")
+    chunk = records.decode(dataset[0], 64)
+    mask = records.decode_mask(chunk.masks["hair"][0])
+    assert chunk.tools["masks"].startswith("files ") and mask[:8].all() and not mask[-8:].any()
+
+
+def test_a_kind_that_the_segmenter_cannot_find_is_refused_before_work(
+    short_clips, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(chunks, "follow", lambda *_: pytest.fail("work was begun"))
+    (tmp_path / "masks").mkdir()
+    monkeypatch.setattr(segmenters.load(f"files:{tmp_path / 'masks'}"), "kinds", {"glasses"})
+    with pytest.raises(InputError, match="masks by files: cannot find hair, only glasses"):
+        run(short_clips, tmp_path / "out", masks=f"files:{tmp_path / 'masks'}")
 
 
 def test_bad_clips_are_skipped_with_the_reason(short_clips, tmp_path):
