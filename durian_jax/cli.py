@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from durian_jax.config_file import load_config
 from input_pipeline.errors import InputError
 from input_pipeline.records import KINDS
 
@@ -202,8 +203,8 @@ def _prepare(options: argparse.Namespace, runner_options: list[str]) -> None:
     beam = (f"--runner={options.runner}", *runner_options) if options.runner else ()
     prepare.prepare(
         options.clips, options.out,
-        size=options.size, labels=options.labels, holdout=options.holdout,
-        face_descriptor=options.face_descriptor, masks=options.masks, workers=options.workers, beam=beam,
+        size=options.size, labels=options.labels, holdout=options.holdout, masks=options.masks,
+        face_descriptor=options.face_descriptor, workers=options.workers, beam=beam,
     )  # fmt: skip
 
 

@@ -118,7 +118,7 @@ def test_masks_from_files_are_kept_apart_from_others_and_what_is_missing_is_name
     assert run(short_clips, tmp_path / "out", masks=f"files:{folder}").kept == 1
     assert "sub/b/hair/00000.png: no such mask" in skipped(tmp_path / "out")["sub/b.mp4"]
     dataset = shards.Dataset(tmp_path / "out")
-    chunk = records.decode(dataset[0], 64)
+    chunk = records.decode(dataset[0])
     mask = records.decode_mask(chunk.masks["hair"][0])
     assert chunk.tools["masks"].startswith("files ") and mask[:8].all() and not mask[-8:].any()
 
