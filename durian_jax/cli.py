@@ -5,7 +5,6 @@ import os
 import sys
 from pathlib import Path
 
-from durian_jax.config_file import load_config
 from input_pipeline.errors import InputError
 from input_pipeline.records import KINDS
 
