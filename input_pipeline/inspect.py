@@ -216,13 +216,13 @@ def _row(dataset: shards.Dataset, indices: list[int]) -> np.ndarray:
     return np.concatenate([_strip([(line, (255, 255, 255))]), np.concatenate(tiles, 1)])
 
 
-def draw_keypoints(tile: np.ndarray, points: np.ndarray) -> np.ndarray:
+def draw_keypoints(tile: np.ndarray, points: np.ndarray, width: int = 1) -> np.ndarray:
     """A copy of uint8 [S, S, 3] with the contours of keypoints [478, 2], pixels of the tile."""
     tile = tile.copy()
     for name, chains in CONTOURS.items():
         for chain in chains:
             line = np.round(points[list(chain)] * 16).astype(np.int32)  # 4 fractional bits
-            cv2.polylines(tile, [line], False, _LINES[name], 1, cv2.LINE_AA, 4)
+            cv2.polylines(tile, [line], False, _LINES[name], width, cv2.LINE_AA, 4)
     return tile
 
 
