@@ -1,41 +1,170 @@
-"""The driver's head motion and expression on another face."""
+"""The driver's motion on the portrait's own face: pose, expression, contact, smoothing.
+
+A face is split into where the head is (`faces.head_pose`) and its pose-free shape. The driver's
+changes of shape are added to the portrait's shape, scaled by the ratio of the faces' sizes, so the
+portrait keeps its bones. What must meet is then made to meet: lids and lips are opened as far as
+the driver opens his, measured against his own face, so that a blink and a closed mouth close on any
+other face. Last the head is posed again; it turns about the top of the neck.
+"""
+
+import functools
+from pathlib import Path
 
 import numpy as np
 
 from input_pipeline import faces
 from input_pipeline.landmarker import EYES
 
+MOTIONS = ("relative", "absolute")
 
-def retarget(driver: np.ndarray, portrait: np.ndarray) -> np.ndarray:
+# The top of the neck, about which heads turn, in the axes and units of `faces.head_pose`: fitted to
+# how the heads of ten clips move as they turn (least squares over 0.4 s, median).
+_NECK = np.array([0.0, 0.6, 1.0])
+# How the pose-free face moves as the mouth opens by 1 unit: regression over the tracks of 18 clips,
+# made symmetric.
+_ASSETS = Path(__file__).parent / "assets"
+_JAW = np.load(_ASSETS / "jaw.npy").astype(np.float64)
+_MIRRORED = np.array([-1, 1, 1])
+# Points that meet when an eye or the mouth closes: upper, lower.
+_LIDS = (
+    ((246, 161, 160, 159, 158, 157, 173), (7, 163, 144, 145, 153, 154, 155)),
+    ((466, 388, 387, 386, 385, 384, 398), (249, 390, 373, 374, 380, 381, 382)),
+)
+_LIPS = ((191, 80, 81, 82, 13, 312, 311, 310, 415), (95, 88, 178, 87, 14, 317, 402, 318, 324))
+# The rest of the lower lip, from the opening to its lower edge, below the same places.
+_LOWER_LIP = (
+    (96, 89, 179, 86, 15, 316, 403, 319, 325),
+    (77, 90, 180, 85, 16, 315, 404, 320, 307),
+    (146, 91, 181, 84, 17, 314, 405, 321, 375),
+)
+_MIDDLE = 4  # of the lips
+# What the landmarker sees of closed eyes (of the eye's width) and closed lips (eye distances).
+_CLOSED_EYE, _CLOSED_LIPS = 0.12, 0.03
+_STEEPEST = 4
+_BLINK = 0.6  # eyes opened less than this, of the clip's median, are in a blink
+_OPEN_EYE = 0.25  # eyes opened less than this, of their width, do not show how open they can be
+
+
+def retarget(driver: np.ndarray, portrait: np.ndarray, motion: str = "relative") -> np.ndarray:
     """The driver's head motion and expression on the portrait's own face.
 
-    All motion is relative to the driver's first frame, so that frame 0 is the portrait itself: the
-    rotation is composed, as seen from the camera; the scale is multiplied; the translation is
-    measured in face sizes. Expression is the change of the pose-free face, scaled by the ratio of
-    the faces' widths and heights; the irises keep their place between the eye corners.
+    "relative": all is measured against the driver's first frame, so that frame 0 is the portrait
+    itself (but for a blink: eyes that are closed there stay closed). The rotation is composed, as seen from the camera; the size is multiplied; the top of
+    the neck moves as the driver's, in face sizes; expressions are added.
 
-    driver: [T, 478, 3], portrait: [478, 3], both without NaN, each in its own pixels.
+    "absolute": the head is where the driver's is in the picture and turns as his; it keeps the
+    portrait's size, times the driver's over its median. The face shows his expression, measured
+    against his neutral face (`neutral`). Opening of mouth and eyes and gaze replace the portrait's
+    own; a smile of the portrait stays, because one photo does not tell it from its shape.
+
+    driver: [T, 478, 3], portrait: [478, 3], both without NaN, in pixels of their crops; for
+    "absolute" crops of one size, for "relative" any pixels.
     Returns float32 [T, 478, 3] in the portrait's pixels.
     """
     turn, size, place = faces.head_pose(driver)
     own_turn, own_size, own_place = faces.head_pose(portrait)
     moving = _pose_free(driver, turn, size, place)
-    still = _pose_free(portrait, own_turn, own_size, own_place)
-    face = still + _face_size(still) / _face_size(moving[0]) * (moving - moving[0])
-    for outer, inner, iris, _ in EYES:
-        ring = slice(iris, iris + 5)
-
-        def gaze(head, outer=outer, inner=inner, ring=ring):
-            middle, width = _eye(head, outer, inner)
-            return (head[..., ring, :] - middle) / width
-
-        middle, width = _eye(face, outer, inner)
-        face[:, ring] = middle + width * (gaze(still) + gaze(moving) - gaze(moving[0]))
-    turn = turn @ turn[0].T @ own_turn
-    place = own_place + (place - place[0]) * own_size / size[0]
-    size = own_size * size / size[0]
-    posed = size[:, None, None] * face @ turn.swapaxes(1, 2) + place[:, None]
+    own = _pose_free(portrait, own_turn, own_size, own_place)
+    if motion == "relative":
+        face = _express(moving, moving[0], own, motion)
+        new_turn = turn @ turn[0].T @ own_turn
+        new_size = own_size * size / size[0]
+        neck = place + size[:, None] * (turn @ _NECK)
+        own_neck = own_place + own_size * own_turn @ _NECK
+        new_neck = own_neck + (neck - neck[0]) * own_size / size[0]
+        new_place = new_neck - new_size[:, None] * (new_turn @ _NECK)
+    else:
+        # What one photo of a turned head shows of its shape is lopsided.
+        face = _express(moving, _symmetric(neutral(moving)), _symmetric(own), motion)
+        new_turn, new_size, new_place = turn, own_size * size / np.median(size), place
+    posed = new_size[:, None, None] * face @ new_turn.swapaxes(1, 2) + new_place[:, None]
     return posed.astype(np.float32)
+
+
+def neutral(shapes: np.ndarray) -> np.ndarray:
+    """[478, 3]: the calm face among pose-free shapes [T, 478, 3].
+
+    The median of the frames with the least open mouth, a quarter of those with open eyes: people
+    speak and blink, but between it they close the mouth. Whoever smiles all the time is taken to
+    look like that.
+    """
+    eyes = np.mean([_opening(shapes, *lids).mean(-1) for lids in _LIDS], 0)
+    mouth = _opening(shapes, *_LIPS)[:, _MIDDLE]
+    mouth = np.where(eyes >= np.percentile(eyes, 40), mouth, np.inf)
+    calm = np.argsort(mouth, kind="stable")[: max(1, len(shapes) * 3 // 20)]
+    return np.median(shapes[calm], 0)
+
+
+def _express(moving, still, own, motion: str) -> np.ndarray:
+    """[T, 478, 3]: the portrait's pose-free shape with the change from `still` to `moving`."""
+    ratio = _face_size(own) / _face_size(still)
+    face = own + ratio * (moving - still)
+    # The mouth: first with the jaw, as far as its middle opens, then the lips all along.
+    wide = _mapped(
+        ratio[1] * _opening(moving, *_LIPS),
+        ratio[1] * _opening(still, *_LIPS),
+        _opening(own, *_LIPS) if motion == "relative" else ratio[1] * _opening(still, *_LIPS),
+        _CLOSED_LIPS,
+    )
+    more = (wide - _opening(face, *_LIPS))[:, _MIDDLE]
+    face += more[:, None, None] * _JAW
+    more = wide - _opening(face, *_LIPS)
+    for row in (_LIPS[1], *_LOWER_LIP):
+        face[:, row, 1] += more
+    for lids, (outer, inner, iris, _) in zip(_LIDS, EYES):
+        own_middle, own_width = _eye(own, outer, inner)
+        middle, width = _eye(still, outer, inner)
+        scale = own_width / width
+        opening = scale * _opening(moving, *lids)
+        start, goal = scale * _opening(still, *lids), _opening(own, *lids)
+        usual = np.median(opening, 0)
+        if start.mean() < _BLINK * usual.mean():
+            start = usual
+        if motion == "absolute" and goal.max() < _OPEN_EYE * own_width:
+            goal = start
+        wide = _mapped(opening, start, goal, _CLOSED_EYE * own_width)
+        face[:, lids[0], 1] -= wide - _opening(face, *lids)
+        # The irises keep their place between the corners of the eye.
+        ring = slice(iris, iris + 5)
+        moving_middle, moving_width = _eye(moving, outer, inner)
+        gaze = (moving[:, ring] - moving_middle) / moving_width
+        if motion == "relative":
+            gaze += (own[ring] - own_middle) / own_width - (still[ring] - middle) / width
+        new_middle, new_width = _eye(face, outer, inner)
+        face[:, ring] = new_middle + new_width * gaze
+    return face
+
+
+def _mapped(opening, start, goal, closed: float) -> np.ndarray:
+    """[T, n]: what the driver's openings [T, n] are on the portrait's face; monotone.
+
+    `start` [n] becomes `goal` [n], what is closed stays as it is, and between them openings are in
+    proportion. Beyond `start` they are added; so they are below it where it lies so near to contact
+    that closing would be magnified, but never below contact.
+    """
+    contact = np.minimum(np.minimum(start, goal), closed)
+    added = np.maximum(goal + opening - start, 0)
+    steep = goal - contact >= _STEEPEST * (start - contact)
+    slope = (goal - contact) / np.where(steep, 1, start - contact)
+    closing = np.where(opening < contact, opening, contact + slope * (opening - contact))
+    return np.where(steep | (opening > start), added, closing)
+
+
+def _symmetric(shape: np.ndarray) -> np.ndarray:
+    """[478, 3]: mean of a pose-free face and its mirror image."""
+    return (shape + shape[_twins()] * _MIRRORED) / 2
+
+
+@functools.cache
+def _twins() -> np.ndarray:
+    """int [478]: for each point that on the other side of the face."""
+    mean = np.load(_ASSETS / "head_mesh.npy")
+    return ((mean[:, None] - mean * _MIRRORED) ** 2).sum(-1).argmin(1)
+
+
+def _opening(shape: np.ndarray, upper: tuple, lower: tuple) -> np.ndarray:
+    """[..., n]: how far each lower point lies below its upper point."""
+    return shape[..., lower, 1] - shape[..., upper, 1]
 
 
 def _pose_free(keypoints, rotation, scale, translation) -> np.ndarray:
