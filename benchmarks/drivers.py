@@ -22,10 +22,12 @@ LOOKED_AT = (6, 12, 18, 24)
 class Pairs:
     """P pairs, F frames, float32 keypoints in pixels of SIZE x SIZE pictures.
 
-    portrait: [P, 478, 3]. driver, relative, absolute: [P, F, 478, 3]; the last two are the portrait's
-    person, moving relative to the driver's first frame and with the driver's pose and expression.
-    found_portrait, found_driver: what the landmarker finds in rendered pictures of the first Q pairs,
-    NaN where it finds no face; found_relative, found_absolute: in the frames LOOKED_AT of the truth.
+    portrait: [P, 478, 3]. driver, relative, absolute: [P, F, 478, 3]; the last two are the
+    portrait's person, moving relative to the driver's first frame, and with the driver's pose and
+    expression.
+    found_portrait, found_driver: what the landmarker finds in rendered pictures of the first Q
+    pairs, NaN where it finds no face; found_relative, found_absolute: in the frames LOOKED_AT of
+    the truth.
     blink, open: [P, F], how far the driver's eyes are closed and its mouth is open, 0 to 1.
     """
 

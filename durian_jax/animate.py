@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import platform
 import time
@@ -22,6 +23,7 @@ from durian_jax import checkpoint, sampler
 from durian_jax.diffusion import Diffusion
 from durian_jax.models.durian import Durian, DurianConfig
 from input_pipeline import faces, inputs, segmenters, video
+from input_pipeline.driving import FOLLOWING, Following, Motion
 from input_pipeline.errors import InputError
 
 PROGRESS_PARTS = 10
@@ -35,22 +37,30 @@ class Video:
       frames: uint8 [F, S, S, 3] RGB.
       grid: uint8 [F, S, (3 + N) S, 3]: portrait | N attributes | driver | result.
       fps: frames per second, the driver's.
-      driving: the driving clip, whose sound `save` keeps.
+      motion: the driver's, with the clip whose sound `save` keeps.
       settings: what reproduces the clip, in plain JSON values.
     """
 
     frames: np.ndarray
     grid: np.ndarray
     fps: Fraction
-    driving: Path
+    motion: Motion
     settings: dict
 
     def save(self, path: str | Path) -> None:
-        """Writes OUT.mp4, OUT_grid.mp4 and OUT.json. Raises InputError if it cannot."""
+        """Writes OUT.mp4, OUT_grid.mp4 and OUT.json, or of a single frame OUT.png, OUT_grid.png.
+
+        Raises InputError if it cannot.
+        """
         path = Path(path)
-        grid = path.with_name(f"{path.stem}_grid.mp4")
-        video.write_video(path, self.frames, self.fps, audio_from=self.driving)
-        video.write_video(grid, self.grid, self.fps, audio_from=self.driving)
+        for place, frames in (
+            (path, self.frames),
+            (path.with_name(f"{path.stem}_grid{path.suffix}"), self.grid),
+        ):
+            if path.suffix.lower() == ".png" and len(frames) == 1:
+                video.write_picture(place, frames[0])
+            else:
+                video.write_video(place, frames, self.fps, audio_from=self.motion.sound)
         with video.written_beside(path.with_suffix(".json")) as beside:
             beside.write_text(json.dumps(self.settings, indent=2) + "\n")
 
@@ -108,6 +118,7 @@ class Animator:
         *,
         portrait_mask: str | Path | None = None,
         framed: bool = False,
+        following: Following = FOLLOWING,
         steps: int | None = None,
         guidance: float | None = None,
         solver: str | None = None,
@@ -121,10 +132,12 @@ class Animator:
           attributes: (photo, kind) or (photo, kind, mask) tuples; kind is hair, glasses, beard or
             hat; a mask is a picture as large as the photo, white where the attribute shows. Without
             one the attribute is looked for. None at all for a model with a single reference.
-          driving: clip; the result has its length, frame rate and sound.
+          driving: clip; the result has its length, frame rate and sound. Or a photo, or a template
+            (`driving.write_template`).
           portrait_mask: likewise, white where the portrait shows its own attributes of these kinds.
           framed: photos and clip are head-and-shoulders squares already and are not cropped, so
             that the result has the framing of the portrait.
+          following: how the portrait follows the driver.
           steps: denoising steps. guidance: classifier-free guidance scale, 1 = none.
           solver: "ddim", or "dpm++" for fewer steps. By default all three are those of the run's
             own samples, `config.sample`.
@@ -147,10 +160,11 @@ class Animator:
         with watch.phase("reading photos and clip", silent=quiet):
             scene = inputs.read_scene(
                 portrait, attributes, driving, size, self._landmarker, self._segmenter,
-                portrait_mask=portrait_mask, framed=framed,
+                portrait_mask=portrait_mask, framed=framed, following=following,
             )  # fmt: skip
             grid = [scene.portrait.image, *scene.batch["attribute"]]
-            drivers = list(scene.motion.frames(size))
+            count = len(scene.batch["keypoints"])
+            drivers = list(itertools.islice(scene.motion.frames(size), count))
         if not quiet:
             for note in scene.notes:
                 print(f"note: {note}")
@@ -161,6 +175,7 @@ class Animator:
             "portrait_mask": portrait_mask and str(portrait_mask),
             "attributes": [":".join(map(str, attribute)) for attribute in attributes],
             "driving": str(driving),
+            **dataclasses.asdict(following),
             "masks": str(self._segmenter),
             "checkpoint": self.source,
             "weights_sha256": self._weights_hash,
@@ -176,7 +191,7 @@ class Animator:
             "versions": _versions(),
         }
         rows = [np.hstack([*grid, driver, frame]) for driver, frame in zip(drivers, frames)]
-        return Video(frames, np.stack(rows), scene.motion.fps, Path(driving), settings)
+        return Video(frames, np.stack(rows), scene.motion.fps, scene.motion, settings)
 
     def _generate(
         self,

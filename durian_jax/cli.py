@@ -123,7 +123,25 @@ def _parser() -> argparse.ArgumentParser:
         "--portrait-mask", type=Path, help="white where the portrait shows its own such attributes"
     )
     animate.add_argument("--masks", **_MASKS)
-    animate.add_argument("--driving", type=Path, required=True, help="clip whose motion to follow")
+    animate.add_argument(
+        "--driving", type=Path, required=True,
+        help="clip whose motion to follow, photo whose pose to take, or template of --save-motion",
+    )  # fmt: skip
+    animate.add_argument(
+        "--motion", metavar="CONVENTION",
+        help="relative: to the driver's first frame, which stands for the portrait (default); "
+        "absolute: the driver's own pose and expression (a photo's always)",
+    )  # fmt: skip
+    animate.add_argument(
+        "--smooth", type=float, default=1.0, help="against jitter: strength, 0 = off (default: 1)"
+    )
+    animate.add_argument(
+        "--frames", type=int,
+        help="with a photo: frames of a clip that moves into its pose (default: one picture)",
+    )  # fmt: skip
+    animate.add_argument(
+        "--save-motion", type=Path, metavar="FILE.npz", help="keep the motion, to drive again"
+    )
     animate.add_argument(
         "--checkpoint", required=True, metavar="RUN_OR_NAME",
         help="workdir of a train run, converted folder, or hub id USER/NAME@REVISION",
@@ -255,20 +273,28 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _animate(options: argparse.Namespace, _) -> None:
-    from input_pipeline import video
+    from input_pipeline import driving, video
 
+    following = driving.Following(options.motion, options.smooth, options.frames)
     # Before minutes of work, not after.
-    video.check_output(options.out, ".mp4")
+    picture = driving.is_still(options.driving) and following.frames in (None, 1)
+    if picture and options.out.suffix.lower() != ".png":
+        raise InputError(f"{options.out}: a photo drives a picture: name it *.png, or add --frames")
+    video.check_output(options.out, ".png" if picture else ".mp4")
+    if options.save_motion is not None:
+        video.check_output(options.save_motion, driving.TEMPLATE)
     _configure_jax()
     from durian_jax.animate import Animator
 
     animator = Animator.load(options.checkpoint, options.masks)
     result = animator(
         options.portrait, options.attribute, options.driving,
-        portrait_mask=options.portrait_mask, steps=options.steps, guidance=options.guidance,
-        solver=options.solver, seed=options.seed,
+        portrait_mask=options.portrait_mask, following=following, steps=options.steps,
+        guidance=options.guidance, solver=options.solver, seed=options.seed,
     )  # fmt: skip
     result.save(options.out)
+    if options.save_motion is not None:
+        driving.write_template(options.save_motion, result.motion)
     print(f"{options.out}: {len(result.frames)} frames at {float(result.fps):g} fps")
 
 

@@ -156,6 +156,27 @@ def head_pose(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return _similarity(_HEAD, np.asarray(keypoints, np.float64)[..., list(_RIGID), :])
 
 
+def pose_free(
+    keypoints: np.ndarray, rotation: np.ndarray, scale: np.ndarray, translation: np.ndarray
+) -> np.ndarray:
+    """[..., 478, 3]: the face in the axes and units of its `head_pose`."""
+    return (keypoints - translation[..., None, :]) @ rotation / scale[..., None, None]
+
+
+def posed(
+    shape: np.ndarray, rotation: np.ndarray, scale: np.ndarray, translation: np.ndarray
+) -> np.ndarray:
+    """float32 [..., 478, 3] pixels; the inverse of `pose_free`."""
+    turned = shape @ rotation.swapaxes(-1, -2)
+    return (scale[..., None, None] * turned + translation[..., None, :]).astype(np.float32)
+
+
+def nearest_rotation(matrix: np.ndarray) -> np.ndarray:
+    """[..., 3, 3]: the rotation nearest to a matrix of positive determinant, least squares."""
+    u, _, vt = np.linalg.svd(matrix)
+    return u @ vt
+
+
 def euler_angles(rotation: np.ndarray) -> np.ndarray:
     """[..., 3] yaw, pitch, roll in degrees of a rotation [..., 3, 3] from `head_pose`.
 

@@ -12,10 +12,9 @@ import cv2
 import numpy as np
 
 from input_pipeline import faces, segmenters, transforms, video
-from input_pipeline.driving import Motion, read_motion
+from input_pipeline.driving import FOLLOWING, Following, Motion, read_motion
 from input_pipeline.errors import InputError
 from input_pipeline.records import KINDS
-from input_pipeline.retarget import retarget
 
 # The aligned mask grows by this share of the face's height; a similarity aligns only roughly.
 ALIGNED_GROWTH = 0.03
@@ -74,6 +73,7 @@ def read_scene(
     *,
     portrait_mask: str | Path | None = None,
     framed: bool = False,
+    following: Following = FOLLOWING,
 ) -> Scene:
     """Reads and checks the inputs of an animation.
 
@@ -84,6 +84,7 @@ def read_scene(
       size: side of the model's pictures in pixels.
       portrait_mask: likewise, white where the portrait shows its own attributes of these kinds.
       framed: photos and clip are head-and-shoulders squares already and are not cropped.
+      following: how the portrait follows the driver.
 
     Raises:
       InputError: an unusable photo, mask or clip, an unknown kind, an attribute that is not there.
@@ -109,7 +110,7 @@ def read_scene(
             hidden |= own
     for (giver, _), mask in zip(givers, shown):
         hidden |= align_mask(mask, giver.keypoints, person.keypoints)
-    keypoints = retarget(motion.keypoints, person.keypoints)
+    keypoints = following.carry(motion, person.keypoints, size)
     batch = {
         "keypoints": keypoints[..., :2],
         "portrait": transforms.hide(person.image, hidden),

@@ -49,8 +49,9 @@ def retarget(driver: np.ndarray, portrait: np.ndarray, motion: str = "relative")
     """The driver's head motion and expression on the portrait's own face.
 
     "relative": all is measured against the driver's first frame, so that frame 0 is the portrait
-    itself (but for a blink: eyes that are closed there stay closed). The rotation is composed, as seen from the camera; the size is multiplied; the top of
-    the neck moves as the driver's, in face sizes; expressions are added.
+    itself (but for a blink: eyes that are closed there stay closed). The rotation is composed, as
+    seen from the camera; the size is multiplied; the top of the neck moves as the driver's, in face
+    sizes; expressions are added.
 
     "absolute": the head is where the driver's is in the picture and turns as his; it keeps the
     portrait's size, times the driver's over its median. The face shows his expression, measured
@@ -63,8 +64,8 @@ def retarget(driver: np.ndarray, portrait: np.ndarray, motion: str = "relative")
     """
     turn, size, place = faces.head_pose(driver)
     own_turn, own_size, own_place = faces.head_pose(portrait)
-    moving = _pose_free(driver, turn, size, place)
-    own = _pose_free(portrait, own_turn, own_size, own_place)
+    moving = faces.pose_free(driver, turn, size, place)
+    own = faces.pose_free(portrait, own_turn, own_size, own_place)
     if motion == "relative":
         face = _express(moving, moving[0], own, motion)
         new_turn = turn @ turn[0].T @ own_turn
@@ -77,8 +78,29 @@ def retarget(driver: np.ndarray, portrait: np.ndarray, motion: str = "relative")
         # What one photo of a turned head shows of its shape is lopsided.
         face = _express(moving, _symmetric(neutral(moving)), _symmetric(own), motion)
         new_turn, new_size, new_place = turn, own_size * size / np.median(size), place
-    posed = new_size[:, None, None] * face @ new_turn.swapaxes(1, 2) + new_place[:, None]
-    return posed.astype(np.float32)
+    return faces.posed(face, new_turn, new_size, new_place)
+
+
+def approach(portrait: np.ndarray, target: np.ndarray, frames: int) -> np.ndarray:
+    """The portrait [478, 3] moving into a target [478, 3] of the same face, slow at both ends.
+
+    Returns float32 [frames, 478, 3]; the last is the target, and so is the only one.
+    """
+    time = np.linspace(1, 0, frames)[::-1]
+    weight = (time * time * (3 - 2 * time))[:, None, None]
+    ends = np.stack([portrait, target])
+    turn, size, place = faces.head_pose(ends)
+    shape = faces.pose_free(ends, turn, size, place)
+
+    def between(pair: np.ndarray) -> np.ndarray:
+        return (1 - weight) * pair[0] + weight * pair[1]
+
+    return faces.posed(
+        between(shape),
+        faces.nearest_rotation(between(turn)),
+        between(size.reshape(2, 1, 1))[:, 0, 0],
+        between(place[:, None])[:, 0],
+    )
 
 
 def neutral(shapes: np.ndarray) -> np.ndarray:
@@ -120,7 +142,8 @@ def _express(moving, still, own, motion: str) -> np.ndarray:
         usual = np.median(opening, 0)
         if start.mean() < _BLINK * usual.mean():
             start = usual
-        if motion == "absolute" and goal.max() < _OPEN_EYE * own_width:
+        least = _OPEN_EYE * own_width
+        if motion == "absolute" and min(start.max(), goal.max()) < least:
             goal = start
         wide = _mapped(opening, start, goal, _CLOSED_EYE * own_width)
         face[:, lids[0], 1] -= wide - _opening(face, *lids)
@@ -165,11 +188,6 @@ def _twins() -> np.ndarray:
 def _opening(shape: np.ndarray, upper: tuple, lower: tuple) -> np.ndarray:
     """[..., n]: how far each lower point lies below its upper point."""
     return shape[..., lower, 1] - shape[..., upper, 1]
-
-
-def _pose_free(keypoints, rotation, scale, translation) -> np.ndarray:
-    """[..., 478, 3] in the head's own axes and units."""
-    return (keypoints - translation[..., None, :]) @ rotation / scale[..., None, None]
 
 
 def _face_size(head: np.ndarray) -> np.ndarray:

@@ -94,10 +94,31 @@ def test_attribute_names_picture_kind_and_mask():
     assert attribute("C:\\a.png:hat:C:\\m.png") == ["C:\\a.png", "hat", "C:\\m.png"]
 
 
-@pytest.mark.parametrize("name", ["portrait", "driving"])
-def test_missing_file(animate, tmp_path, capsys, name):
-    line = _fails(animate(**{name: tmp_path / "nobody.png"}), capsys)
-    assert "nobody.png: no such file" in line
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("portrait", "nobody.png"), ("driving", "nobody.mp4"), ("driving", "nobody.npz")],
+)
+def test_missing_file(animate, tmp_path, capsys, name, file):
+    line = _fails(animate(**{name: tmp_path / file}), capsys)
+    assert f"{file}: no such file" in line
+
+
+def test_a_photo_drives_a_picture(animate, portrait_picture, capsys):
+    line = _fails(animate(driving=portrait_picture), capsys)
+    assert "video.mp4: a photo drives a picture: name it *.png, or add --frames" in line
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "reason"),
+    [
+        ("motion", "mirrored", "unknown: choose from relative, absolute"),
+        ("smooth", "-1", "smooth -1: must be 0 (off) to 100"),
+        ("frames", "5", "--frames 5 goes with a photo"),
+        ("save-motion", "motion.pkl", "motion.pkl: ends in '.pkl'; name the output *.npz"),
+    ],
+)
+def test_options_of_motion(animate, capsys, option, value, reason):
+    assert reason in _fails(animate(**{option: value}), capsys)
 
 
 def test_missing_checkpoint(animate, tmp_path, capsys):

@@ -1,9 +1,11 @@
+import dataclasses
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from input_pipeline import driving, video
+from input_pipeline import driving, faces, video
 from input_pipeline.errors import InputError
 
 
@@ -32,3 +34,151 @@ def test_a_driver_without_a_face_is_named(tmp_path, landmarker):
     video.write_video(path, [np.full((128, 128, 3), 60, np.uint8)] * 20, Fraction(25))
     with pytest.raises(InputError, match="no face found in 20 frames"):
         driving.read_motion(path, landmarker)
+
+
+@pytest.fixture(scope="module")
+def motion(talking_head_clips, landmarker):
+    return driving.read_motion(talking_head_clips / "cool.mp4", landmarker)
+
+
+@pytest.fixture(scope="module")
+def portrait(portrait_picture, landmarker):
+    """float32 [478, 3] in a crop of 64 pixels."""
+    read = driving.read_motion(portrait_picture, landmarker)
+    return read.crop.points(read.keypoints[0], 64)
+
+
+def test_a_template_gives_the_motion_back(tmp_path, motion, landmarker):
+    path = tmp_path / "folder" / "motion.npz"
+    driving.write_template(path, motion)
+    again = driving.read_motion(path, landmarker)
+    np.testing.assert_array_equal(again.keypoints, motion.keypoints)
+    assert (again.fps, again.crop) == (motion.fps, motion.crop)
+    assert (again.height, again.width) == (motion.height, motion.width)
+    assert motion.sound == motion.path and again.sound is None
+    second = tmp_path / "second.npz"
+    driving.write_template(second, again)
+    assert driving.read_motion(second, landmarker).crop == motion.crop
+
+
+def test_a_template_shows_drawn_keypoints(tmp_path, motion, landmarker):
+    path = tmp_path / "motion.npz"
+    driving.write_template(path, motion)
+    frames = list(driving.read_motion(path, landmarker).frames(96))
+    assert len(frames) == len(motion.keypoints)
+    points = motion.crop.points(motion.keypoints[7], 96)[:, :2]
+    lit = np.argwhere(frames[7].any(-1))[:, ::-1]
+    assert np.abs(lit.min(0) - points.min(0)).max() < 3
+    assert np.abs(lit.max(0) - points.max(0)).max() < 3
+
+
+def _template(path, **changes):
+    content = dict(
+        version=1,
+        keypoints=np.ones((4, 478, 3), np.float32),
+        size=(64, 64),
+        fps=(25, 1),
+        source="a",
+    )
+    content |= changes
+    np.savez(path, **{name: value for name, value in content.items() if value is not None})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"version": 2}, "version 2, but 1 is needed"),
+        ({"version": None}, "lacks 'version'"),
+        ({"keypoints": np.ones((4, 68, 3), np.float32)}, r"\(4, 68, 3\), must be \(frames, 478, 3"),
+        ({"keypoints": np.ones((0, 478, 3), np.float32)}, r"\(0, 478, 3\)"),
+        ({"keypoints": np.full((1, 478, 3), np.nan, np.float32)}, "float32 and finite"),
+        ({"keypoints": np.ones((1, 478, 3), np.int32)}, "float32 and finite"),
+        ({"fps": (25, 0)}, r"fps \[25  0\], must be two numbers from 1 on"),
+        ({"fps": 25.0}, "fps 25.0, must be two numbers"),
+        ({"size": None}, "lacks 'size'"),
+        ({"keypoints": np.array([{}])}, "not a motion template"),
+    ],
+)
+def test_a_bad_template_is_named_with_the_reason(tmp_path, landmarker, changes, reason):
+    path = _template(tmp_path / "bad.npz", **changes)
+    with pytest.raises(InputError, match=f"bad.npz: .*{reason}") as error:
+        driving.read_motion(path, landmarker)
+    assert "\n" not in str(error.value) and "--save-motion" in str(error.value)
+
+
+def test_other_files_are_no_templates(tmp_path, landmarker, motion):
+    path = tmp_path / "other.npz"
+    for content in (b"", b"text", (np.lib.format.magic(1, 0) + b"cut")):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"other.npz: not a motion template"):
+            driving.read_motion(path, landmarker)
+    driving.write_template(path, motion)
+    path.write_bytes(path.read_bytes()[:-4000])
+    with pytest.raises(InputError, match=r"other.npz: not a motion template"):
+        driving.read_motion(path, landmarker)
+    with pytest.raises(InputError, match="no such file"):
+        driving.read_motion(tmp_path / "none.npz", landmarker)
+    with pytest.raises(InputError, match=r"name the output \*.npz"):
+        driving.write_template(tmp_path / "motion.pkl", motion)
+
+
+def test_a_photo_is_a_motion_of_one_frame(portrait_picture, landmarker, portrait):
+    photo = driving.read_motion(portrait_picture, landmarker)
+    assert len(photo.keypoints) == 1 and photo.sound is None
+    frames = photo.frames(64)
+    np.testing.assert_array_equal(next(frames), next(frames))
+
+
+def test_a_portrait_moves_into_the_pose_of_a_photo(portrait, motion):
+    turned = dataclasses.replace(motion, path=Path("a.jpg"), keypoints=motion.keypoints[20:21])
+    (single,) = driving.Following().carry(turned, portrait, 64)
+    several = driving.Following(frames=8).carry(turned, portrait, 64)
+    assert several.shape == (8, 478, 3)
+    np.testing.assert_allclose(several[0], portrait, atol=0.05)
+    np.testing.assert_allclose(several[-1], single, atol=1e-3)
+    angles = faces.euler_angles(faces.head_pose(single)[0])
+    np.testing.assert_allclose(
+        angles, faces.euler_angles(faces.head_pose(turned.keypoints[0])[0]), atol=3
+    )
+    with pytest.raises(InputError, match=r"a.jpg: a photo has no motion.*--motion absolute"):
+        driving.Following("relative").carry(turned, portrait, 64)
+
+
+def test_a_clip_is_followed_relatively_unless_told_otherwise(portrait, motion):
+    usual = driving.Following(smooth=0).carry(motion, portrait, 64)
+    np.testing.assert_allclose(usual[0], portrait, atol=0.02)
+    absolute = driving.Following("absolute", smooth=0).carry(motion, portrait, 64)
+    driver = motion.crop.points(motion.keypoints, 64)
+    apart = np.abs(faces.head_pose(absolute)[2] - faces.head_pose(driver)[2])[:, :2]
+    assert apart.max() < 1.5 < np.abs(absolute - usual).max()
+
+
+def test_smoothing_is_on_by_default(portrait, motion):
+    rng = np.random.default_rng(0)
+    noisy = motion.keypoints + rng.normal(0, 0.2, motion.keypoints.shape).astype(np.float32)
+    motion = dataclasses.replace(motion, keypoints=noisy)
+
+    def jitter(following):
+        return np.abs(np.diff(following.carry(motion, portrait, 64), 2, axis=0)).mean()
+
+    assert jitter(driving.FOLLOWING) < 0.7 * jitter(driving.Following(smooth=0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"motion": "mirrored"}, "motion 'mirrored': unknown: choose from relative, absolute"),
+        ({"smooth": -1.0}, r"smooth -1: must be 0 \(off\) to 100"),
+        ({"smooth": float("nan")}, "smooth nan"),
+        ({"frames": 0}, "frames 0: must be at least 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named(settings, reason):
+    with pytest.raises(InputError, match=reason):
+        driving.Following(**settings)
+
+
+def test_a_number_of_frames_is_for_photos(portrait, motion):
+    with pytest.raises(InputError, match=r"cool.mp4: --frames 9 goes with a photo.*60 frames"):
+        driving.Following(frames=9).carry(motion, portrait, 64)
