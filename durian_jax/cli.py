@@ -277,10 +277,7 @@ def _animate(options: argparse.Namespace, _) -> None:
 
     following = driving.Following(options.motion, options.smooth, options.frames)
     # Before minutes of work, not after.
-    picture = driving.is_still(options.driving) and following.frames in (None, 1)
-    if picture and options.out.suffix.lower() != ".png":
-        raise InputError(f"{options.out}: a photo drives a picture: name it *.png, or add --frames")
-    video.check_output(options.out, ".png" if picture else ".mp4")
+    following.check_output(options.out, options.driving)
     if options.save_motion is not None:
         video.check_output(options.save_motion, driving.TEMPLATE)
     _configure_jax()

@@ -90,6 +90,13 @@ class Following:
         if self.frames is not None and self.frames < 1:
             raise InputError(f"frames {self.frames}: must be at least 1")
 
+    def check_output(self, path: Path, driver: Path) -> None:
+        """InputError: a file of this name cannot hold the result, or cannot be made."""
+        picture = is_still(driver) and self.frames in (None, 1)
+        if picture and path.suffix.lower() != ".png":
+            raise InputError(f"{path}: a photo drives a picture: name it *.png, or add --frames")
+        video.check_output(path, ".png" if picture else ".mp4")
+
     def carry(self, driver: Motion, portrait: np.ndarray, size: int) -> np.ndarray:
         """float32 [F, 478, 3]: the motion on a portrait [478, 3], pixels of its size x size crop.
 
