@@ -123,25 +123,13 @@ def _parser() -> argparse.ArgumentParser:
         "--portrait-mask", type=Path, help="white where the portrait shows its own such attributes"
     )
     animate.add_argument("--masks", **_MASKS)
+    animate.add_argument("--driving", type=Path, required=True, help="clip, photo or motion .npz")
     animate.add_argument(
-        "--driving", type=Path, required=True,
-        help="clip whose motion to follow, photo whose pose to take, or template of --save-motion",
-    )  # fmt: skip
-    animate.add_argument(
-        "--motion", metavar="CONVENTION",
-        help="relative: to the driver's first frame, which stands for the portrait (default); "
-        "absolute: the driver's own pose and expression (a photo's always)",
-    )  # fmt: skip
-    animate.add_argument(
-        "--smooth", type=float, default=1.0, help="against jitter: strength, 0 = off (default: 1)"
+        "--motion", metavar="CONVENTION", help="relative to the driver's first frame, or absolute"
     )
-    animate.add_argument(
-        "--frames", type=int,
-        help="with a photo: frames of a clip that moves into its pose (default: one picture)",
-    )  # fmt: skip
-    animate.add_argument(
-        "--save-motion", type=Path, metavar="FILE.npz", help="keep the motion, to drive again"
-    )
+    animate.add_argument("--smooth", type=float, default=1.0, help="strength, 0 = off (default 1)")
+    animate.add_argument("--frames", type=int, help="with a photo: length of the clip (default 1)")
+    animate.add_argument("--save-motion", type=Path, metavar="FILE.npz", help="to drive again")
     animate.add_argument(
         "--checkpoint", required=True, metavar="RUN_OR_NAME",
         help="workdir of a train run, converted folder, or hub id USER/NAME@REVISION",
