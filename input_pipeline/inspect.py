@@ -9,9 +9,10 @@ from google.protobuf.message import DecodeError
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from input_pipeline import records, shards, transforms, video
+from input_pipeline import duplicates, manifest, records, shards, transforms, video
 from input_pipeline.errors import InputError
 from input_pipeline.faces import CONTOURS
+from input_pipeline.store import Store
 
 COLOURS = {"hair": (235, 60, 60), "glasses": (60, 140, 255), "beard": (60, 200, 90)}
 COLOURS |= {"hat": (250, 180, 40)}
@@ -73,6 +74,8 @@ class Report:
 def check(dataset_dir: str | Path, out_dir: str | Path | None = None) -> Report:
     """Decodes every picture of a data set, prints the report, and draws contact sheets.
 
+    All splits are looked at. Clips that look alike, and people in two splits, are remarks.
+
     The sheets, `contact_sheet.png` (then `contact_sheet_2.png`, ...), lie in `out_dir`, by default
     in the data set itself. A clip is a row: frames with their keypoints, each beside the same frame
     with its masks laid over it.
@@ -81,8 +84,9 @@ def check(dataset_dir: str | Path, out_dir: str | Path | None = None) -> Report:
       InputError: no data set here, or the sheet cannot be written. Broken records do not raise;
         they are `Report.problems`.
     """
-    dataset = shards.Dataset(dataset_dir)
+    dataset = shards.Dataset(dataset_dir, shards.ALL)
     report = Report(Path(dataset_dir), dataset.size)
+    report.remarks += duplicates.notes(manifest.read(Store.at(dataset_dir)))
     for index in tqdm(range(len(dataset)), unit="record", desc="check"):
         try:
             chunk = records.decode(dataset[index])

@@ -21,6 +21,7 @@ from input_pipeline.store import Store
 SHARD_BYTES = 256 * 2**20
 # JPEG does not get smaller, and decompression would cost a quarter of a read.
 OPTIONS = "group_size:1,uncompressed"
+ALL = "*"  # in place of a split
 STAGING = ".writing"  # folder of a data set where the next one grows
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
@@ -136,7 +137,7 @@ def _write_shards(folder: Path, split: str, records: Iterable[bytes]) -> list[tu
 
 
 class Dataset:
-    """Random access to the raw records of one split; cheap to pickle, safe in worker processes.
+    """Random access to the raw records of a split, or ALL; cheap to pickle, safe in processes.
 
     Attributes:
       path: directory of the data set.
@@ -169,7 +170,8 @@ class Dataset:
             known = ", ".join(self.metadata["records"])
             raise InputError(f"{path}: no split {split!r}: choose one of {known}")
         self._source = ArrayRecordDataSource([str(shard) for shard in shards])
-        expected = self.metadata["records"][split]
+        counts = self.metadata["records"]
+        expected = sum(counts.values()) if split == ALL else counts[split]
         if len(self._source) != expected:
             raise InputError(
                 f"{path}: split {split} holds {len(self._source)} records, metadata.json says "

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from durian_jax.evaluate.scores import Answer, Metric
-from input_pipeline import faces
+from input_pipeline import descriptor, faces
 from input_pipeline.errors import InputError
 
 METRICS = {
@@ -296,7 +296,7 @@ class _Identity(_Network):
 
     def __init__(self, name: str, source: str):
         super().__init__(name, source)
-        self._session = self._library.InferenceSession(source, providers=["CPUExecutionProvider"])
+        self._embed = descriptor.FaceDescriptor(source)
 
     def value(self, answer: Answer) -> float:
         first, track = answer.case.scored_from, answer.track
@@ -309,13 +309,6 @@ class _Identity(_Network):
             )
         ]  # fmt: skip
         return float(np.mean(similarities))
-
-    def _embed(self, image: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
-        face = faces.align_face(image, keypoints).astype(np.float32)
-        batch = ((face - 127.5) / 127.5).transpose(2, 0, 1)[None]
-        (found,) = self._session.run(None, {self._session.get_inputs()[0].name: batch})
-        vector = found[0].astype(np.float64)
-        return vector / np.linalg.norm(vector)
 
 
 _NETWORKS = {"lpips": _Lpips, "fid": _Fid, "fvd": _Fvd, "clip": _Regions, "dino": _Regions}

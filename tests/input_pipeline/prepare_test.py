@@ -1,13 +1,22 @@
 import csv
 import dataclasses
+import hashlib
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
 
-from input_pipeline import chunks, prepare, records, segmenters, shards, video
+from input_pipeline import chunks, manifest, prepare, records, segmenters, shards, video
 from input_pipeline.errors import InputError
+from input_pipeline.store import Store
 
 
 def run(clips, out, **options):
@@ -193,3 +202,176 @@ def test_a_moved_folder_keeps_its_finished_clips(short_clips, tmp_path, monkeypa
     shutil.move(short_clips, moved)
     monkeypatch.setattr(chunks, "follow", lambda *_: pytest.fail("a finished clip was read again"))
     assert run(moved, tmp_path / "out").kept == 2
+
+
+@pytest.fixture
+def bare(tmp_path, talking_head):
+    """Folder of five clips of 16 frames and labels without attributes, which is quick."""
+    folder = tmp_path / "bare"
+    rows = ["file,hair,identity,split"]
+    for i in range(5):
+        shade = np.diag([1, 0.8, 0.5 + i / 10])
+        frames = talking_head(shade, phase=i, mirrored=i % 2 == 1, count=16)
+        video.write_video(folder / f"{i}.mp4", frames, Fraction(25))
+        rows.append(f"{i}.mp4,no,person {i // 2},")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture
+def prepared_bare(bare, tmp_path):
+    """The data set of these clips."""
+    prepared(bare, tmp_path / "first")
+    return tmp_path / "first"
+
+
+def prepared(folder, out, **options):
+    return run(folder, out, labels=f"{folder}/labels.csv", **options)
+
+
+@pytest.fixture
+def followed(monkeypatch):
+    """The names of the clips that were read, as they are."""
+    follow, names = chunks.follow, []
+    monkeypatch.setattr(
+        chunks, "follow", lambda path, size: names.append(path.name) or follow(path, size)
+    )
+    return names
+
+
+def test_a_killed_run_loses_no_finished_clip(bare, tmp_path, followed):
+    prepared(bare, tmp_path / "whole")
+    followed.clear()
+    out, options = tmp_path / "out", ["--labels", str(bare / "labels.csv"), "--size", "64"]
+    command = [sys.executable, "-m", "durian_jax.cli", "prepare", str(bare), "--out", str(out)]
+    process = subprocess.Popen(
+        [*command, *options, "--workers", "2"], start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    while len(list(out.glob(".work/*.json"))) < 2 and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (out / "metadata.json").exists()
+    finished = len(list(out.glob(".work/*.json")))
+    assert prepared(bare, out).kept == 5
+    assert finished >= 2 and len(followed) == 5 - finished
+    assert contents(out) == contents(tmp_path / "whole")
+    assert not (out / ".work").exists() and not (out / ".writing").exists()
+
+
+def test_new_clips_join_those_that_the_data_set_holds(bare, tmp_path, followed):
+    late = (bare / "1.mp4").rename(tmp_path / "1.mp4")
+    prepared(bare, tmp_path / "out")
+    late.rename(bare / "1.mp4")
+    followed.clear()
+    assert prepared(bare, tmp_path / "out").kept == 5
+    assert followed == ["1.mp4"]
+    prepared(bare, tmp_path / "whole")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    (bare / "1.mp4").unlink()
+    (bare / "0.mp4").unlink()
+    followed.clear()
+    assert prepared(bare, tmp_path / "out").kept == 3
+    dataset = shards.Dataset(tmp_path / "out")
+    assert [records.decode(dataset[i]).clip for i in range(3)] == ["2.mp4", "3.mp4", "4.mp4"]
+    assert followed == []
+
+
+@pytest.mark.parametrize("moves", range(6))
+def test_an_exchange_of_data_sets_that_is_stopped_goes_on(
+    bare, prepared_bare, tmp_path, monkeypatch, moves
+):
+    out = shutil.copytree(prepared_bare, tmp_path / "out")
+    move, moved = Store.move, []
+
+    def stops(self, *names):
+        if len(moved) == moves:
+            raise KeyboardInterrupt
+        moved.append(names)
+        move(self, *names)
+
+    monkeypatch.setattr(Store, "move", stops)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(bare, out, holdout=0.6)
+    monkeypatch.setattr(Store, "move", move)
+    monkeypatch.setattr(chunks, "follow", lambda *_: pytest.fail("a finished clip was read again"))
+    assert prepared(bare, out, holdout=0.6).kept == 5
+    assert shards.Dataset(out).metadata["settings"]["holdout"] == 0.6
+    assert sum(len(shards.Dataset(out, split)) for split in ("train", "val")) == 5
+    assert not list(out.glob(".*"))
+
+
+def test_the_manifest_tells_of_every_clip_and_is_named_by_its_hash(bare, tmp_path):
+    (bare / "text.mp4").write_text("not a video")
+    prepared(bare, tmp_path / "out")
+    rows = manifest.read(Store.at(tmp_path / "out"))
+    assert [row.clip for row in rows] == [f"{i}.mp4" for i in range(5)] + ["text.mp4"]
+    assert "not a readable video" in rows[-1].reason and rows[-1].chunks == 0
+    dataset = shards.Dataset(tmp_path / "out")
+    for row in rows[:-1]:
+        chunk = records.decode(dataset[row.start])
+        assert (chunk.clip, chunk.identity) == (row.clip, row.identity)
+        assert (row.frames, row.chunks, row.bytes) == (16, 1, len(dataset[row.start]))
+    digest = hashlib.sha256((tmp_path / "out" / "manifest.jsonl").read_bytes()).hexdigest()
+    assert dataset.metadata["manifest"] == digest
+
+
+def test_a_shard_that_is_full_is_followed_by_another(bare, tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "SHARD_BYTES", 200_000)
+    prepared(bare, tmp_path / "out")
+    dataset = shards.Dataset(tmp_path / "out")
+    made = [records.decode(dataset[i]).clip for i in range(5)]
+    assert made == [f"{i}.mp4" for i in range(5)]
+    assert 1 < dataset.metadata["shards"]["train"] < 5
+    assert len(contents(tmp_path / "out")) == dataset.metadata["shards"]["train"]
+
+
+def test_splits_come_from_the_labels_and_need_no_new_work(bare, tmp_path, followed):
+    prepared(bare, tmp_path / "out")
+    followed.clear()
+    text = (bare / "labels.csv").read_text().replace("4.mp4,no,person 2,", "4.mp4,no,person 2,test")
+    (bare / "labels.csv").write_text(text)
+    prepared(bare, tmp_path / "out")
+    assert followed == []
+    assert shards.Dataset(tmp_path / "out").metadata["records"] == {"train": 4, "test": 1}
+    test = shards.Dataset(tmp_path / "out", "test")
+    assert records.decode(test[0]).clip == "4.mp4"
+
+
+def test_copies_in_two_splits_are_told(bare, tmp_path):
+    frames = [cv2.resize(frame, (230, 230)) for frame in video.read_frames(bare / "0.mp4")]
+    video.write_video(bare / "copy.mp4", frames, Fraction(25), crf=30)
+    with open(bare / "labels.csv", "a") as file:
+        file.write("copy.mp4,no,somebody else,val\n")
+    notes = prepared(bare, tmp_path / "out").notes
+    assert any("between splits: 0.mp4 and copy.mp4 look alike" in note for note in notes)
+
+
+def test_object_stores_hold_clips_and_data_sets(bare, tmp_path):
+    prepared(bare, tmp_path / "whole")
+    store = Store.at(f"memory://{uuid.uuid4().hex}")
+    for path in bare.iterdir():
+        store.write(f"clips/{path.name}", path.read_bytes())
+    prepared(store.url("clips"), store.url("out"))
+    names = [name for name in store.list("out") if name.startswith("durian-")]
+    assert {name: store.read(f"out/{name}") for name in names} == contents(tmp_path / "whole")
+    prepared(store.url("clips"), store.url("out"))
+
+
+def test_beam_makes_the_same_data_set(bare, tmp_path):
+    pytest.importorskip("apache_beam")
+    prepared(bare, tmp_path / "whole")
+    prepared(bare, tmp_path / "out", beam=("--runner=DirectRunner",))
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_one_frame_without_a_face_is_bridged(tmp_path, talking_head):
+    frames = list(talking_head(count=20))
+    frames[9][48:172, 66:190] = (200, 150, 120)
+    video.write_video(tmp_path / "clips" / "a.mp4", frames, Fraction(25))
+    (tmp_path / "clips" / "labels.csv").write_text("file,hair\na.mp4,no\n")
+    prepared(tmp_path / "clips", tmp_path / "out")
+    (chunk,) = (records.decode(data) for data in [shards.Dataset(tmp_path / "out")[0]])
+    assert np.flatnonzero(~chunk.found).tolist() == [9] and len(chunk.frames) == 20
+    middle = (chunk.keypoints[8] + chunk.keypoints[10]) / 2
+    np.testing.assert_allclose(chunk.keypoints[9], middle, atol=1e-3)
