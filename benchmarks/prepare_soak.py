@@ -1,7 +1,7 @@
 """Preparation that is killed again and again must end with exactly the records of one that is not.
 
     durian synth --out PEOPLE --videos --people 125 --clips 1
-    python benchmarks/prepare_soak.py PEOPLE --work FOLDER --clips 2000 --kills 4
+    python -m benchmarks.prepare_soak PEOPLE --work FOLDER --clips 2000 --kills 4
 
 Makes `--clips` clips of the rendered ones, by mirroring, reversing time and changing the colours:
 other files with other content, but not other people. Prepares them in one go, then once more under

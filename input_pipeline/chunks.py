@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from input_pipeline import duplicates, faces, records, segmenters, transforms, video
+from input_pipeline import descriptor, duplicates, faces, records, segmenters, transforms, video
 from input_pipeline.errors import InputError
 from input_pipeline.labels import Label
 
@@ -24,6 +24,32 @@ REPEATED = 0.05
 # these were chosen on: at least 34 and 0.40; within them, fast head motion: at most 22 and 0.10.
 CUT_DIFFERENCE = 15.0
 CUT_COLOURS = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What decides how a clip becomes chunks.
+
+    size: side of the frames in pixels. chunk_frames: most frames in a chunk. masks: spec of the
+    segmenter. face_descriptor: ONNX file, or "".
+    """
+
+    size: int
+    chunk_frames: int
+    masks: str
+    face_descriptor: str = ""
+
+    @functools.cached_property
+    def tools(self) -> dict[str, str]:
+        """Name and version of what makes the annotations."""
+        runtime = importlib.metadata.version("ai-edge-litert")
+        tools = {
+            "landmarks": f"mediapipe face mesh and iris, ai-edge-litert {runtime}",
+            "masks": str(segmenters.load(self.masks)),
+        }
+        if self.face_descriptor:
+            tools["face descriptor"] = descriptor.load(self.face_descriptor).version
+        return tools
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,21 +146,20 @@ def _split(run: range, longest: int) -> list[range]:
 
 
 def chunks(
-    root: Path, clip: str, label: Label, motion: Motion, size: int, longest: int, masks: str
+    root: Path, clip: str, label: Label, motion: Motion, settings: Settings
 ) -> Iterator[records.Chunk]:
-    """Pass 2: reads the clip again and yields its chunks of at most `longest` frames, in order.
+    """Pass 2: reads the clip again and yields its chunks, in order.
 
-    root: folder of the clips. clip: path of the clip in it. size: side of the frames in pixels.
-    masks: spec of the segmenter.
+    root: folder of the clips. clip: path of the clip in it.
 
     Raises InputError for masks that are empty or cover the picture in a tenth of a chunk's frames.
     """
-    segmenter = segmenters.load(masks)
+    segmenter, size = segmenters.load(settings.masks), settings.size
     keypoints = motion.crop.points(motion.keypoints, size)
     places = np.flatnonzero(motion.fresh)
     numbered = enumerate(itertools.compress(video.read_frames(root / clip), motion.fresh))
     for run in motion.runs:
-        for piece in _split(run, longest):
+        for piece in _split(run, settings.chunk_frames):
             images = []
             for index, frame in numbered:
                 if index < piece.start:
@@ -164,7 +189,7 @@ def chunks(
                 identity=label.identity,
                 start=piece.start,
                 crop=np.array(dataclasses.astuple(motion.crop), np.float32),
-                tools=tools(masks),
+                tools=settings.tools,
             )
 
 
@@ -183,12 +208,3 @@ def _check_areas(where: str, kind: str, masks: np.ndarray) -> None:
 @functools.cache
 def _landmarker() -> faces.FaceLandmarker:
     return faces.FaceLandmarker()
-
-
-def tools(masks: str) -> dict[str, str]:
-    """Name and version of what makes the annotations. masks: spec of the segmenter."""
-    runtime = importlib.metadata.version("ai-edge-litert")
-    return {
-        "landmarks": f"mediapipe face mesh and iris, ai-edge-litert {runtime}",
-        "masks": str(segmenters.load(masks)),
-    }

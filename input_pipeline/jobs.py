@@ -21,28 +21,6 @@ _LOOKS = 4  # frames of each chunk that fingerprint and descriptor look at
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """What decides how a clip becomes chunks.
-
-    size: side of the frames in pixels. chunk_frames: most frames in a chunk. masks: spec of the
-    segmenter. face_descriptor: ONNX file, or "".
-    """
-
-    size: int
-    chunk_frames: int
-    masks: str
-    face_descriptor: str = ""
-
-    @functools.cached_property
-    def tools(self) -> dict[str, str]:
-        """Name and version of what makes the annotations, and thereby enters the keys."""
-        tools = chunks.tools(self.masks)
-        if self.face_descriptor:
-            tools["face descriptor"] = descriptor.load(self.face_descriptor).version
-        return tools
-
-
-@dataclasses.dataclass(frozen=True)
 class Job:
     """One clip to prepare. version: changes when the file does, see `Store.files`."""
 
@@ -51,7 +29,7 @@ class Job:
     clip: str
     version: str
     label: Label
-    settings: Settings
+    settings: chunks.Settings
 
     @functools.cached_property
     def key(self) -> str:
@@ -91,9 +69,7 @@ def run(job: Job) -> dict:
 def _prepare(job: Job, root: Path) -> dict:
     settings, frames, sizes, crops, vectors = job.settings, 0, [], [], []
     motion = chunks.follow(root / job.clip, settings.size)
-    made = chunks.chunks(
-        root, job.clip, job.label, motion, settings.size, settings.chunk_frames, settings.masks
-    )
+    made = chunks.chunks(root, job.clip, job.label, motion, settings)
     with job.out.writing(job.part) as part:
         writer = ArrayRecordWriter(str(part), shards.OPTIONS)
         for chunk in made:

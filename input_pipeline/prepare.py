@@ -23,8 +23,9 @@ from input_pipeline import (
     video,
 )
 from input_pipeline import labels as label_table
+from input_pipeline.chunks import Settings
 from input_pipeline.errors import InputError
-from input_pipeline.jobs import Job, Settings
+from input_pipeline.jobs import Job
 from input_pipeline.manifest import Row
 from input_pipeline.mapping import Beam, Pool
 from input_pipeline.packing import Piece

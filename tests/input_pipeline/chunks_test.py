@@ -18,7 +18,8 @@ def make(tmp_path):
     def make(frames, longest=64, fps=25):
         video.write_video(tmp_path / "clip.mp4", frames, Fraction(fps), crf=8)
         motion = chunks.follow(tmp_path / "clip.mp4", 64)
-        return list(chunks.chunks(tmp_path, "clip.mp4", HAIR, motion, 64, longest, "heuristic"))
+        settings = chunks.Settings(64, longest, "heuristic")
+        return list(chunks.chunks(tmp_path, "clip.mp4", HAIR, motion, settings))
 
     return make
 

@@ -204,10 +204,10 @@ def test_a_moved_folder_keeps_its_finished_clips(short_clips, tmp_path, monkeypa
     assert run(moved, tmp_path / "out").kept == 2
 
 
-@pytest.fixture
-def bare(tmp_path, talking_head):
+@pytest.fixture(scope="module")
+def bare_clips(tmp_path_factory, talking_head):
     """Folder of five clips of 16 frames and labels without attributes, which is quick."""
-    folder = tmp_path / "bare"
+    folder = tmp_path_factory.mktemp("bare")
     rows = ["file,hair,identity,split"]
     for i in range(5):
         shade = np.diag([1, 0.8, 0.5 + i / 10])
@@ -218,11 +218,18 @@ def bare(tmp_path, talking_head):
     return folder
 
 
-@pytest.fixture
-def prepared_bare(bare, tmp_path):
+@pytest.fixture(scope="module")
+def bare_dataset(bare_clips, tmp_path_factory):
     """The data set of these clips."""
-    prepared(bare, tmp_path / "first")
-    return tmp_path / "first"
+    out = tmp_path_factory.mktemp("bare_dataset")
+    prepared(bare_clips, out)
+    return out
+
+
+@pytest.fixture
+def bare(bare_clips, tmp_path):
+    """A copy of the clips, with the same dates."""
+    return shutil.copytree(bare_clips, tmp_path / "bare")
 
 
 def prepared(folder, out, **options):
@@ -239,9 +246,7 @@ def followed(monkeypatch):
     return names
 
 
-def test_a_killed_run_loses_no_finished_clip(bare, tmp_path, followed):
-    prepared(bare, tmp_path / "whole")
-    followed.clear()
+def test_a_killed_run_loses_no_finished_clip(bare, bare_dataset, tmp_path, followed):
     out, options = tmp_path / "out", ["--labels", str(bare / "labels.csv"), "--size", "64"]
     command = [sys.executable, "-m", "durian_jax.cli", "prepare", str(bare), "--out", str(out)]
     process = subprocess.Popen(
@@ -255,19 +260,18 @@ def test_a_killed_run_loses_no_finished_clip(bare, tmp_path, followed):
     finished = len(list(out.glob(".work/*.json")))
     assert prepared(bare, out).kept == 5
     assert finished >= 2 and len(followed) == 5 - finished
-    assert contents(out) == contents(tmp_path / "whole")
+    assert contents(out) == contents(bare_dataset)
     assert not (out / ".work").exists() and not (out / ".writing").exists()
 
 
-def test_new_clips_join_those_that_the_data_set_holds(bare, tmp_path, followed):
+def test_new_clips_join_those_that_the_data_set_holds(bare, bare_dataset, tmp_path, followed):
     late = (bare / "1.mp4").rename(tmp_path / "1.mp4")
     prepared(bare, tmp_path / "out")
     late.rename(bare / "1.mp4")
     followed.clear()
     assert prepared(bare, tmp_path / "out").kept == 5
     assert followed == ["1.mp4"]
-    prepared(bare, tmp_path / "whole")
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert contents(tmp_path / "out") == contents(bare_dataset)
     (bare / "1.mp4").unlink()
     (bare / "0.mp4").unlink()
     followed.clear()
@@ -279,9 +283,9 @@ def test_new_clips_join_those_that_the_data_set_holds(bare, tmp_path, followed):
 
 @pytest.mark.parametrize("moves", range(6))
 def test_an_exchange_of_data_sets_that_is_stopped_goes_on(
-    bare, prepared_bare, tmp_path, monkeypatch, moves
+    bare, bare_dataset, tmp_path, monkeypatch, moves
 ):
-    out = shutil.copytree(prepared_bare, tmp_path / "out")
+    out = shutil.copytree(bare_dataset, tmp_path / "out")
     move, moved = Store.move, []
 
     def stops(self, *names):
@@ -326,15 +330,14 @@ def test_a_shard_that_is_full_is_followed_by_another(bare, tmp_path, monkeypatch
     assert len(contents(tmp_path / "out")) == dataset.metadata["shards"]["train"]
 
 
-def test_splits_come_from_the_labels_and_need_no_new_work(bare, tmp_path, followed):
-    prepared(bare, tmp_path / "out")
-    followed.clear()
+def test_splits_come_from_the_labels_and_need_no_new_work(bare, bare_dataset, tmp_path, followed):
+    out = shutil.copytree(bare_dataset, tmp_path / "out")
     text = (bare / "labels.csv").read_text().replace("4.mp4,no,person 2,", "4.mp4,no,person 2,test")
     (bare / "labels.csv").write_text(text)
-    prepared(bare, tmp_path / "out")
+    prepared(bare, out)
     assert followed == []
-    assert shards.Dataset(tmp_path / "out").metadata["records"] == {"train": 4, "test": 1}
-    test = shards.Dataset(tmp_path / "out", "test")
+    assert shards.Dataset(out).metadata["records"] == {"train": 4, "test": 1}
+    test = shards.Dataset(out, "test")
     assert records.decode(test[0]).clip == "4.mp4"
 
 
@@ -347,22 +350,20 @@ def test_copies_in_two_splits_are_told(bare, tmp_path):
     assert any("between splits: 0.mp4 and copy.mp4 look alike" in note for note in notes)
 
 
-def test_object_stores_hold_clips_and_data_sets(bare, tmp_path):
-    prepared(bare, tmp_path / "whole")
+def test_object_stores_hold_clips_and_data_sets(bare, bare_dataset):
     store = Store.at(f"memory://{uuid.uuid4().hex}")
     for path in bare.iterdir():
         store.write(f"clips/{path.name}", path.read_bytes())
     prepared(store.url("clips"), store.url("out"))
     names = [name for name in store.list("out") if name.startswith("durian-")]
-    assert {name: store.read(f"out/{name}") for name in names} == contents(tmp_path / "whole")
+    assert {name: store.read(f"out/{name}") for name in names} == contents(bare_dataset)
     prepared(store.url("clips"), store.url("out"))
 
 
-def test_beam_makes_the_same_data_set(bare, tmp_path):
+def test_beam_makes_the_same_data_set(bare, bare_dataset, tmp_path):
     pytest.importorskip("apache_beam")
-    prepared(bare, tmp_path / "whole")
     prepared(bare, tmp_path / "out", beam=("--runner=DirectRunner",))
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert contents(tmp_path / "out") == contents(bare_dataset)
 
 
 def test_one_frame_without_a_face_is_bridged(tmp_path, talking_head):
