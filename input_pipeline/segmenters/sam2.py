@@ -31,15 +31,21 @@ def _on(*keypoints: int) -> tuple:
     return tuple((keypoint, 0.0, 0.0) for keypoint in keypoints)
 
 
+_TOP = ((_FOREHEAD, 0, 0.45), (_FOREHEAD, -0.4, 0.35), (_FOREHEAD, 0.4, 0.35))
+_ABOVE_EARS = ((_TEMPLES[0], -0.05, 0.35), (_TEMPLES[1], 0.05, 0.35))
+_BELOW_CHIN = (_CHIN, 0, -0.9)
 _PROMPTS = {
     # Nobody knows beforehand how long the hair is or how wide the hat: no box.
     "hair": _Prompt(
-        inside=((_FOREHEAD, 0, 0.5), (_FOREHEAD, -0.5, 0.35), (_FOREHEAD, 0.5, 0.35))
-        + ((_TEMPLES[0], -0.15, 0.3), (_TEMPLES[1], 0.15, 0.3)),
-        outside=(*_on(_NOSE, _BROW_MIDDLE, *_CHEEKS), (_CHIN, 0, -0.9)),
+        inside=(*_TOP, *_ABOVE_EARS),
+        outside=(*_on(_NOSE, _BROW_MIDDLE, *_CHEEKS), _BELOW_CHIN),
+    ),
+    "hair below a hat": _Prompt(
+        inside=_ABOVE_EARS,
+        outside=(*_TOP, *_on(_NOSE, *_CHEEKS), _BELOW_CHIN),
     ),
     "hat": _Prompt(
-        inside=((_FOREHEAD, 0, 0.6), (_FOREHEAD, -0.4, 0.5), (_FOREHEAD, 0.4, 0.5)),
+        inside=_TOP,
         outside=(*_on(_NOSE, *_CHEEKS, _CHIN), (_TEMPLES[0], -0.1, -0.3), (_TEMPLES[1], 0.1, -0.3)),
     ),
     "glasses": _Prompt(
@@ -84,8 +90,13 @@ class Sam2Segmenter(HubSegmenter):
             with torch.inference_mode():
                 seen = self._model.get_image_embeddings(self._tensor(pixels))
                 for kind in present:
-                    asked = {key: self._tensor(x) for key, x in prompts(keypoints, kind).items()}
-                    answer = self._model(image_embeddings=seen, multimask_output=False, **asked)
+                    hatted = kind == "hair" and "hat" in present
+                    asked = prompts(keypoints, "hair below a hat" if hatted else kind)
+                    answer = self._model(
+                        image_embeddings=seen,
+                        multimask_output=False,
+                        **{name: self._tensor(array) for name, array in asked.items()},
+                    )
                     logits = answer.pred_masks[:, :, 0].float()
                     logits = torch.nn.functional.interpolate(logits, shape[1:], mode="bilinear")
                     masks[kind][part] = (logits[:, 0] > 0).cpu().numpy()
@@ -95,9 +106,11 @@ class Sam2Segmenter(HubSegmenter):
 def prompts(keypoints: np.ndarray, kind: str) -> dict[str, np.ndarray]:
     """What to ask SAM 2 for an attribute of T faces.
 
-    keypoints: float32 [T, 478, 2], pixels. Returns input_points float32 [T, 1, n, 2], in the same
-    pixels; input_labels int64 [T, 1, n], 1 inside the attribute and 0 outside; for glasses and
-    beards input_boxes float32 [T, 1, 4], left, top, right, bottom.
+    keypoints: float32 [T, 478, 2], pixels. kind: one of the four, or "hair below a hat".
+
+    Returns input_points float32 [T, 1, n, 2], in the same pixels; input_labels int64 [T, 1, n], 1
+    inside the attribute and 0 outside; for glasses and beards input_boxes float32 [T, 1, 4], left,
+    top, right, bottom.
     """
     prompt = _PROMPTS[kind]
     right = keypoints[:, _EYE_CORNERS[1]] - keypoints[:, _EYE_CORNERS[0]]
