@@ -37,7 +37,6 @@ NEGATIVE_PROMPT = (
 )
 # Mean distance from the frame's keypoints, as a share of the face's larger side.
 MAX_DISAGREEMENT = 0.05
-MAX_AREA = 0.7
 _SETTINGS = {"base": str, "controlnet": str, "steps": int, "guidance": float, "strength": float}
 
 
@@ -92,7 +91,8 @@ class Generator:
         """Masks of `count` people in one pose, less those that did not come out.
 
         Dropped are pictures without a face, those whose keypoints lie elsewhere by more than
-        MAX_DISAGREEMENT, and masks below `transforms.MIN_ATTRIBUTE_AREA` or above MAX_AREA.
+        MAX_DISAGREEMENT, and masks below `transforms.MIN_ATTRIBUTE_AREA` or above
+        `transforms.MAX_ATTRIBUTE_AREA`.
 
         Args:
           keypoints: float32 [478, 3], pixels of the frame.
@@ -146,7 +146,7 @@ class Generator:
         mask = segmenter(pictures, frozenset([kind]))[kind][0]
         if mask.mean() < transforms.MIN_ATTRIBUTE_AREA:
             return "nothing there", None
-        if mask.mean() > MAX_AREA:
+        if mask.mean() > transforms.MAX_ATTRIBUTE_AREA:
             return "too large", None
         return "kept", mask
 

@@ -19,7 +19,7 @@ from input_pipeline.errors import InputError
 from input_pipeline.records import KINDS, Chunk, decode_frame, decode_mask
 
 # Shares of the picture between which a mask can be that of an attribute.
-MIN_ATTRIBUTE_AREA, MAX_ATTRIBUTE_AREA = 0.005, 0.8
+MIN_ATTRIBUTE_AREA, MAX_ATTRIBUTE_AREA = 0.005, 0.7
 NUM_REFERENCE_CHOICES = 8
 
 

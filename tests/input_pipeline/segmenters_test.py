@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -35,3 +36,18 @@ def test_a_kind_that_cannot_be_found_is_named():
 def test_an_unknown_segmenter_is_refused_with_the_known_ones(spec):
     with pytest.raises(InputError, match=f"--masks {spec}: .* heuristic"):
         segmenters.load(spec)
+
+
+@pytest.mark.parametrize(
+    "package, spec, extra",
+    [
+        ("onnxruntime", "parser:{}/a.onnx", "onnx"),
+        ("torch", "segformer:{}", "torch"),
+        ("transformers", "sam2:{}", "torch"),
+    ],
+)
+def test_a_missing_package_names_the_extra(tmp_path, monkeypatch, package, spec, extra):
+    (tmp_path / "a.onnx").touch()
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=rf"pip install 'durian_jax\[{extra}\]'"):
+        segmenters.load(spec.format(tmp_path))
