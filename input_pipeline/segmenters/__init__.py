@@ -88,6 +88,18 @@ class Segmenter(abc.ABC):
     def _masks(self, pictures: Pictures, present: frozenset[str]) -> dict[str, np.ndarray]: ...
 
 
+# Module, class, and what follows the name in a spec.
+_BACKENDS = {
+    "heuristic": ("heuristic", "HeuristicSegmenter", ""),
+    "parser": ("parser", "ParserSegmenter", "FILE[,classes=NAME]"),
+    "segformer": ("hub", "SegformerSegmenter", "FOLDER_OR_HUB_ID"),
+    "sapiens2": ("hub", "Sapiens2Segmenter", "FOLDER_OR_HUB_ID"),
+    "sam2": ("sam2", "Sam2Segmenter", "FOLDER_OR_HUB_ID"),
+    "files": ("files", "FilesSegmenter", "FOLDER"),
+    "truth": ("files", "TruthSegmenter", "FOLDER"),
+}
+
+
 @functools.cache
 def load(spec: str) -> Segmenter:
     """The segmenter of a spec as on the command line: NAME or NAME:SOURCE; one per process.
@@ -109,19 +121,8 @@ def load(spec: str) -> Segmenter:
         raise InputError(f"--masks {spec}: {reason}: docs/masks.md says what fits") from error
 
 
-_BACKENDS = {
-    "heuristic": ("heuristic", "HeuristicSegmenter", ""),
-    "parser": ("parser", "ParserSegmenter", "FILE[,classes=NAME]"),
-    "segformer": ("hub", "SegformerSegmenter", "FOLDER_OR_HUB_ID"),
-    "sapiens2": ("hub", "Sapiens2Segmenter", "FOLDER_OR_HUB_ID"),
-    "sam2": ("sam2", "Sam2Segmenter", "FOLDER_OR_HUB_ID"),
-    "files": ("files", "FilesSegmenter", "FOLDER"),
-    "truth": ("files", "TruthSegmenter", "FOLDER"),
-}
-
-
 def split_options(source: str, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:
-    """ "PATH,key=value,..." -> the path, which may hold commas, and the options at its end."""
+    """The path, which may hold commas, and the options at the end of PATH[,key=value,...]."""
     options = {}
     while (parts := source.rpartition(","))[0] and (option := parts[2].partition("="))[1]:
         source, (key, _, value) = parts[0], option

@@ -40,19 +40,20 @@ class ParserSegmenter(Segmenter):
         name = options.get("classes")
         likely = CLASS_MAPS.get(name, ClassMap(()))
         size = self._size(where, options.get("size"), likely)
-        outputs = self._network(np.zeros((1, *size, 3), np.float32))
+        count = 2 if self._network.batched else 1
+        outputs = self._network(np.zeros((count, *size, 3), np.float32))
         shapes = ", ".join(str(list(output.shape)) for output in outputs)
         counts = {output.shape[axis] for output in outputs for axis in _class_axes(output)}
         name = fitting_map(f"{where}: outputs {shapes}", counts, name)
         self._classes = CLASS_MAPS[name]
         self.kinds = self._classes.kinds
-        normalisation = options.get("normalise", self._classes.normalisation)
-        if self._network.raw:
-            normalisation = "none"
-        if normalisation not in NORMALISATIONS:
+        size = self._size(where, options.get("size"), self._classes)
+        usual = "none" if self._network.raw else self._classes.normalisation
+        normalisation = options.get("normalise", usual)
+        allowed = ["none"] if self._network.raw else list(NORMALISATIONS)
+        if normalisation not in allowed:
             raise InputError(
-                f"{where}: no normalisation {normalisation!r}: choose from "
-                f"{', '.join(NORMALISATIONS)}"
+                f"{where}: no normalisation {normalisation!r}: choose from {', '.join(allowed)}"
             )
         self._preprocess = Preprocessing(size, *NORMALISATIONS[normalisation])
         digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]

@@ -156,6 +156,12 @@ def test_of_several_outputs_the_one_with_scores_is_used(tmp_path, red_on_grey):
     assert iou(segmenters.load(f"parser:{file}")(pictures, HAIR)["hair"], red) > 0.9
 
 
+def test_an_open_size_is_that_of_the_class_map(tmp_path):
+    file = save_onnx(tmp_path / "parser.onnx", 28, 3)
+    assert str(segmenters.load(f"parser:{file}")).endswith("sapiens 1024x768 imagenet")
+    assert "256x192" in str(segmenters.load(f"parser:{file},size=256x192"))
+
+
 def test_another_file_or_option_is_another_version(tmp_path):
     first = save_onnx(tmp_path / "first.onnx", 19, 13)
     second = save_onnx(tmp_path / "second.onnx", 19, 13, level=0.4)
@@ -191,6 +197,7 @@ def test_a_file_of_another_kind_names_what_was_expected(tmp_path):
         ("nineteen.onnx,classes=faces", "no class map 'faces': choose from bisenet"),
         ("nineteen.onnx,colour=red", "unknown option colour=red: choose from classes, size"),
         ("nineteen.onnx,classes=bisenet,normalise=no", "no normalisation 'no': choose from imagen"),
+        ("whole.onnx,normalise=unit", "no normalisation 'unit': choose from none"),
         ("fixed.onnx,size=64x64", "size=64x64: its input is 32x32: leave the size out"),
         ("nineteen.onnx,classes=bisenet,size=big", "size=big: give HxW"),
     ],
@@ -200,6 +207,7 @@ def test_a_spec_that_cannot_be_used_is_refused_with_the_reason(tmp_path, spec, w
         (tmp_path / name).write_text("no network")
     save_onnx(tmp_path / "nineteen.onnx", 19, 13)
     save_onnx(tmp_path / "fixed.onnx", 11, 10, shape=(1, 3, 32, 32))
+    save_onnx(tmp_path / "whole.onnx", 11, 10, number="uint8")
     with pytest.raises(InputError, match=words):
         segmenters.load(f"parser:{tmp_path / spec}")
 
