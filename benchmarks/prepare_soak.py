@@ -1,7 +1,8 @@
 """Preparation that is killed again and again must end with exactly the records of one that is not.
 
     durian synth --out PEOPLE --videos --people 125 --clips 1
-    python -m benchmarks.prepare_soak PEOPLE --work FOLDER --clips 2000 --kills 4
+    python -m benchmarks.prepare_soak PEOPLE --work FOLDER --clips 2000 --kills 4 \
+        --options '--runner DirectRunner'
 
 Makes `--clips` clips of the rendered ones, by mirroring, reversing time and changing the colours:
 other files with other content, but not other people. Prepares them in one go, then once more under
@@ -14,6 +15,7 @@ import csv
 import hashlib
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -38,27 +40,28 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=4)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("runner", nargs="*", help="options of `durian prepare`, after --")
+    parser.add_argument("--options", default="", help="of `durian prepare`, in quotes")
     options = parser.parse_args()
+    further = shlex.split(options.options)
     clips, whole, killed = (options.work / name for name in ("clips", "whole", "killed"))
     derive(options.people, clips, options.clips)
     command = [sys.executable, "-m", "durian_jax.cli", "prepare", str(clips)]
     command += ["--labels", str(clips / "labels.csv"), "--masks", f"truth:{clips / 'masks'}"]
     command += ["--size", str(options.size)]
     start, before = time.monotonic(), os.times()
-    subprocess.run([*command, "--out", str(whole), *options.runner], check=True)
+    subprocess.run([*command, "--out", str(whole), *further], check=True)
     spent, after = time.monotonic() - start, os.times()
     processor = after.children_user + after.children_system
     processor -= before.children_user + before.children_system
     survived = kill(
-        [*command, "--out", str(killed), *options.runner], killed, options.clips,
+        [*command, "--out", str(killed), *further], killed, options.clips,
         options.kills, random.Random(options.seed),
     )  # fmt: skip
     wanted, found = contents(whole), contents(killed)
     differing = sum(found.get(name) != digest for name, digest in wanted.items())
     records = sum(len(shards.Dataset(killed, split)) for split in ("train", "val", "test"))
     print(
-        f"clips {options.clips}, {options.size} px; options: {' '.join(options.runner) or 'none'}"
+        f"clips {options.clips}, {options.size} px; options: {options.options or 'none'}"
     )
     print(f"in one go: {spent:.0f} s, {processor:.0f} s of processor time, ", end="")
     print(f"{options.clips / processor:.2f} clips per second and core\n")
