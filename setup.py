@@ -61,6 +61,9 @@ setup(
             "transformers>=5.17,<6",
             "onnx>=1.17",
         ],
+        # Beam holds protobuf below 7 and pyarrow below 26; the rest runs with either.
+        "beam": ["apache-beam>=2.70,<3"],
+        "stores": ["gcsfs>=2024.6", "s3fs>=2024.6"],
         "dev": ["pytest>=8", "ruff>=0.8", "scikit-image>=0.25", "onnx>=1.17", "onnxruntime>=1.18"],
     },
 )

@@ -60,9 +60,7 @@ def main() -> None:
     wanted, found = contents(whole), contents(killed)
     differing = sum(found.get(name) != digest for name, digest in wanted.items())
     records = sum(len(shards.Dataset(killed, split)) for split in ("train", "val", "test"))
-    print(
-        f"clips {options.clips}, {options.size} px; options: {options.options or 'none'}"
-    )
+    print(f"clips {options.clips}, {options.size} px; options: {options.options or 'none'}")
     print(f"in one go: {spent:.0f} s, {processor:.0f} s of processor time, ", end="")
     print(f"{options.clips / processor:.2f} clips per second and core\n")
     print("| killed after | finished by then | of these made again |\n|---|---|---|")

@@ -16,7 +16,7 @@ from input_pipeline.manifest import Row
 SIDE = 64
 _FREQUENCIES = 16
 # Bits of 256. On 19 real clips: copies encoded again at CRF 38, scaled or brightened differ in at
-# most 16, copies trimmed to one half mostly in 12 to 24, different clips in at least 86.
+# most 8, halves in 18 (median) and at most 90, different clips in at least 86; see docs/data.md.
 LIMIT = 32
 # Pairs are compared that agree in all bits of one of these samples: at LIMIT 0.04 % are missed, at
 # half of it none.

@@ -3,8 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from input_pipeline import inspect, records, shards, transforms, video
+from input_pipeline import inspect, manifest, records, shards, transforms, video
 from input_pipeline.errors import InputError
+from input_pipeline.store import Store
 
 
 def rewrite(source, out, change):
@@ -103,3 +104,19 @@ def test_a_data_set_too_short_for_the_target_has_no_sheet_of_augmentation(write_
     with pytest.raises(InputError, match="no record can be used"):
         inspect.draw_augmentation(write_painted(1).path, options, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_all_splits_are_looked_at_and_clips_that_look_alike_are_told(tmp_path, painted_chunk):
+    encoded = [[records.encode(painted_chunk(i, 16), 64)] for i in range(2)]
+    rows = [
+        manifest.Row(f"clip{i}.mp4", str(i), f"person{i}", split, whole="00" * 32, face="00" * 32)
+        for i, split in enumerate(("train", "val"))
+    ]
+    data, digest = manifest.encode(rows)
+    shards.write_dataset(
+        tmp_path, dict(zip(("train", "val"), encoded)), 64, {"manifest": digest}
+    )
+    Store.at(tmp_path).write(manifest.FILE, data)
+    report = inspect.check(tmp_path, tmp_path / "sheets")
+    assert set(report.clips) == {"clip0.mp4", "clip1.mp4"} and report.problems == []
+    assert any("clip0.mp4 and clip1.mp4 look alike" in remark for remark in report.remarks)

@@ -1,0 +1,55 @@
+import csv
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from input_pipeline import faces, segmenters, video
+from input_pipeline.errors import InputError
+from input_pipeline.records import KINDS
+from input_pipeline.synthetic import clips, dataset, render
+
+
+@pytest.fixture(scope="module")
+def filmed(settings, tmp_path_factory):
+    """Folder of the clips of two people."""
+    folder = tmp_path_factory.mktemp("filmed")
+    assert clips.write_clips(folder, dataclasses.replace(settings, people=2, clips=1)) == 2
+    return folder
+
+
+def rows(folder):
+    with open(folder / "labels.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_clips_show_what_was_rendered_and_labels_and_masks_what_is_worn(filmed, settings):
+    for number, row in enumerate(rows(filmed)):
+        who, moving = dataset.person(settings, number), dataset.motion(settings, number, 0)
+        film = render.render_clip(who, moving, settings.size)
+        frames = np.stack(list(video.read_frames(filmed / row["file"])))
+        np.testing.assert_array_equal(frames, render.to_uint8(film.colour))
+        wanted = {kind: track for kind, track in render.masks(film, who).items() if track.any()}
+        assert {kind for kind in KINDS if row[kind] == "yes"} == wanted.keys()
+        assert (row["identity"], row["split"]) == (dataset.identity(settings, number), "train")
+        found = segmenters.load(f"truth:{filmed / 'masks'}")(
+            segmenters.Pictures(
+                frames, np.zeros((len(frames), 478, 3), np.float32), source=Path(row["file"]),
+                frames=np.arange(len(frames)), source_shape=frames.shape[1:3],
+                crop=faces.Crop.whole(settings.size),
+            ),
+            frozenset(wanted),
+        )  # fmt: skip
+        for kind, track in wanted.items():
+            np.testing.assert_array_equal(found[kind], track)
+
+
+def test_a_stopped_export_goes_on_and_other_settings_are_refused(filmed, settings, monkeypatch):
+    before, two = rows(filmed), dataclasses.replace(settings, people=2, clips=1)
+    monkeypatch.setattr(dataset, "compile_renderer", lambda *_: None)
+    monkeypatch.setattr(render, "render_clip", lambda *_: pytest.fail("rendered again"))
+    clips.write_clips(filmed, two)
+    assert rows(filmed) == before
+    with pytest.raises(InputError, match="other settings"):
+        clips.write_clips(filmed, dataclasses.replace(two, seed=9))
