@@ -113,9 +113,7 @@ def test_all_splits_are_looked_at_and_clips_that_look_alike_are_told(tmp_path, p
         for i, split in enumerate(("train", "val"))
     ]
     data, digest = manifest.encode(rows)
-    shards.write_dataset(
-        tmp_path, dict(zip(("train", "val"), encoded)), 64, {"manifest": digest}
-    )
+    shards.write_dataset(tmp_path, dict(zip(("train", "val"), encoded)), 64, {"manifest": digest})
     Store.at(tmp_path).write(manifest.FILE, data)
     report = inspect.check(tmp_path, tmp_path / "sheets")
     assert set(report.clips) == {"clip0.mp4", "clip1.mp4"} and report.problems == []
