@@ -2,7 +2,7 @@
 
     taskset -c 0 python benchmarks/input_pipeline.py
 
-Writes benchmarks/results/input_pipeline-DATE.md. Without --dataset it prepares four clips of a
+Writes benchmarks/results/input_pipeline-DATE.md. Without --dataset it prepares two clips of a
 moving photograph (scikit-image's astronaut) first, which takes a minute. All times are processor
 time of this process, all threads; stages, ranges and frames are those of configs/durian.py.
 """
@@ -199,13 +199,13 @@ def processor() -> str:
 
 
 def prepared(folder: Path) -> Path:
-    """A data set of four clips, made from a photograph that sways; grain as of a camera."""
+    """A data set of two clips, made from a photograph that sways; grain as of a camera."""
     from skimage.data import astronaut
 
     (folder / "clips").mkdir()
     photo = cv2.resize(astronaut(), (1024, 1024), interpolation=cv2.INTER_CUBIC)
     rng = np.random.default_rng(0)
-    for number in range(4):
+    for number in range(2):
         frames = []
         for i in range(64):
             angle = 2 * np.pi * i / 30 + number
