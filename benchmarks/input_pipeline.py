@@ -4,7 +4,7 @@
 
 Writes benchmarks/results/input_pipeline-DATE.md. Without --dataset it prepares two clips of a
 moving photograph (scikit-image's astronaut) first, which takes a minute. All times are processor
-time of this process, all threads; stages, ranges and frames are those of configs/durian.py.
+time of this process, set up as a worker of the loader; stages and ranges are configs/durian.py's.
 """
 
 # ruff: noqa: E402
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20, help="of each measurement")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
-    cv2.setNumThreads(1)  # as in the loader's workers
+    loader.start_worker()
     with tempfile.TemporaryDirectory() as folder:
         dataset = shards.Dataset(options.dataset or prepared(Path(folder)))
         text = report(dataset, options.seconds)
@@ -130,6 +130,9 @@ def report(dataset: shards.Dataset, seconds: float) -> str:
         *needs,
         "",
         "## Where the time goes, milliseconds a clip",
+        "",
+        "Profiled sample by sample; the profiler's own time is in it, so that the last row, what "
+        "is left of the full batch above, may fall below zero.",
         "",
         "| step | " + " | ".join(steps) + " |",
         "|---|" + "---:|" * len(steps),
