@@ -21,6 +21,7 @@ KINDS = ("hair", "glasses", "beard", "hat")
 NUM_KEYPOINTS = 478
 JPEG_QUALITY = 95
 DEPTH_SCALE = 5000
+MIN_ATTRIBUTE_AREA = 0.005  # share of the picture below which an attribute does not count as shown
 _IMPORTING = threading.Lock()
 # Shape and type of a frame's row: keypoints in view; degrees; the rest as in `synthetic.motion`.
 TRUTH = {
