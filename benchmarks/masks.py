@@ -41,7 +41,9 @@ def main() -> None:
 
 def _print_aligners(rendered: dict[str, Pairs]) -> None:
     print("## Aligner: IoU with the true mask, mean and its standard error\n")
-    print(f"| | pairs | not aligned | similarity | geometric | geometric, turned > {_LARGE} |", end="")
+    print(
+        f"| | pairs | not aligned | similarity | geometric | geometric, turned > {_LARGE} |", end=""
+    )
     print(" similarity, likewise | geometric, exact keypoints |\n|---|---|---|---|---|---|---|---|")
     for kind, given in rendered.items():
         found = given.giver_mask, given.giver_found, given.portrait_found

@@ -108,7 +108,7 @@ def _lookup(keypoints, portrait_keypoints, layer: _Layer, size: int) -> np.ndarr
     depth, hit = _ellipsoid_depth(start, away)
     on_face = (nearest < layer.reach) & (~hit | (face_depth < depth))
     surface = start + np.where(on_face, face_depth, depth)[..., None] * away + change
-    surface = np.where(on_face[..., None], surface, _shown(surface, giver.turn[2]))
+    surface = np.where(on_face[..., None], surface, _shown(surface, ~hit, giver.turn[2]))
     return giver.size * (surface @ giver.turn.T)[..., :2] + giver.place[:2]
 
 
@@ -135,12 +135,12 @@ def _ellipsoid_depth(start: np.ndarray, away: np.ndarray) -> tuple[np.ndarray, n
     return (-half - np.sqrt(np.maximum(inside, 0))) / square, inside >= 0
 
 
-def _shown(points: np.ndarray, away: np.ndarray) -> np.ndarray:
-    """Points [..., 3] moved to the rim of the ellipsoid where it hides them from this view."""
+def _shown(points: np.ndarray, beyond: np.ndarray, away: np.ndarray) -> np.ndarray:
+    """Points [..., 3] moved to the rim, as seen along `away`, if they lie behind it or `beyond`."""
     scaled, direction = (points - _CENTRE) / _AXES, away / _AXES
     direction = direction / np.linalg.norm(direction)
-    behind = np.maximum(scaled @ direction, 0)[..., None]
-    across = scaled - behind * direction
+    depth = (scaled @ direction)[..., None]
+    across = scaled - depth * direction
     radius = np.linalg.norm(scaled, axis=-1, keepdims=True)
     rim = across * (radius / np.maximum(np.linalg.norm(across, axis=-1, keepdims=True), 1e-6))
-    return np.where(behind > 0, rim, scaled) * _AXES + _CENTRE
+    return np.where((depth > 0) | beyond[..., None], rim, scaled) * _AXES + _CENTRE

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from input_pipeline import descriptor, duplicates, faces, records, segmenters, transforms, video
+from input_pipeline import descriptor, duplicates, faces, records, segmenters, video
 from input_pipeline.errors import InputError
 from input_pipeline.labels import Label
 
@@ -195,7 +195,7 @@ def chunks(
 
 def _check_areas(where: str, kind: str, masks: np.ndarray) -> None:
     areas = masks.mean((1, 2))
-    low, high = transforms.MIN_ATTRIBUTE_AREA, transforms.MAX_ATTRIBUTE_AREA
+    low, high = records.MIN_ATTRIBUTE_AREA, records.MAX_ATTRIBUTE_AREA
     bad = int(((areas < low) | (areas > high)).sum())
     if bad > MAX_BAD_MASKS * len(areas):
         raise InputError(

@@ -60,12 +60,12 @@ class Donors:
 
     def borrow(
         self,
-        kind: str,
+        kind: str | None,
         identity: str,
         keypoints: np.ndarray,
         size: int,
         rng: np.random.Generator,
-    ) -> np.ndarray | None:
+    ) -> np.ndarray:
         """Somebody else's attribute where it would lie on this portrait's head.
 
         Donors whose heads are turned by 40 degrees or more from this one are passed over, and so
@@ -76,7 +76,7 @@ class Donors:
           size: side of the portrait in pixels.
 
         Returns:
-          bool [size, size], or None where four draws found nobody.
+          bool [size, size], empty where four draws found nobody.
         """
         rows = self._rows.get(kind, np.zeros(0, _DONOR))
         others = np.flatnonzero(rows["identity"] != identity[:64])
@@ -91,7 +91,10 @@ class Donors:
             carried = alignment.align(mask, points, keypoints, kind, size)
             if carried.mean() <= _MOST_AREA:
                 return carried
-        return None
+        return np.zeros((size, size), bool)
+
+
+NOBODY = Donors({})
 
 
 def grow(mask: np.ndarray, radius: float) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from input_pipeline import faces, segmenters, transforms, video
+from input_pipeline import expansion, faces, records, segmenters, transforms, video
 from input_pipeline.driving import FOLLOWING, Following, Motion, read_motion
 from input_pipeline.errors import InputError
 from input_pipeline.records import KINDS
@@ -179,7 +179,7 @@ def align_mask(
     """
     matrix = faces.similarity(keypoints[:, :2], portrait_keypoints[:, :2])
     warped = cv2.warpAffine(mask.astype(np.float32), matrix, mask.shape[::-1]) > 0
-    return transforms.grow(warped, ALIGNED_GROWTH * np.ptp(portrait_keypoints[:, 1]))
+    return expansion.grow(warped, ALIGNED_GROWTH * np.ptp(portrait_keypoints[:, 1]))
 
 
 def _attribute_mask(giver: Subject, kind: str, segmenter: segmenters.Segmenter) -> np.ndarray:
@@ -190,15 +190,15 @@ def _attribute_mask(giver: Subject, kind: str, segmenter: segmenters.Segmenter) 
             raise InputError(f"{giver.path}: its mask is black: paint it white where {kind} shows")
     else:
         mask = giver.find(frozenset([kind]), segmenter)[kind]
-        if mask.mean() < transforms.MIN_ATTRIBUTE_AREA:
+        if mask.mean() < records.MIN_ATTRIBUTE_AREA:
             raise InputError(
                 f"{giver.path}: no {kind} found ({mask.mean():.2%} of the picture, "
-                f"{transforms.MIN_ATTRIBUTE_AREA:.1%} needed): use a photo that shows it clearly"
+                f"{records.MIN_ATTRIBUTE_AREA:.1%} needed): use a photo that shows it clearly"
             )
-    if mask.mean() > transforms.MAX_ATTRIBUTE_AREA:
+    if mask.mean() > records.MAX_ATTRIBUTE_AREA:
         raise InputError(
             f"{giver.path}: the {kind} mask covers {mask.mean():.0%} of the picture, at most "
-            f"{transforms.MAX_ATTRIBUTE_AREA:.0%} can be right: give a mask that covers only {kind}"
+            f"{records.MAX_ATTRIBUTE_AREA:.0%} can be right: give a mask that covers only {kind}"
         )
     return mask
 

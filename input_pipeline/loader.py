@@ -65,7 +65,9 @@ class Samples:
             try:
                 chunk = records.decode(self.dataset[candidate])
                 canvases = self.dataset.canvases(chunk)
-                sample = transforms.make_sample(chunk, self.options, rng, canvases)
+                sample = transforms.make_sample(
+                    chunk, self.options, rng, canvases, self.dataset.donors
+                )
             except _CORRUPT as error:
                 logging.warning("record %d of %s: %s", candidate, self.dataset.path, error)
                 continue

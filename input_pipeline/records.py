@@ -16,12 +16,13 @@ import simplejpeg
 
 from input_pipeline.errors import InputError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 KINDS = ("hair", "glasses", "beard", "hat")
 NUM_KEYPOINTS = 478
 JPEG_QUALITY = 95
 DEPTH_SCALE = 5000
-MIN_ATTRIBUTE_AREA = 0.005  # share of the picture below which an attribute does not count as shown
+# Shares of the picture between which a mask can be that of an attribute.
+MIN_ATTRIBUTE_AREA, MAX_ATTRIBUTE_AREA = 0.005, 0.8
 _IMPORTING = threading.Lock()
 # Shape and type of a frame's row: keypoints in view; degrees; the rest as in `synthetic.motion`.
 TRUTH = {
@@ -49,6 +50,8 @@ class Chunk:
       crop: float32 [3], centre x, centre y and side of the crop in pixels of the source frame.
       tools: name and version of each tool that made the annotations.
       truth: what only a rendered clip knows, by name: see TRUTH. Empty for filmed clips.
+      expanded: for each kind, for some frames (by index in the chunk), 1-bit PNG pictures [S, S] of
+        where other people's attributes would lie; see `expansion`.
       depth: T 16-bit PNG pictures [S, S], or none: distance from the camera along the ray times
         DEPTH_SCALE, in head units; 0 where nothing is.
     """
@@ -64,6 +67,7 @@ class Chunk:
     crop: np.ndarray
     tools: dict[str, str]
     truth: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    expanded: dict[str, dict[int, list[bytes]]] = dataclasses.field(default_factory=dict)
     depth: list[bytes] = dataclasses.field(default_factory=list)
 
 
@@ -123,6 +127,13 @@ def features(size: int):
             "found": tfds.features.Tensor(shape=(None,), dtype=np.bool_),
             "fps": np.float32,
             "masks": {kind: tfds.features.Sequence(mask) for kind in KINDS},
+            "expanded": {
+                kind: {
+                    "frames": tensor(shape=(None,), dtype=np.int32),
+                    "masks": tfds.features.Sequence(mask),
+                }
+                for kind in KINDS
+            },
             "clip": tfds.features.Text(),
             "identity": tfds.features.Text(),
             "start": np.int32,
@@ -155,6 +166,17 @@ def to_example(chunk: Chunk) -> dict:
     example = dict(vars(chunk))
     example["frames"] = list(chunk.frames)
     example["masks"] = {kind: chunk.masks.get(kind, []) for kind in KINDS}
+    pairs = {
+        kind: [(i, png) for i, pngs in chunk.expanded.get(kind, {}).items() for png in pngs]
+        for kind in KINDS
+    }
+    example["expanded"] = {
+        kind: {
+            "frames": np.array([i for i, _ in rows], np.int32),
+            "masks": [png for _, png in rows],
+        }
+        for kind, rows in pairs.items()
+    }
     example["tools"] = json.dumps(chunk.tools, sort_keys=True)
     example["schema_version"] = SCHEMA_VERSION
     nothing = {name: np.zeros((0, *row), kind) for name, (row, kind) in TRUTH.items()}
@@ -184,6 +206,11 @@ def decode(data: bytes) -> Chunk:
             "prepare the data set again"
         )
     masks = {kind: list(column(f"masks/{kind}")) for kind in KINDS}
+    expanded = {}
+    for kind in KINDS:
+        frames, pngs = column(f"expanded/{kind}/frames"), column(f"expanded/{kind}/masks")
+        for i, png in zip(frames, pngs, strict=True):
+            expanded.setdefault(kind, {}).setdefault(i, []).append(png)
     truth = {name: rows(f"truth/{name}", kind, *row) for name, (row, kind) in TRUTH.items()}
     return Chunk(
         frames=column("frames"),
@@ -196,6 +223,7 @@ def decode(data: bytes) -> Chunk:
         start=column("start")[0],
         crop=rows("crop", np.float32),
         tools=json.loads(column("tools")[0]),
+        expanded=expanded,
         truth={name: values for name, values in truth.items() if len(values)},
         depth=list(column("depth")),
     )
@@ -233,6 +261,12 @@ def validate(chunk: Chunk, size: int) -> None:
     pictures = [("frame", decode_frame, data, i) for i, data in enumerate(chunk.frames)]
     for kind, masks in chunk.masks.items():
         pictures += [(f"{kind} mask", decode_mask, data, i) for i, data in enumerate(masks)]
+    for kind, tracks in chunk.expanded.items():
+        if outside := sorted(set(tracks) - set(range(count))):
+            raise InputError(f"{where}: expanded {kind} masks for frame {outside[0]} of {count}")
+        pictures += [
+            (f"expanded {kind} mask", decode_mask, data, i) for i in tracks for data in tracks[i]
+        ]
     pictures += [("depth", decode_depth, data, i) for i, data in enumerate(chunk.depth)]
     for name, read, data, i in pictures:
         try:

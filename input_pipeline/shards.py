@@ -4,6 +4,7 @@ A tfds directory (`dataset_info.json`, `features.json`, shards) that `tfds.build
 reads without TensorFlow, plus `metadata.json` with our own facts.
 """
 
+import functools
 import json
 import os
 import shutil
@@ -16,8 +17,10 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from input_pipeline import records
 from input_pipeline.errors import InputError
+from input_pipeline.expansion import NOBODY, Donors
 from input_pipeline.store import Store
 
+DONORS = "donors.npz"
 SHARD_BYTES = 256 * 2**20
 # JPEG does not get smaller, and decompression would cost a quarter of a read.
 OPTIONS = "group_size:1,uncompressed"
@@ -177,6 +180,12 @@ class Dataset:
                 f"{path}: split {split} holds {len(self._source)} records, metadata.json says "
                 f"{expected}: copy or prepare the data set again"
             )
+
+    @functools.cached_property
+    def donors(self) -> Donors:
+        """Whose masks may be borrowed; nobody's where none were collected."""
+        file = self.path / DONORS
+        return Donors.load(file) if file.is_file() else NOBODY
 
     def __len__(self) -> int:
         return len(self._source)

@@ -16,10 +16,15 @@ import numpy as np
 from input_pipeline import faces
 from input_pipeline.augmentation import Augmentation, augment
 from input_pipeline.errors import InputError
-from input_pipeline.records import KINDS, Chunk, decode_frame, decode_mask
+from input_pipeline.expansion import NOBODY, Donors, grow
+from input_pipeline.records import (
+    KINDS,
+    MIN_ATTRIBUTE_AREA,
+    Chunk,
+    decode_frame,
+    decode_mask,
+)
 
-# Shares of the picture between which a mask can be that of an attribute.
-MIN_ATTRIBUTE_AREA, MAX_ATTRIBUTE_AREA = 0.005, 0.7
 NUM_REFERENCE_CHOICES = 8
 
 
@@ -32,19 +37,25 @@ class SampleOptions(Augmentation):
       stride: step between target frames; 1 where the chunk is too short for more.
       reference_gap: frames between the target and the references, where the chunk allows it.
       kinds: attribute kinds to draw from.
-      grow: the portrait mask grows by up to this fraction of the face's height.
+      expand_probability, expand_count: chance that the portrait mask is expanded, and by how many
+        masks at most: those of the record where its frame has any, else borrowed ones.
+      grow: it then grows by up to this fraction of the face's height.
     """
 
     frames: int = 1
     stride: int = 1
     reference_gap: int = 30
     kinds: tuple[str, ...] = KINDS
+    expand_probability: float = 0.8
+    expand_count: int = 2
     grow: float = 0.04
 
     def __post_init__(self):
         unknown = set(self.kinds) - set(KINDS)
         if unknown:
             raise InputError(f"data.kinds has {sorted(unknown)}: choose from {', '.join(KINDS)}")
+        if self.expand_count < 1:
+            raise InputError(f"data.expand_count is {self.expand_count}, must be at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +73,12 @@ def make_sample(
     options: SampleOptions,
     rng: np.random.Generator,
     canvases: Mapping[int, Path] = MappingProxyType({}),
+    donors: Donors = NOBODY,
 ) -> dict:
     """One training sample, the batch contract without its batch axis and `id`.
 
     canvases: files of pictures that go on beyond the frame, by frame: see `shards.Dataset`.
+    donors: people of the data set whose masks may be borrowed.
 
     Returns:
       video uint8 [F, H, W, 3]; keypoints float32 [F, 478, 2] in pixels of the target frames;
@@ -77,17 +90,19 @@ def make_sample(
     Raises:
       ValueError: the chunk is broken or too short for F target frames and two references.
     """
-    return assemble(chunk, choose(chunk, options, rng, canvases), options, rng, canvases)
+    choice = choose(chunk, options, rng, canvases)
+    return assemble(chunk, choice, options, rng, canvases, donors)
 
 
 def choose(
     chunk: Chunk, options: SampleOptions, rng: np.random.Generator, canvases: Mapping[int, Path]
 ) -> Choice:
-    """Draws the frames of a sample. The portrait is a frame that has a canvas, where one does."""
+    """Draws the frames of a sample; a portrait frame with a canvas or expanded masks goes first."""
     target, candidates = choose_frames(len(chunk.frames), options, rng)
     kind, attribute = _choose_attribute(chunk, candidates, options.kinds, rng)
     others = [int(i) for i in candidates if i != attribute]
-    portrait = next((i for i in others if i in canvases), others[0])
+    expanded = chunk.expanded.get(kind, {})
+    portrait = max(others, key=lambda i: (i in canvases) + (i in expanded))
     return Choice(target, kind, attribute, portrait)
 
 
@@ -97,6 +112,7 @@ def assemble(
     options: SampleOptions,
     rng: np.random.Generator,
     canvases: Mapping[int, Path],
+    donors: Donors,
 ) -> dict:
     """The sample of `make_sample` from the chosen frames: augmented, then masked."""
     source = decode_frame(chunk.frames[choice.portrait])
@@ -110,9 +126,12 @@ def assemble(
     attribute, shown = augment(attribute, shown, options, rng, cv2.BORDER_CONSTANT)
     shown = shown > 0.5
 
-    hidden = _read_mask(chunk, choice.kind, choice.portrait, options.size)
-    height = np.ptp(chunk.keypoints[choice.portrait, :, 1]) * scale
-    hidden = grow(hidden > 0, rng.uniform(0, options.grow) * height).astype(np.float32)
+    hidden = _read_mask(chunk, choice.kind, choice.portrait, options.size) > 0
+    points = (chunk.keypoints[choice.portrait] + 0.5) * scale - 0.5
+    if rng.random() < options.expand_probability:
+        masks = expanded_masks(chunk, choice, points, options, donors, rng)
+        hidden = np.any([hidden, *masks], axis=0)
+    hidden = grow(hidden, rng.uniform(0, options.grow) * np.ptp(points[:, 1])).astype(np.float32)
     portrait = source
     if choice.portrait in canvases:
         portrait = _read_canvas(canvases[choice.portrait], source.shape[0])
@@ -154,17 +173,26 @@ def choose_frames(
     return target, rng.permutation(far)
 
 
-def grow(mask: np.ndarray, radius: float) -> np.ndarray:
-    """bool [H, W]: the mask and all pixels within `radius` pixels of it."""
-    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    if not width:
-        return mask
-    reach = int(radius) + 1
-    near = np.s_[max(0, y - reach) : y + height + reach, max(0, x - reach) : x + width + reach]
-    grown = np.zeros_like(mask)
-    apart = (~mask[near]).astype(np.uint8)
-    grown[near] = cv2.distanceTransform(apart, cv2.DIST_L2, 5) <= radius
-    return grown
+def expanded_masks(
+    chunk: Chunk,
+    choice: Choice,
+    points: np.ndarray,
+    options: SampleOptions,
+    donors: Donors,
+    rng: np.random.Generator,
+) -> list[np.ndarray]:
+    """Up to `expand_count` bool [H, W]: where others would wear it on the portrait's head.
+
+    points: float [478, 3], the portrait's keypoints in pixels of the sample.
+    """
+    count = int(rng.integers(1, options.expand_count + 1))
+    stored = chunk.expanded.get(choice.kind, {}).get(choice.portrait, [])
+    if stored:
+        pngs = [stored[i] for i in rng.permutation(len(stored))[:count]]
+        return [resize(np.float32(decode_mask(png)), options.size) > 0 for png in pngs]
+    return [
+        donors.borrow(choice.kind, chunk.identity, points, options.size, rng) for _ in range(count)
+    ]
 
 
 def hide(image: np.ndarray, region: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ Pictures are float RGB in [0, 1] and all arithmetic is float64: differences of u
 import cv2
 import numpy as np
 
-from input_pipeline.transforms import grow
+from input_pipeline.expansion import grow
 
 _SSIM_WINDOW, _SSIM_SIGMA = 11, 1.5
 _BORDER = slice(_SSIM_WINDOW // 2, -(_SSIM_WINDOW // 2))

@@ -6,7 +6,7 @@ import numpy as np
 
 from durian_jax.evaluate import baselines, motion, pixels
 from durian_jax.evaluate.protocol import Bootstrap, Protocol
-from input_pipeline import faces, transforms
+from input_pipeline import expansion, faces
 from input_pipeline.cases import Case, Pictures
 from input_pipeline.errors import InputError
 from input_pipeline.landmarker import Track
@@ -180,7 +180,7 @@ def _pixel_scores(frames, truth, shown, protocol: Protocol) -> dict[str, float]:
     radius = protocol.region_growth * frames.shape[1]
     rows = []
     for frame, true, mask in zip(frames, truth, shown):
-        inside = transforms.grow(mask, radius)
+        inside = expansion.grow(mask, radius)
         similarity, row = pixels.ssim_map(frame, true), {}
         for region, where in (("", None), ("_inside", inside), ("_outside", ~inside)):
             row["l1" + region] = pixels.l1(frame, true, where)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from durian_jax.evaluate import scores
 from durian_jax.evaluate.protocol import Build, Protocol
-from input_pipeline import cases, faces, records, transforms
+from input_pipeline import cases, faces, records
 from input_pipeline.errors import InputError
 from input_pipeline.records import Chunk
 from input_pipeline.shards import Dataset
@@ -95,7 +95,7 @@ def _entry(source: Dataset, index: int, build: Build) -> _Entry:
     for kind in build.kinds:
         if kind in chunk.masks:
             areas = np.array([records.decode_mask(mask).mean() for mask in chunk.masks[kind]])
-            shown = np.flatnonzero(areas >= transforms.MIN_ATTRIBUTE_AREA)
+            shown = np.flatnonzero(areas >= records.MIN_ATTRIBUTE_AREA)
             if len(shown):
                 kinds[kind] = shown
     frames = min(build.frames, len(chunk.frames) - build.spare)

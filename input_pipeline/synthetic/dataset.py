@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from input_pipeline import records, shards, video
 from input_pipeline.errors import InputError
+from input_pipeline.expansion import Donors
 from input_pipeline.synthetic import keypoints as truth
 from input_pipeline.synthetic import render
 from input_pipeline.synthetic.motion import Motion, sample_clip
@@ -28,6 +29,7 @@ from input_pipeline.synthetic.people import Person, sample_person
 VERSION = "1"  # raise when the same seed gives other pictures
 _PERSON, _CLIP = 0, 1  # streams of random numbers
 _PREFIX = "synth:"
+_DONORS = 32  # people rendered to borrow masks from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,6 +229,12 @@ class Rendered:
     def __getitem__(self, index: int) -> bytes:
         place, clip = divmod(index, self.settings.clips)
         return _record(self.settings, self._people[place], clip)
+
+    @functools.cached_property
+    def donors(self) -> Donors:
+        """Whose masks may be borrowed: those of the first people of the split."""
+        short = dataclasses.replace(self.settings, frames=3)
+        return Donors.collect((chunk(short, i, 0) for i in self._people[:_DONORS]), self.size)
 
     def canvases(self, chunk: records.Chunk) -> dict:
         """None: nobody paints round pictures that are not there before they are asked for."""
