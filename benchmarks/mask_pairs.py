@@ -58,9 +58,7 @@ def pairs(kind: str, count: int, size: int, cache: Path | None = None) -> Pairs:
     for pair in made:
         for who in ("giver", "portrait"):
             pair[f"{who}_found"] = landmarker.track([pair[who]]).keypoints[0]
-    made = [
-        pair for pair in made if np.isfinite(pair["giver_found"] + pair["portrait_found"]).all()
-    ]
+    made = [p for p in made if np.isfinite(p["giver_found"] + p["portrait_found"]).all()]
     result = Pairs(**{name: np.stack([pair[name] for pair in made]) for name in made[0]})
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)

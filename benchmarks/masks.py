@@ -41,10 +41,10 @@ def main() -> None:
 
 def _print_aligners(rendered: dict[str, Pairs]) -> None:
     print("## Aligner: IoU with the true mask, mean and its standard error\n")
-    print(
-        f"| | pairs | not aligned | similarity | geometric | geometric, turned > {_LARGE} |", end=""
-    )
-    print(" similarity, likewise | geometric, exact keypoints |\n|---|---|---|---|---|---|---|---|")
+    columns = ["", "pairs", "not aligned", "similarity", "geometric", "geometric, turned more than"]
+    columns[-1] += f" {_LARGE} degrees"
+    columns += ["similarity, likewise", "geometric, exact keypoints"]
+    print("|", " | ".join(columns), "|\n|", " --- |" * len(columns), sep="")
     for kind, given in rendered.items():
         found = given.giver_mask, given.giver_found, given.portrait_found
         exact = given.giver_mask, given.giver_truth, given.portrait_truth

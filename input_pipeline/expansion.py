@@ -5,8 +5,8 @@ was there, or short hair could never become long. The paper generates the other 
 default here borrows it from somebody else, carried over in three dimensions by `alignment.align`.
 """
 
+import io
 from collections.abc import Iterable
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ _SIDE = 128  # of donors' masks, in pixels
 _DONOR = np.dtype(
     [("mask", np.uint8, (_SIDE, _SIDE // 8)), ("points", np.float16, (478, 3)), ("identity", "U64")]
 )
-_MOST_DONORS = 1024  # of a kind; 5 KB each
+MOST_DONORS = 1024  # of a kind; 5 KB each
 _MOST_DEGREES = 40.0  # between the head poses of donor and portrait
 _MOST_AREA = 0.6  # of the picture; a larger mask leaves too little of the portrait
 _TRIES = 4
@@ -32,31 +32,42 @@ class Donors:
         self._rows = rows
 
     @classmethod
-    def collect(cls, chunks: Iterable[Chunk], size: int) -> "Donors":
-        """Takes one mask of each kind from the middle of each chunk.
-
-        size: side of the chunks' frames in pixels.
-        """
+    def collect(cls, chunks: Iterable[Chunk], most: int = MOST_DONORS) -> "Donors":
+        """Takes one mask of each kind from the middle of each chunk, `most` of a kind."""
         found = {kind: [] for kind in KINDS}
         for chunk in chunks:
             middle = len(chunk.frames) // 2
-            points = (chunk.keypoints[middle] + 0.5) * (_SIDE / size) - 0.5
             for kind, track in chunk.masks.items():
                 mask = decode_mask(track[middle])
-                if len(found[kind]) == _MOST_DONORS or mask.mean() < MIN_ATTRIBUTE_AREA:
+                if len(found[kind]) == most or mask.mean() < MIN_ATTRIBUTE_AREA:
                     continue
                 small = cv2.resize(np.float32(mask), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+                points = (chunk.keypoints[middle] + 0.5) * (_SIDE / len(mask)) - 0.5
                 row = np.packbits(small > 0.5, axis=-1), points, chunk.identity
                 found[kind].append(np.array(row, _DONOR))
         return cls({kind: np.stack(rows) for kind, rows in found.items() if rows})
 
     @classmethod
-    def load(cls, path: Path) -> "Donors":
-        with np.load(path) as stored:
+    def merge(cls, parts: Iterable["Donors"]) -> "Donors":
+        """All of them, thinned out evenly where they are too many."""
+        rows = {kind: [] for kind in KINDS}
+        for part in parts:
+            for kind, found in part._rows.items():
+                rows[kind].append(found)
+        merged = {kind: np.concatenate(found) for kind, found in rows.items() if found}
+        return cls({k: found[:: -(-len(found) // MOST_DONORS)] for k, found in merged.items()})
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Donors":
+        """What `encode` made; ValueError on anything else."""
+        with np.load(io.BytesIO(data)) as stored:
             return cls(dict(stored))
 
-    def save(self, path: Path) -> None:
-        np.savez(path, **self._rows)
+    def encode(self) -> bytes:
+        """An .npz file."""
+        file = io.BytesIO()
+        np.savez(file, **self._rows)
+        return file.getvalue()
 
     def borrow(
         self,

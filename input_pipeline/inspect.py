@@ -186,7 +186,10 @@ def _augmentation_row(
         kinds = [choice.kind] if choice.kind else []
         masks = {kind: records.decode_mask(chunk.masks[kind][frame]) for kind in kinds}
         tiles += [image, draw_masks(image, masks)]
-    samples = [transforms.assemble(chunk, choice, options, rng, canvases) for _ in range(_DRAWS)]
+    samples = [
+        transforms.assemble(chunk, choice, options, rng, canvases, dataset.donors)
+        for _ in range(_DRAWS)
+    ]
     tiles.append(_tile(samples[0]["video"][0]))
     for sample in samples:
         tiles += [_tile(sample["attribute"][0]), _tile(sample["portrait"])]

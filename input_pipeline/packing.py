@@ -27,11 +27,12 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A shard to be written. name: its file's, when the data set is complete."""
+    """A shard to be written, one of `count`. name: its file's, when the data set is complete."""
 
     out: Store
     split: str
     name: str
+    count: int
     pieces: tuple[Piece, ...]
 
     def places(self) -> dict[str, dict]:
@@ -53,7 +54,7 @@ def plan(out: Store, split: str, pieces: Iterable[Piece]) -> list[Shard]:
         groups[-1].append(piece)
         filled += piece.bytes
     return [
-        Shard(out, split, shards.name(split, i, len(groups)), tuple(group))
+        Shard(out, split, shards.name(split, i, len(groups)), len(groups), tuple(group))
         for i, group in enumerate(groups)
     ]
 
@@ -73,6 +74,8 @@ def pack(shard: Shard) -> tuple[int, int]:
             count += 1
             num_bytes += len(record)
         writer.close()
+    if shard.split == "train":
+        shards.keep_donors(shard.out, shard.name, shard.count)
     shard.out.write(finished, json.dumps([count, num_bytes]).encode())
     return count, num_bytes
 

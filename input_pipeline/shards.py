@@ -12,15 +12,17 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from input_pipeline import records
 from input_pipeline.errors import InputError
-from input_pipeline.expansion import NOBODY, Donors
+from input_pipeline.expansion import MOST_DONORS, Donors
 from input_pipeline.store import Store
 
 DONORS = "donors.npz"
+_DONORS_OF = ".donors"  # suffix of the file with those of one shard
 SHARD_BYTES = 256 * 2**20
 # JPEG does not get smaller, and decompression would cost a quarter of a read.
 OPTIONS = "group_size:1,uncompressed"
@@ -89,6 +91,9 @@ def finish(
         )  # fmt: skip
         for file in Path(folder).glob("*.json"):
             out.write(f"{STAGING}/{file.name}", file.read_bytes())
+    trained = [name("train", i, counts["train"]) for i in range(counts.get("train", 0))]
+    parts = [out.read(f"{STAGING}/{file}{_DONORS_OF}") for file in trained]
+    out.write(f"{STAGING}/{DONORS}", Donors.merge(map(Donors.decode, parts)).encode())
     lengths = {info.name: sum(info.shard_lengths) for info in infos}
     facts = {"schema_version": records.SCHEMA_VERSION, "size": size, **metadata}
     facts |= {"records": lengths, "shards": counts}
@@ -119,6 +124,16 @@ def _names(counts: dict[str, int]) -> set[str]:
     return {name(split, i, count) for split, count in counts.items() for i in range(count)}
 
 
+def keep_donors(out: Store, file: str, count: int) -> None:
+    """Writes the donors of a staged training shard, one of `count`, beside it, for `finish`."""
+    most = -(-MOST_DONORS // count)
+    with out.reading(f"{STAGING}/{file}") as root:
+        source = ArrayRecordDataSource([str(root / STAGING / file)])
+        places = np.linspace(0, len(source) - 1, min(len(source), 4 * most)).round().astype(int)
+        donors = Donors.collect((records.decode(source[int(i)]) for i in places), most)
+    out.write(f"{STAGING}/{file}{_DONORS_OF}", donors.encode())
+
+
 def _write_shards(folder: Path, split: str, records: Iterable[bytes]) -> list[tuple[int, int]]:
     """Writes shards of about SHARD_BYTES; returns the records in each and their bytes."""
     shards, writer = [], None
@@ -135,7 +150,10 @@ def _write_shards(folder: Path, split: str, records: Iterable[bytes]) -> list[tu
         raise InputError(f"split {split} of {folder.name} has no records: nothing to write")
     writer.close()
     for i in range(len(shards)):
-        os.replace(folder / f"{split}.part{i}", folder / name(split, i, len(shards)))
+        file = name(split, i, len(shards))
+        os.replace(folder / f"{split}.part{i}", folder / file)
+        if split == "train":
+            keep_donors(Store.at(folder.parent), file, len(shards))
     return shards
 
 
@@ -183,9 +201,8 @@ class Dataset:
 
     @functools.cached_property
     def donors(self) -> Donors:
-        """Whose masks may be borrowed; nobody's where none were collected."""
-        file = self.path / DONORS
-        return Donors.load(file) if file.is_file() else NOBODY
+        """Whose masks may be borrowed."""
+        return Donors.decode((self.path / DONORS).read_bytes())
 
     def __len__(self) -> int:
         return len(self._source)

@@ -6,9 +6,10 @@ import av
 import cv2
 import numpy as np
 import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
 from skimage.data import astronaut
 
-from input_pipeline import cases, faces, segmenters, video
+from input_pipeline import cases, faces, segmenters, shards, video
 
 SIDE, FRAMES, FPS = 256, 60, 25
 # Colour matrices that make four "people" out of one; every other one is mirrored, too.
@@ -98,6 +99,21 @@ def prepared_dataset(talking_head_clips, tmp_path_factory):
         talking_head_clips, out, size=64, labels=talking_head_clips / "labels.csv", progress=False
     )
     return out
+
+
+@pytest.fixture(scope="session")
+def damage():
+    """A function of (data set, records): makes garbage of these records of its one shard."""
+
+    def make_garbage(path, places):
+        source = shards.Dataset(path)
+        encoded = [b"garbage" if i in places else source[i] for i in range(len(source))]
+        writer = ArrayRecordWriter(str(path / shards.name("train", 0, 1)), shards.OPTIONS)
+        for record in encoded:
+            writer.write(record)
+        writer.close()
+
+    return make_garbage
 
 
 # Cases whose true answer is known: one head in other colours, its hair dyed.

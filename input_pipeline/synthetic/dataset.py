@@ -234,7 +234,7 @@ class Rendered:
     def donors(self) -> Donors:
         """Whose masks may be borrowed: those of the first people of the split."""
         short = dataclasses.replace(self.settings, frames=3)
-        return Donors.collect((chunk(short, i, 0) for i in self._people[:_DONORS]), self.size)
+        return Donors.collect(chunk(short, i, 0) for i in self._people[:_DONORS])
 
     def canvases(self, chunk: records.Chunk) -> dict:
         """None: nobody paints round pictures that are not there before they are asked for."""

@@ -152,9 +152,8 @@ def test_a_corrupt_record_is_named(write_corrupt, tmp_path):
 
 
 @pytest.fixture
-def write_corrupt(prepared_dataset, tmp_path):
+def write_corrupt(prepared_dataset, tmp_path, damage):
     source = shards.Dataset(prepared_dataset)
-    shards.write_dataset(
-        tmp_path / "dataset", {"train": [source[0], b"garbage"]}, source.size, {}
-    )  # fmt: skip
+    shards.write_dataset(tmp_path / "dataset", {"train": [source[0]] * 2}, source.size, {})
+    damage(tmp_path / "dataset", [1])
     return tmp_path / "dataset"

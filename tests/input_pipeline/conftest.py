@@ -47,16 +47,14 @@ def painted_chunk():
 
 
 @pytest.fixture(scope="session")
-def write_painted(painted_chunk, tmp_path_factory):
+def write_painted(painted_chunk, tmp_path_factory, damage):
     """A function of (count, corrupt indices) to a data set; corrupt records are garbage bytes."""
 
     def write(count: int, corrupt: tuple[int, ...] = ()) -> shards.Dataset:
         path = tmp_path_factory.mktemp("painted") / "dataset"
-        encoded = [
-            b"garbage" if i in corrupt else records.encode(painted_chunk(i, 30), SIZE)
-            for i in range(count)
-        ]
+        encoded = [records.encode(painted_chunk(i, 30), SIZE) for i in range(count)]
         shards.write_dataset(path, {"train": encoded}, SIZE, {})
+        damage(path, corrupt)
         return shards.Dataset(path)
 
     return write

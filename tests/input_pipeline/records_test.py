@@ -12,6 +12,8 @@ from input_pipeline.errors import InputError
 
 def test_chunk_survives_the_round_trip(painted_chunk):
     chunk = painted_chunk(3, 20)
+    mask = chunk.masks["hair"][0]
+    chunk.expanded = {"hair": {4: [mask, mask], 11: [mask]}, "hat": {0: [mask]}}
     found = records.decode(records.encode(chunk, 64))
     for field in dataclasses.fields(chunk):
         np.testing.assert_equal(getattr(found, field.name), getattr(chunk, field.name))
@@ -45,11 +47,15 @@ def test_data_set_opens_shard_by_shard_and_pickles(painted_chunk, tmp_path, monk
 def test_tfds_reads_the_data_set_without_tensorflow(painted_chunk, tmp_path):
     import tensorflow_datasets as tfds
 
-    shards.write_dataset(tmp_path, {"train": [records.encode(painted_chunk(0, 4), 64)]}, 64, {})
+    chunk = painted_chunk(0, 4)
+    chunk.expanded = {"hair": {2: chunk.masks["hair"][:3]}}
+    shards.write_dataset(tmp_path, {"train": [records.encode(chunk, 64)]}, 64, {})
     example = tfds.builder_from_directory(tmp_path).as_data_source("train")[0]
     assert example["frames"][2].shape == (64, 64, 3)
     assert example["masks"]["hair"][0].shape == (64, 64, 1)
     assert len(example["masks"]["hat"]) == 0
+    assert example["expanded"]["hair"]["frames"].tolist() == [2, 2, 2]
+    assert example["expanded"]["hair"]["masks"][2].shape == (64, 64, 1)
     assert "tensorflow" not in sys.modules
 
 
@@ -98,6 +104,8 @@ def test_missing_and_foreign_data_sets_are_refused(painted_chunk, tmp_path):
         ({"masks": {"hair": [b""]}}, "1 hair masks for 4 frames"),
         ({"masks": {"hair": [b"broken"] * 4}}, "hair mask 0 cannot be decoded"),
         ({"frames": [b"broken"] * 4}, "frame 0 cannot be decoded"),
+        ({"expanded": {"hat": {4: [b""]}}}, "expanded hat masks for frame 4 of 4"),
+        ({"expanded": {"hat": {3: [b"broken"]}}}, "expanded hat mask 3 cannot be decoded"),
     ],
 )
 def test_validation_names_what_is_wrong(painted_chunk, change, message):

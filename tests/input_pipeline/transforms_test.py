@@ -5,7 +5,7 @@ import pytest
 
 from input_pipeline import records, transforms
 from input_pipeline.errors import InputError
-from input_pipeline.transforms import SampleOptions, choose_frames, grow, make_sample
+from input_pipeline.transforms import SampleOptions, choose_frames, make_sample
 
 OPTIONS = SampleOptions(size=64, frames=4, jitter_probability=0.0)
 SEEDS = range(20)
@@ -123,14 +123,74 @@ def test_portrait_mask_grows_by_up_to_the_given_share_of_the_face(painted_chunk)
     assert np.all(np.array(areas[1]) >= areas[0]) and np.mean(areas[1]) > 1.2 * np.mean(areas[0])
 
 
-def test_growth_reaches_exactly_the_radius():
-    mask = np.zeros((41, 41), bool)
-    mask[20, 20] = True
-    y, x = np.mgrid[:41, :41]
-    distance = np.hypot(y - 20, x - 20)
-    grown = grow(mask, 7.0)
-    assert grown[distance <= 6.5].all() and not grown[distance >= 7.5].any()
-    assert not grow(np.zeros((5, 5), bool), 3.0).any()
+class _Lender:
+    """Donors of one square mask; remembers who asked."""
+
+    def __init__(self, empty=False):
+        self.asked, self.empty = [], empty
+
+    def borrow(self, kind, identity, keypoints, size, rng):
+        self.asked.append((kind, identity, keypoints))
+        mask = np.zeros((size, size), bool)
+        mask[-8:, :8] = not self.empty
+        return mask
+
+
+def test_the_portrait_hides_what_it_borrows_and_its_own(painted_chunk):
+    still = dataclasses.replace(OPTIONS, affine_probability=0.0, grow=0.0, expand_probability=1.0)
+    for seed in SEEDS:
+        plain, more = (
+            make_sample(painted_chunk(), still, np.random.default_rng(seed), donors=lender)
+            for lender in (_Lender(empty=True), _Lender())
+        )
+        added = more["portrait_mask"] & ~plain["portrait_mask"]
+        assert added[-8:, :8].all() and added.sum() == 64
+        assert not (plain["portrait_mask"] & ~more["portrait_mask"]).any()
+        assert not more["portrait"][more["portrait_mask"]].any()
+        np.testing.assert_array_equal(more["attribute_mask"], plain["attribute_mask"])
+
+
+def test_expansion_obeys_its_probability_and_count(painted_chunk):
+    for probability, count in ((0.0, 1), (0.5, 1), (1.0, 3)):
+        options = dataclasses.replace(OPTIONS, expand_probability=probability, expand_count=count)
+        asked = []
+        for seed in range(60):
+            lender = _Lender()
+            make_sample(painted_chunk(5), options, np.random.default_rng(seed), donors=lender)
+            assert all(question[:2] == ("hair", "person5") for question in lender.asked)
+            asked.append(len(lender.asked))
+        share = np.mean(np.array(asked) > 0)
+        assert abs(share - probability) < 0.2
+        assert set(asked) - {0} == set(range(1, count + 1) if probability else ())
+
+
+def test_keypoints_reach_the_donors_in_pixels_of_the_sample(painted_chunk):
+    for size in (64, 32):
+        options = dataclasses.replace(OPTIONS, size=size, expand_probability=1.0)
+        lender = _Lender()
+        make_sample(painted_chunk(), options, np.random.default_rng(0), donors=lender)
+        _, _, points = lender.asked[0]
+        known = (painted_chunk().keypoints + 0.5) * (size / 64) - 0.5
+        assert np.abs(known - points).max((1, 2)).min() < 1e-4
+
+
+def test_masks_of_the_record_go_before_borrowed_ones(painted_chunk):
+    corner = np.zeros((64, 64), bool)
+    corner[:8, -8:] = True
+    frames = range(0, 60, 2)
+    expanded = {"hair": {i: [records.encode_mask(corner)] for i in frames}}
+    chunk = dataclasses.replace(painted_chunk(), expanded=expanded)
+    options = dataclasses.replace(OPTIONS, affine_probability=0.0, expand_probability=1.0)
+    for seed in SEEDS:
+        lender = _Lender()
+        sample = make_sample(chunk, options, np.random.default_rng(seed), donors=lender)
+        assert not lender.asked, "some candidate always has a mask of its own here"
+        assert sample["portrait_mask"][:8, -8:].all()
+
+
+def test_an_expansion_of_nothing_is_refused():
+    with pytest.raises(InputError, match="data.expand_count is 0"):
+        SampleOptions(size=64, expand_count=0)
 
 
 def test_a_clip_without_attributes_hides_and_shows_nothing(painted_chunk):
