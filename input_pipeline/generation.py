@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import faces, inspect, segmenters, transforms
+from input_pipeline import faces, inspect, records, segmenters, transforms
 from input_pipeline.errors import InputError
 
 PEOPLE = ("woman", "man", "young woman", "young man", "older woman", "older man")
@@ -91,8 +91,8 @@ class Generator:
         """Masks of `count` people in one pose, less those that did not come out.
 
         Dropped are pictures without a face, those whose keypoints lie elsewhere by more than
-        MAX_DISAGREEMENT, and masks below `transforms.MIN_ATTRIBUTE_AREA` or above
-        `transforms.MAX_ATTRIBUTE_AREA`.
+        MAX_DISAGREEMENT, and masks below `records.MIN_ATTRIBUTE_AREA` or above
+        `records.MAX_ATTRIBUTE_AREA`.
 
         Args:
           keypoints: float32 [478, 3], pixels of the frame.
@@ -144,9 +144,9 @@ class Generator:
             return "another pose", None
         pictures = segmenters.Pictures(image[None], found)
         mask = segmenter(pictures, frozenset([kind]))[kind][0]
-        if mask.mean() < transforms.MIN_ATTRIBUTE_AREA:
+        if mask.mean() < records.MIN_ATTRIBUTE_AREA:
             return "nothing there", None
-        if mask.mean() > transforms.MAX_ATTRIBUTE_AREA:
+        if mask.mean() > records.MAX_ATTRIBUTE_AREA:
             return "too large", None
         return "kept", mask
 

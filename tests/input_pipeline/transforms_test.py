@@ -189,7 +189,7 @@ def test_masks_of_the_record_go_before_borrowed_ones(painted_chunk):
 
 
 def test_an_expansion_of_nothing_is_refused():
-    with pytest.raises(InputError, match="data.expand_count is 0"):
+    with pytest.raises(InputError, match=r"data\.expand_count is 0"):
         SampleOptions(size=64, expand_count=0)
 
 
