@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from durian_jax import cli
+from durian_jax import arguments, cli
 
 
 def _fails(arguments, capsys) -> str:
@@ -83,7 +83,7 @@ def test_attribute_without_a_kind(animate, portrait_picture, capsys):
 
 
 def test_attribute_names_picture_kind_and_mask():
-    parse = cli._parser().parse_args
+    parse = arguments.parser().parse_args
     rest = ["--portrait=p", "--driving=d", "--checkpoint=c", "--out=o.mp4"]
 
     def attribute(text):

@@ -1,0 +1,174 @@
+"""What the verbs of the command line take: `durian VERB --help`."""
+
+import argparse
+from pathlib import Path
+
+from input_pipeline.records import KINDS
+
+_MASKS = {
+    "default": "heuristic",
+    "metavar": "SPEC",
+    "help": "what finds the attributes: heuristic (default), parser:FILE, segformer:MODEL, "
+    "sapiens2:MODEL, sam2:MODEL, files:FOLDER or truth:FOLDER; see docs/masks.md",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage text."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all verbs; `verb` in its result names the one that was asked for."""
+    whole = _Parser(
+        prog="durian", description="Portrait animation with attribute transfer (Durian) in JAX."
+    )
+    verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, text: str) -> argparse.ArgumentParser:
+        return verbs.add_parser(name, help=text, description=text)
+
+    prepare = verb("prepare", "Clip folder -> data set of keypoints and masks.")
+    prepare.add_argument("clips", help="folder of video clips (local, gs:// or s3://)")
+    prepare.add_argument("--out", required=True, help="folder of the data set (likewise)")
+    prepare.add_argument("--size", type=int, default=512, help="side of the frames in pixels")
+    prepare.add_argument(
+        "--labels",
+        help="CSV with columns file,hair,glasses,beard,hat: what is visible; also identity, split",
+    )
+    prepare.add_argument(
+        "--holdout", type=float, default=0.0, metavar="SHARE",
+        help="share of the people to keep for validation, such as 0.05 (default: by the labels)",
+    )  # fmt: skip
+    prepare.add_argument(
+        "--face-descriptor", type=Path, metavar="FILE.onnx", help="finds people in two splits"
+    )
+    prepare.add_argument("--masks", **_MASKS)
+    prepare.add_argument("--workers", type=int, help="clips in parallel (default: all cores)")
+    prepare.add_argument(
+        "--runner", help="Apache Beam runner to do the work; its options follow after --"
+    )
+
+    check = verb("check", "Validates a data set and draws a contact sheet.")
+    check.add_argument("dataset", type=Path)
+    check.add_argument("--out", type=Path, help="folder of the sheets (default: the data set)")
+    check.add_argument(
+        "--augmentation", action="store_true", help="draw only what training makes of the pictures"
+    )
+    check.add_argument("--config", help="FILE.py[:STAGE] whose ranges to draw (default: built in)")
+
+    synth = verb("synth", "Renders a data set of synthetic people, with the truth.")
+    synth.add_argument("--out", type=Path, required=True, help="folder of the data set")
+    synth.add_argument("--people", type=int, default=200, help="8 of 10 train, 1 val, 1 test")
+    synth.add_argument("--clips", type=int, default=5, help="clips of each person")
+    synth.add_argument("--frames", type=int, default=16, help="frames of a clip")
+    synth.add_argument("--size", type=int, default=128, help="side of the frames in pixels")
+    synth.add_argument("--fps", type=float, default=12.5, help="frames per second")
+    synth.add_argument("--seed", type=int, default=0, help="another seed, other people")
+    synth.add_argument(
+        "--cases", type=int, default=32, help="counterfactual cases, in OUT/counterfactual"
+    )
+    synth.add_argument(
+        "--oversample", type=int, default=1, help="render larger and average: calmer textures"
+    )
+    synth.add_argument(
+        "--videos", action="store_true", help="write clips, masks and labels.csv, no records"
+    )
+    synth.add_argument("--depth", action="store_true", help="keep depth pictures as well")
+
+    train = verb("train", "Trains, or goes on training; --config.x.y=value overrides.")
+    train.add_argument("--config", required=True, help="FILE.py or FILE.py:STAGE")
+    train.add_argument("--workdir", type=Path, required=True, help="folder of the run")
+
+    animate = verb("animate", "Portrait + attributes + driving clip -> video.")
+    animate.add_argument("--portrait", type=Path, required=True, help="photo of the person")
+    animate.add_argument(
+        "--attribute", type=_attribute, action="append", default=[],
+        metavar="IMAGE:KIND[:MASK]",
+        help=f"photo, what to take from it ({', '.join(KINDS)}), and if you have one a mask, white "
+        "where the attribute shows; may be repeated",
+    )  # fmt: skip
+    animate.add_argument(
+        "--portrait-mask", type=Path, help="white where the portrait shows its own such attributes"
+    )
+    animate.add_argument("--masks", **_MASKS)
+    animate.add_argument("--driving", type=Path, required=True, help="clip, photo or motion .npz")
+    animate.add_argument(
+        "--motion", metavar="CONVENTION", help="relative to the driver's first frame, or absolute"
+    )
+    animate.add_argument("--smooth", type=float, default=1.0, help="strength, 0 = off (default 1)")
+    animate.add_argument("--frames", type=int, help="with a photo: length of the clip (default 1)")
+    animate.add_argument("--save-motion", type=Path, metavar="FILE.npz", help="to drive again")
+    animate.add_argument(
+        "--checkpoint", required=True, metavar="RUN_OR_NAME",
+        help="workdir of a train run, converted folder, or hub id USER/NAME@REVISION",
+    )  # fmt: skip
+    animate.add_argument("--out", type=Path, required=True, help="OUT.mp4")
+    animate.add_argument("--steps", type=int, help="denoising steps (default: config.sample)")
+    animate.add_argument("--guidance", type=float, help="its scale, 1 = none (likewise)")
+    animate.add_argument("--solver", choices=("ddim", "dpm++"), help="(likewise)")
+    animate.add_argument("--seed", type=int, default=0)
+
+    evaluate = verb("evaluate", "Scores a checkpoint or any method's predictions.")
+    evaluate.add_argument("--protocol", choices=("counterfactual", "self", "cross"))
+    evaluate.add_argument("--cases", type=Path, help="folder of cases")
+    evaluate.add_argument("--dataset", type=Path, help="data set to take the cases from")
+    evaluate.add_argument("--checkpoint", type=Path, help="workdir of a train run")
+    evaluate.add_argument(
+        "--predictions", type=Path, help="folder with ID.mp4, ID/0000.png ... or ID.npy per case"
+    )
+    evaluate.add_argument("--out", type=Path, help="folder of the report")
+    evaluate.add_argument("--groups", help="rows to score, such as hair,glasses (default: all)")
+    evaluate.add_argument(
+        "--weights", type=_weights, action="append", default=[], metavar="METRIC=PATH",
+        help="network of lpips, fid, fvd, clip, dino or arcface: file or hub id; may be repeated",
+    )  # fmt: skip
+    evaluate.add_argument("--steps", type=int, help="denoising steps (default: config.sample)")
+    evaluate.add_argument("--guidance", type=float, help="its scale, 1 = none (likewise)")
+    evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument(
+        "--write-cases", type=Path, metavar="CASES",
+        help="only write the cases of --dataset, for other methods to predict",
+    )  # fmt: skip
+    evaluate.add_argument(
+        "--selftest", action="store_true", help="only compare all metrics with stored numbers"
+    )
+
+    convert = verb("convert", "Other people's weights -> checkpoint; checkpoint -> diffusers.")
+    convert.add_argument(
+        "--from", dest="kinds", action="append", default=[], metavar="KIND",
+        help="diffusers, diffusers-flax, animatediff, moore, arcface or durian; may be repeated, "
+        "each with its --source",
+    )  # fmt: skip
+    convert.add_argument(
+        "--source", type=Path, action="append", default=[], help="folder or file of that kind"
+    )
+    convert.add_argument("--to", choices=("diffusers", "safetensors"), help="the other way")
+    convert.add_argument("--checkpoint", type=Path, help="with --to: run, folder or name to export")
+    convert.add_argument("--raw", action="store_true", help="with --to: not the averaged weights")
+    convert.add_argument("--out", type=Path, required=True, help="new folder to write")
+    return whole
+
+
+def _weights(text: str) -> tuple[str, str]:
+    name, equals, source = text.partition("=")
+    if not equals or not source:
+        raise argparse.ArgumentTypeError(f"{text!r}: write METRIC=PATH")
+    return name, source
+
+
+def _attribute(text: str) -> tuple:
+    parts = text.split(":")
+    # From the end: a path may hold a colon, too.
+    for i in range(len(parts) - 1, 0, -1):
+        if parts[i] in KINDS:
+            mask = [Path(":".join(parts[i + 1 :]))] if parts[i + 1 :] else []
+            return Path(":".join(parts[:i])), parts[i], *mask
+    if len(parts) == 1:
+        raise argparse.ArgumentTypeError(f"{text!r} has no kind: write IMAGE:KIND")
+    raise argparse.ArgumentTypeError(f"unknown kind {parts[-1]!r}: choose from {', '.join(KINDS)}")
