@@ -22,9 +22,12 @@ from tqdm import tqdm
 from durian_jax import checkpoint, sampler
 from durian_jax.diffusion import Diffusion
 from durian_jax.models.durian import Durian, DurianConfig
-from input_pipeline import faces, inputs, segmenters, video
+from input_pipeline import aligners, faces, inputs, segmenters, transforms, video
 from input_pipeline.driving import FOLLOWING, Following, Motion
 from input_pipeline.errors import InputError
+from input_pipeline.expansion import grow
+from input_pipeline.records import MIN_ATTRIBUTE_AREA
+from input_pipeline.subject import Subject
 
 PROGRESS_PARTS = 10
 
@@ -38,6 +41,7 @@ class Video:
       grid: uint8 [F, S, (3 + N) S, 3]: portrait | N attributes | driver | result.
       fps: frames per second, the driver's.
       motion: the driver's, with the clip whose sound `save` keeps.
+      masks: uint8 picture of all masks, see `inputs.Scene.preview`.
       settings: what reproduces the clip, in plain JSON values.
     """
 
@@ -45,6 +49,7 @@ class Video:
     grid: np.ndarray
     fps: Fraction
     motion: Motion
+    masks: np.ndarray
     settings: dict
 
     def save(self, path: str | Path) -> None:
@@ -73,34 +78,46 @@ class Animator:
       animator("her.png", [("him.png", "glasses")], "driver.mp4").save("out.mp4")
     """
 
-    def __init__(self, params: dict, config: dict, source: str, masks: str = "heuristic"):
+    def __init__(
+        self,
+        params: dict,
+        config: dict,
+        source: str,
+        masks: str = "heuristic",
+        aligner: str = "geometric",
+    ):
         """
         Args:
           params: all parameters of the model.
           config: the config that they were trained with, in plain values.
           source: where they come from, for the settings of a result.
           masks: the segmenter, as `segmenters.load` takes it.
+          aligner: as `aligners.load` takes it, or "self": the model itself shows the giver in the
+            portrait's pose, and the attribute is looked for there.
 
-        Raises InputError for a segmenter that cannot be used.
+        Raises InputError for a segmenter or an aligner that cannot be used.
         """
         self.model = Durian(DurianConfig.from_dict(config["model"]))
         self.diffusion = Diffusion(**config["diffusion"])
         self.params = jax.device_put(params)
         self.source, self._sampling = source, config["sample"]
         self._landmarker = faces.FaceLandmarker()
-        self._segmenter = segmenters.load(masks)
+        self._segmenter, self._aligner = segmenters.load(masks), aligner
+        self._align = self._reposed if aligner == "self" else aligners.load(aligner)
         self._programs = {}
 
     @classmethod
-    def load(cls, source: str | Path, masks: str = "heuristic") -> "Animator":
+    def load(
+        cls, source: str | Path, masks: str = "heuristic", aligner: str = "geometric"
+    ) -> "Animator":
         """The averaged weights of a training run, or a folder of weights.
 
         Args:
           source: workdir, folder, hub id USER/NAME@REVISION or shipped name.
-          masks: the segmenter, as `segmenters.load` takes it.
+          masks: the segmenter. aligner: likewise as in the constructor.
 
         Raises:
-          InputError: there is no checkpoint, it lacks a network, or no such segmenter.
+          InputError: there is no checkpoint, it lacks a network, or no such segmenter or aligner.
         """
         params, meta = checkpoint.load(source)
         if absent := meta.get("absent"):
@@ -108,7 +125,7 @@ class Animator:
                 f"{source}: has no {', '.join(absent)}: convert it again together with a source "
                 "of them, --from diffusers --source FOLDER"
             )
-        return cls(params, meta["config"], str(source), masks)
+        return cls(params, meta["config"], str(source), masks, aligner)
 
     def __call__(
         self,
@@ -117,6 +134,7 @@ class Animator:
         driving: str | Path,
         *,
         portrait_mask: str | Path | None = None,
+        grow_mask: float = 0.03,
         framed: bool = False,
         following: Following = FOLLOWING,
         steps: int | None = None,
@@ -135,6 +153,7 @@ class Animator:
           driving: clip; the result has its length, frame rate and sound. Or a photo, or a template
             (`driving.write_template`).
           portrait_mask: likewise, white where the portrait shows its own attributes of these kinds.
+          grow_mask: the portrait's mask grows by this share of the face's height.
           framed: photos and clip are head-and-shoulders squares already and are not cropped, so
             that the result has the framing of the portrait.
           following: how the portrait follows the driver.
@@ -157,9 +176,10 @@ class Animator:
                 if attributes
                 else "no attribute is given: name at least one photo and what to take from it"
             )
+        masking = inputs.Masking(self._segmenter, self._align, grow_mask)
         with watch.phase("reading photos and clip", silent=quiet):
             scene = inputs.read_scene(
-                portrait, attributes, driving, size, self._landmarker, self._segmenter,
+                portrait, attributes, driving, size, self._landmarker, masking,
                 portrait_mask=portrait_mask, framed=framed, following=following,
             )  # fmt: skip
             grid = [scene.portrait.image, *scene.batch["attribute"]]
@@ -177,6 +197,8 @@ class Animator:
             "driving": str(driving),
             **dataclasses.asdict(following),
             "masks": str(self._segmenter),
+            "aligner": self._aligner,
+            "grow_mask": grow_mask,
             "checkpoint": self.source,
             "weights_sha256": self._weights_hash,
             "steps": steps,
@@ -191,7 +213,38 @@ class Animator:
             "versions": _versions(),
         }
         rows = [np.hstack([*grid, driver, frame]) for driver, frame in zip(drivers, frames)]
-        return Video(frames, np.stack(rows), scene.motion.fps, scene.motion, settings)
+        return Video(
+            frames, np.stack(rows), scene.motion.fps, scene.motion, scene.preview(), settings
+        )
+
+    def _reposed(
+        self, giver: Subject, kind: str, mask: np.ndarray, portrait: Subject
+    ) -> np.ndarray:
+        """The aligner "self": the giver, wearing its own attribute, with the portrait's keypoints.
+
+        bool [S, S]. Raises InputError where the generated picture does not show the attribute.
+        """
+        hidden = grow(mask, 0.03 * np.ptp(giver.keypoints[:, 1]))
+        batch = {
+            "keypoints": portrait.keypoints[None, :, :2],
+            "portrait": transforms.hide(giver.image, hidden),
+            "portrait_mask": hidden,
+            "attribute": transforms.hide(giver.image, ~mask)[None],
+            "attribute_mask": mask[None],
+            "face": faces.align_face(giver.image, giver.keypoints),
+        }
+        steps, solver = self._sampling["steps"], self._sampling.get("solver", "ddim")
+        schedule = sampler.Schedule.trailing(self.diffusion, steps, solver)
+        watch = _Stopwatch(quiet=True)
+        (image,) = self._generate(batch, schedule, self._sampling["guidance"], 0, watch)
+        posed = dataclasses.replace(portrait, image=image, mask=None)
+        found = posed.find(frozenset([kind]), self._segmenter)[kind]
+        if found.mean() < MIN_ATTRIBUTE_AREA:
+            raise InputError(
+                f"{giver.path}: in the portrait's pose the model shows no {kind} "
+                f"({found.mean():.2%} of the picture): use --aligner geometric"
+            )
+        return found
 
     def _generate(
         self,

@@ -97,6 +97,16 @@ def parser() -> argparse.ArgumentParser:
         "--portrait-mask", type=Path, help="white where the portrait shows its own such attributes"
     )
     animate.add_argument("--masks", **_MASKS)
+    animate.add_argument(
+        "--aligner", default="geometric", metavar="SPEC",
+        help="what says where attributes will lie on the portrait: geometric (default), self (the "
+        "model re-poses the giver), or files:FOLDER with KIND.png; see docs/masks.md",
+    )  # fmt: skip
+    animate.add_argument(
+        "--grow-mask", type=float, default=0.03, metavar="SHARE",
+        help="grow the portrait's mask by this share of the face's height (default 0.03)",
+    )  # fmt: skip
+    animate.add_argument("--debug-masks", action="store_true", help="write OUT_masks.png, too")
     animate.add_argument("--driving", type=Path, required=True, help="clip, photo or motion .npz")
     animate.add_argument(
         "--motion", metavar="CONVENTION", help="relative to the driver's first frame, or absolute"

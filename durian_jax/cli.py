@@ -96,16 +96,19 @@ def _animate(options: argparse.Namespace, _) -> None:
     following.check_output(options.out, options.driving)
     if options.save_motion is not None:
         video.check_output(options.save_motion, driving.TEMPLATE)
+    masks = options.out.with_name(f"{options.out.stem}_masks.png")
     _configure_jax()
     from durian_jax.animate import Animator
 
-    animator = Animator.load(options.checkpoint, options.masks)
+    animator = Animator.load(options.checkpoint, options.masks, options.aligner)
     result = animator(
         options.portrait, options.attribute, options.driving,
-        portrait_mask=options.portrait_mask, following=following, steps=options.steps,
-        guidance=options.guidance, solver=options.solver, seed=options.seed,
+        portrait_mask=options.portrait_mask, grow_mask=options.grow_mask, following=following,
+        steps=options.steps, guidance=options.guidance, solver=options.solver, seed=options.seed,
     )  # fmt: skip
     result.save(options.out)
+    if options.debug_masks:
+        video.write_picture(masks, result.masks)
     if options.save_motion is not None:
         driving.write_template(options.save_motion, result.motion)
     print(f"{options.out}: {len(result.frames)} frames at {float(result.fps):g} fps")

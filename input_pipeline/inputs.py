@@ -8,44 +8,32 @@ region that the other person's attribute will cover (Eq. 13).
 import dataclasses
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from input_pipeline import expansion, faces, records, segmenters, transforms, video
+from input_pipeline import faces, inspect, records, segmenters, transforms
+from input_pipeline.aligners import Aligner
 from input_pipeline.driving import FOLLOWING, Following, Motion, read_motion
 from input_pipeline.errors import InputError
+from input_pipeline.expansion import grow
 from input_pipeline.records import KINDS
-
-# The aligned mask grows by this share of the face's height; a similarity aligns only roughly.
-ALIGNED_GROWTH = 0.03
+from input_pipeline.subject import Subject, read_subject
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
-    """A person in a photo: image uint8 [S, S, 3], head and shoulders; keypoints float32 [478, 3]
-    in its pixels; height and width of the photo; crop: photo -> image; the number of faces in the
-    whole photo, of which this is the largest; if a mask came with the photo, the share of each
-    pixel that it covers, float32 [S, S]."""
+class Masking:
+    """How the portrait's mask comes about.
 
-    path: Path
-    image: np.ndarray
-    keypoints: np.ndarray
-    photo_shape: tuple[int, int]
-    crop: faces.Crop
-    face_count: int
-    mask: np.ndarray | None
+    segmenter: finds attributes in photos that come without a mask. aligner: where they will lie on
+    the portrait. grow: the whole mask grows by this share of the face's height, as in training.
+    """
 
-    def find(self, kinds: frozenset[str], segmenter: segmenters.Segmenter) -> dict:
-        """The segmenter's mask of each kind, bool [S, S]."""
-        pictures = segmenters.Pictures(
-            images=self.image[None],
-            keypoints=self.keypoints[None],
-            source=Path(self.path.name),
-            frames=np.array([0]),
-            source_shape=self.photo_shape,
-            crop=self.crop,
-        )
-        return {kind: masks[0] for kind, masks in segmenter(pictures, kinds).items()}
+    segmenter: segmenters.Segmenter
+    aligner: Aligner
+    grow: float = 0.03
+
+    def __post_init__(self):
+        if not 0 <= self.grow <= 1:
+            raise InputError(f"--grow-mask {self.grow:g}: must be 0 to 1, a share of the face")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +41,33 @@ class Scene:
     """All that one animation needs.
 
     Attributes:
-      batch: the batch contract without its clip axis and `video`, `id`; N attributes.
+      givers: who shows the attributes, and of which kind; N of them.
+      own: bool [S, S], where the portrait shows such attributes itself.
+      aligned: bool [N, S, S], where the givers' attributes will lie on it.
+      batch: the batch contract without its clip axis and `video`, `id`.
       notes: what the user should know about the inputs, one line each.
     """
 
     portrait: Subject
+    givers: list[tuple[Subject, str]]
+    own: np.ndarray
+    aligned: np.ndarray
     motion: Motion
     batch: dict[str, np.ndarray]
     notes: list[str]
+
+    def preview(self) -> np.ndarray:
+        """uint8 picture of all masks: the portrait with its own, for each attribute the giver with
+        its mask and the portrait with the aligned one, and what is left of the portrait."""
+        kinds = [kind for _, kind in self.givers]
+        tiles = [self.portrait.image]
+        tiles.append(inspect.draw_masks(self.portrait.image, {k: self.own for k in kinds[:1]}))
+        for (giver, kind), mask, aligned in zip(
+            self.givers, self.batch["attribute_mask"], self.aligned
+        ):
+            tiles.append(inspect.draw_masks(giver.image, {kind: mask}))
+            tiles.append(inspect.draw_masks(self.portrait.image, {kind: aligned}))
+        return np.hstack([*tiles, self.batch["portrait"]])
 
 
 def read_scene(
@@ -69,7 +76,7 @@ def read_scene(
     driving: str | Path,
     size: int,
     landmarker: faces.FaceLandmarker,
-    segmenter: segmenters.Segmenter,
+    masking: Masking,
     *,
     portrait_mask: str | Path | None = None,
     framed: bool = False,
@@ -79,9 +86,10 @@ def read_scene(
 
     Args:
       attributes: (photo, kind) or (photo, kind, mask) tuples. A mask is a picture as large as its
-        photo, white where the attribute shows; without one the segmenter looks for it. Without any
-        attribute the portrait stays whole.
+        photo, white where the attribute shows; without one it is looked for. Without any attribute
+        the portrait stays whole.
       size: side of the model's pictures in pixels.
+      masking: how the portrait's mask comes about.
       portrait_mask: likewise, white where the portrait shows its own attributes of these kinds.
       framed: photos and clip are head-and-shoulders squares already and are not cropped.
       following: how the portrait follows the driver.
@@ -99,17 +107,16 @@ def read_scene(
     ]
     motion = read_motion(driving, landmarker, framed)
 
-    shown = [_attribute_mask(giver, kind, segmenter) for giver, kind in givers]
-    kinds = frozenset(kind for _, kind in givers)
-    hidden = np.zeros((size, size), bool)
+    shown = [_attribute_mask(giver, kind, masking.segmenter) for giver, kind in givers]
     if person.mask is not None:
         # Any share of a hidden pixel hides it, as in training.
-        hidden |= person.mask > 0
+        own = person.mask > 0
     else:
-        for own in person.find(kinds, segmenter).values():
-            hidden |= own
-    for (giver, _), mask in zip(givers, shown):
-        hidden |= align_mask(mask, giver.keypoints, person.keypoints)
+        found = person.find(frozenset(kind for _, kind in givers), masking.segmenter)
+        own = np.any([np.zeros((size, size), bool), *found.values()], axis=0)
+    aligned = [masking.aligner(*giver, mask, person) for giver, mask in zip(givers, shown)]
+    hidden = np.any([own, *aligned], axis=0)
+    hidden = grow(hidden, masking.grow * np.ptp(person.keypoints[:, 1]))
     keypoints = following.carry(motion, person.keypoints, size)
     batch = {
         "keypoints": keypoints[..., :2],
@@ -122,64 +129,15 @@ def read_scene(
         "attribute_mask": np.array(shown, bool).reshape(-1, size, size),
         "face": faces.align_face(person.image, person.keypoints),
     }
-    return Scene(person, motion, batch, _notes([person, *(giver for giver, _ in givers)], motion))
-
-
-def read_subject(
-    path: str | Path,
-    size: int,
-    landmarker: faces.FaceLandmarker,
-    mask: str | Path | None = None,
-    framed: bool = False,
-) -> Subject:
-    """Crops the largest face of a photo, and its mask; see `read_scene` for `framed`.
-
-    Raises InputError for a bad photo, one with no face, or a mask that does not fit it.
-    """
-    image = video.read_picture(path)
-    track = landmarker.track([image])
-    if not track.found[0]:
-        raise InputError(f"{path}: no face found: use a photo with a larger face in full view")
-    crop = faces.steady_crop(path, track.keypoints, *image.shape[:2], framed)
-    points = crop.points(track.keypoints[0], size)
-    share = None
-    if mask is not None:
-        covered = video.read_picture(mask)
-        if covered.shape != image.shape:
-            raise InputError(
-                f"{mask}: {covered.shape[1]}x{covered.shape[0]} pixels, its photo has "
-                f"{image.shape[1]}x{image.shape[0]}: make the mask as large as the photo"
-            )
-        covered = np.where(covered > 127, np.uint8(255), np.uint8(0))
-        share = crop.apply(covered, size).max(-1) / np.float32(255)
-    return Subject(
-        path=Path(path),
-        image=crop.apply(image, size),
-        keypoints=points,
-        photo_shape=image.shape[:2],
-        crop=crop,
-        face_count=track.face_count,
-        mask=share,
+    return Scene(
+        portrait=person,
+        givers=givers,
+        own=own,
+        aligned=np.array(aligned, bool).reshape(-1, size, size),
+        motion=motion,
+        batch=batch,
+        notes=_notes([person, *(giver for giver, _ in givers)], motion),
     )
-
-
-def align_mask(
-    mask: np.ndarray, keypoints: np.ndarray, portrait_keypoints: np.ndarray
-) -> np.ndarray:
-    """The attribute's mask where it would lie on the portrait's face.
-
-    Stands in for the paper's Face Aligner: the similarity that maps one face's keypoints to the
-    other's, least squares, and some growth for what a similarity cannot follow.
-
-    Args:
-      mask: bool [S, S]. keypoints, portrait_keypoints: [478, 3], pixels.
-
-    Returns:
-      bool [S, S].
-    """
-    matrix = faces.similarity(keypoints[:, :2], portrait_keypoints[:, :2])
-    warped = cv2.warpAffine(mask.astype(np.float32), matrix, mask.shape[::-1]) > 0
-    return expansion.grow(warped, ALIGNED_GROWTH * np.ptp(portrait_keypoints[:, 1]))
 
 
 def _attribute_mask(giver: Subject, kind: str, segmenter: segmenters.Segmenter) -> np.ndarray:

@@ -1,18 +1,17 @@
 from fractions import Fraction
 
-import cv2
 import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from input_pipeline import faces, inputs, segmenters, video
+from input_pipeline import aligners, alignment, faces, inputs, segmenters, video
 from input_pipeline.errors import InputError
+from input_pipeline.expansion import grow
 from input_pipeline.records import KINDS
 
 
-@pytest.fixture(scope="module")
-def landmarker():
-    return faces.FaceLandmarker()
+def masking(segmenter, aligner=aligners.geometric, **grow):
+    return inputs.Masking(segmenter, aligner, **grow)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def segmenter():
 def scene(portrait_picture, talking_head_clips, landmarker, segmenter):
     givers = [(talking_head_clips / "warm.mp4", "hair"), (portrait_picture, "glasses")]
     driving = talking_head_clips / "dark.mp4"
-    return inputs.read_scene(portrait_picture, givers, driving, 96, landmarker, segmenter)
+    return inputs.read_scene(portrait_picture, givers, driving, 96, landmarker, masking(segmenter))
 
 
 def test_scene_gives_the_batch_contract(scene):
@@ -51,6 +50,42 @@ def test_portrait_hides_its_own_region_and_the_aligned_one(scene, segmenter):
     assert hidden.sum() > (own["hair"] | own["glasses"]).sum()
 
 
+def test_the_aligner_says_where_attributes_will_lie(scene):
+    for (giver, kind), mask, aligned in zip(
+        scene.givers, scene.batch["attribute_mask"], scene.aligned
+    ):
+        carried = alignment.align(mask, giver.keypoints, scene.portrait.keypoints, kind, 96)
+        np.testing.assert_array_equal(aligned, carried)
+        assert scene.batch["portrait_mask"][aligned].all()
+
+
+def test_the_mask_grows_by_a_share_of_the_face(
+    portrait_picture, talking_head_clips, landmarker, segmenter
+):
+    def hidden(share):
+        scene = inputs.read_scene(
+            portrait_picture, [(talking_head_clips / "warm.mp4", "hair")],
+            talking_head_clips / "dark.mp4", 96, landmarker, masking(segmenter, grow=share),
+        )  # fmt: skip
+        return scene.batch["portrait_mask"], np.ptp(scene.portrait.keypoints[:, 1])
+
+    (plain, height), (grown, _) = hidden(0.0), hidden(0.1)
+    np.testing.assert_array_equal(grown, grow(plain, 0.1 * height))
+    with pytest.raises(InputError, match=r"--grow-mask 1\.5: must be 0 to 1"):
+        masking(segmenter, grow=1.5)
+
+
+def test_the_preview_shows_every_mask_beside_what_is_left(scene):
+    preview = scene.preview()
+    assert preview.shape == (96, 7 * 96, 3) and preview.dtype == np.uint8
+    tiles = np.split(preview, 7, axis=1)
+    np.testing.assert_array_equal(tiles[0], scene.portrait.image)
+    np.testing.assert_array_equal(tiles[-1], scene.batch["portrait"])
+    for tile, mask in zip((tiles[1], tiles[3]), (scene.own, scene.aligned[0])):
+        changed = (tile != scene.portrait.image).any(-1)
+        assert changed[mask].mean() > 0.9 and not changed[~grow(mask, 2)].any()
+
+
 def test_attributes_are_black_outside_their_masks(scene):
     for image, mask in zip(scene.batch["attribute"], scene.batch["attribute_mask"]):
         assert mask.mean() > 0.005 and (image[~mask] == 0).all() and image[mask].any()
@@ -69,42 +104,6 @@ def test_driver_frames_are_cropped_around_the_head(scene):
     assert points.min() > 0 and points.max() < 95
 
 
-def test_mask_of_the_same_face_stays_and_grows_a_little(scene):
-    mask = np.zeros((96, 96), bool)
-    mask[20:40, 30:60] = True
-    points = scene.portrait.keypoints
-    aligned = inputs.align_mask(mask, points, points)
-    assert aligned[mask].all()
-    assert not aligned[:10].any() and not aligned[50:].any()
-
-
-def test_mask_follows_the_face_it_goes_to(scene):
-    mask = np.zeros((96, 96), bool)
-    mask[30:36, 40:50] = True
-    points = scene.portrait.keypoints
-    turned = np.stack([95 - points[:, 1], points[:, 0], points[:, 2]], 1)  # by 90 degrees
-    aligned = inputs.align_mask(mask, points, turned)
-    expected = np.rot90(mask, -1)
-    assert aligned[expected].all()
-    y, x = np.argwhere(aligned).mean(0) - np.argwhere(expected).mean(0)
-    assert abs(x) < 0.7 and abs(y) < 0.7
-
-
-def test_the_largest_of_several_faces_is_taken_and_noted(tmp_path, landmarker):
-    picture = np.zeros((512, 896, 3), np.uint8)
-    picture[:, :512] = astronaut()
-    picture[:384, 512:] = cv2.resize(astronaut(), (384, 384), interpolation=cv2.INTER_AREA)
-    subject = inputs.read_subject(_saved(tmp_path / "two.png", picture), 64, landmarker)
-    alone = inputs.read_subject(_saved(tmp_path / "one.png", astronaut()), 64, landmarker)
-    assert subject.face_count == 2 and alone.face_count == 1
-    np.testing.assert_allclose(subject.keypoints, alone.keypoints, atol=1.0)
-
-
-def _saved(path, picture):
-    video.write_picture(path, picture)
-    return path
-
-
 def test_an_attribute_that_is_not_there_is_named(portrait_picture, talking_head_clips, landmarker):
     def finds_nothing(pictures, present):
         return {kind: np.zeros(pictures.images.shape[:3], bool) for kind in present}
@@ -112,13 +111,13 @@ def test_an_attribute_that_is_not_there_is_named(portrait_picture, talking_head_
     with pytest.raises(InputError, match=r"no hat found \(0.00% of the picture, 0.5% needed\)"):
         inputs.read_scene(
             portrait_picture, [(portrait_picture, "hat")], talking_head_clips / "cool.mp4", 64,
-            landmarker, finds_nothing,
+            landmarker, masking(finds_nothing),
         )  # fmt: skip
 
 
 def test_an_unknown_kind_is_refused_before_reading(landmarker, segmenter):
     with pytest.raises(InputError, match=f"choose from {', '.join(KINDS)}"):
-        inputs.read_scene("a.png", [("b.png", "wig")], "c.mp4", 64, landmarker, segmenter)
+        inputs.read_scene("a.png", [("b.png", "wig")], "c.mp4", 64, landmarker, masking(segmenter))
 
 
 def _mask_file(path, height, width, rows, columns):
@@ -136,7 +135,7 @@ def test_given_masks_take_the_place_of_the_segmenter(
     own = _mask_file(tmp_path / "own.png", 512, 512, slice(100, 130), slice(180, 260))
     scene = inputs.read_scene(
         portrait_picture, [(portrait_picture, "hat", shown)], talking_head_clips / "cool.mp4", 64,
-        landmarker, _never, portrait_mask=own,
+        landmarker, masking(_never), portrait_mask=own,
     )  # fmt: skip
     track = landmarker.track([astronaut()])
     crop = faces.Crop.around(track.keypoints, 512, 512)
@@ -154,30 +153,13 @@ def _never(*_):
     raise AssertionError("the segmenter was asked although masks were given")
 
 
-def test_a_mask_of_another_size_is_named(portrait_picture, landmarker, tmp_path):
-    mask = _mask_file(tmp_path / "small.png", 256, 300, slice(0, 9), slice(0, 9))
-    with pytest.raises(InputError, match=r"small.png: 300x256 pixels, its photo has 512x512"):
-        inputs.read_subject(portrait_picture, 64, landmarker, mask)
-
-
-def test_framed_pictures_are_used_whole(portrait_picture, landmarker, tmp_path):
-    subject = inputs.read_subject(portrait_picture, 512, landmarker, framed=True)
-    np.testing.assert_array_equal(subject.image, astronaut())
-    np.testing.assert_allclose(
-        subject.keypoints, landmarker.track([astronaut()]).keypoints[0], atol=1e-3
-    )
-    wide = _saved(tmp_path / "wide.png", np.ascontiguousarray(astronaut()[:400]))
-    with pytest.raises(InputError, match=r"wide.png: 512x400 pixels: framed pictures"):
-        inputs.read_subject(wide, 64, landmarker, framed=True)
-
-
 def test_a_given_mask_may_be_thin_but_not_empty(
     portrait_picture, talking_head_clips, landmarker, tmp_path
 ):
     def shown(mask):
         scene = inputs.read_scene(
             portrait_picture, [(portrait_picture, "glasses", mask)],
-            talking_head_clips / "cool.mp4", 32, landmarker, _never, portrait_mask=black,
+            talking_head_clips / "cool.mp4", 32, landmarker, masking(_never), portrait_mask=black,
         )  # fmt: skip
         return scene.batch["attribute_mask"][0]
 
