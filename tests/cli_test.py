@@ -216,3 +216,14 @@ def test_rendering_while_training_refuses_worker_processes(tmp_path, capsys):
     )  # fmt: skip
     assert "data.workers is 2" in line and "--config.data.workers=0" in line
     assert not (tmp_path / "run").exists()
+
+
+def test_the_sheet_of_augmentation_is_drawn_with_a_configs_ranges(prepared_dataset, tmp_path):
+    command = ["check", str(prepared_dataset), "--out", str(tmp_path), "--augmentation"]
+    assert cli.main([*command, "--config", "configs/tiny.py:stage2"]) == 0
+    assert (tmp_path / "augmentation.png").is_file()
+
+
+def test_a_config_without_the_sheet_it_is_for(prepared_dataset, capsys):
+    command = ["check", str(prepared_dataset), "--config", "configs/tiny.py"]
+    assert "goes with --augmentation" in _fails(command, capsys)
