@@ -35,8 +35,10 @@ class Store:
         text = str(path)
         try:
             fs, inside = fsspec.core.url_to_fs(text)
-        except (ImportError, ValueError) as error:
-            raise InputError(f"{text}: {error}; or copy it to a local folder") from None
+        except ImportError as error:
+            raise InputError(f"{text}: {error}: pip install 'durian_jax[stores]'") from None
+        except ValueError as error:
+            raise InputError(f"{text}: {error}: use gs://, s3:// or a local folder") from None
         return cls(inside if isinstance(fs, LocalFileSystem) else text.rstrip("/"))
 
     @functools.cached_property
