@@ -80,3 +80,9 @@ def test_what_is_in_two_splits_is_told_first():
 def test_many_notes_are_cut_and_counted():
     notes = duplicates.notes([row(str(i), "train") for i in range(10)])
     assert len(notes) == 21 and notes[-1] == "within a split: and 25 more"
+
+
+def test_a_search_that_finds_too_much_ends_and_says_so(monkeypatch):
+    monkeypatch.setattr(duplicates, "_MOST_PAIRS", 20)
+    notes = duplicates.notes([row(str(i), "train") for i in range(10)])
+    assert "the search for more was given up" in notes[-1]
