@@ -99,3 +99,16 @@ def _pair(index: int, seconds: np.ndarray, landmarker: FaceLandmarker | None) ->
                 [landmarker.track([picture(person, truth.at(i))]).keypoints for i in LOOKED_AT]
             )
     return pair
+
+
+def tracked_clips(count: int, frames: int, fps: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rendered clips: their true keypoints and those that the landmarker finds, [F, 478, 3]."""
+    landmarker, clips = FaceLandmarker(), []
+    for index in tqdm(range(count), unit="clip"):
+        rng = np.random.default_rng([9, index])
+        person, motion = sample_person(rng), sample_clip(rng, np.arange(frames) / fps)
+        pictures = (
+            render.to_uint8(render.render(person, motion.at(i), SIZE).colour) for i in range(frames)
+        )
+        clips.append((np.asarray(_points(person, motion)), landmarker.track(pictures).keypoints))
+    return clips

@@ -184,7 +184,7 @@ class Animator:
             )  # fmt: skip
             grid = [scene.portrait.image, *scene.batch["attribute"]]
             count = len(scene.batch["keypoints"])
-            drivers = list(itertools.islice(scene.motion.frames(size), count))
+            drivers = list(itertools.islice(itertools.cycle(scene.motion.frames(size)), count))
         if not quiet:
             for note in scene.notes:
                 print(f"note: {note}")

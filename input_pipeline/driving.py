@@ -1,6 +1,5 @@
 """Whoever drives: a clip or a photo, tracked, or a template saved from one."""
 
-import itertools
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -50,14 +49,13 @@ class Motion:
         return None if is_still(self.path) or self.path.suffix == TEMPLATE else self.path
 
     def frames(self, size: int) -> Iterator[np.ndarray]:
-        """The driver's cropped frames, uint8 [size, size, 3]: those of the clip, a photo for ever,
-        or of a template its keypoints, drawn on black."""
+        """The driver's F cropped frames, uint8 [size, size, 3]; a template's keypoints, drawn."""
         if self.path.suffix == TEMPLATE:
             black = np.zeros((size, size, 3), np.uint8)
             for points in self.crop.points(self.keypoints, size):
                 yield draw_keypoints(black, points[:, :2])
         elif is_still(self.path):
-            yield from itertools.repeat(self.crop.apply(video.read_picture(self.path), size))
+            yield self.crop.apply(video.read_picture(self.path), size)
         else:
             for frame in video.read_frames(self.path):
                 yield self.crop.apply(frame, size)
@@ -97,13 +95,13 @@ class Following:
             raise InputError(f"{path}: a photo drives a picture: name it *.png, or add --frames")
         video.check_output(path, ".png" if picture else ".mp4")
 
-    def carry(self, driver: Motion, portrait: np.ndarray, size: int) -> np.ndarray:
-        """float32 [F, 478, 3]: the motion on a portrait [478, 3], pixels of its size x size crop.
+    def carry(self, driver: Motion, portrait: np.ndarray) -> np.ndarray:
+        """float32 [F, 478, 3]: the motion on a portrait [478, 3], in its pixels.
 
-        Raises InputError: a relative photo, or a number of frames for a clip.
+        Raises InputError: a photo (a single frame) relatively, or a number of frames for a clip.
         """
-        points = driver.crop.points(driver.keypoints, size)
-        if is_still(driver.path):
+        points = driver.keypoints
+        if len(points) == 1:
             if self.motion == "relative":
                 raise InputError(
                     f"{driver.path}: a photo has no motion to follow relatively: use a clip, or "

@@ -117,7 +117,7 @@ def read_scene(
     aligned = [masking.aligner(*giver, mask, person) for giver, mask in zip(givers, shown)]
     hidden = np.any([own, *aligned], axis=0)
     hidden = grow(hidden, masking.grow * np.ptp(person.keypoints[:, 1]))
-    keypoints = following.carry(motion, person.keypoints, size)
+    keypoints = following.carry(motion, person.keypoints)
     batch = {
         "keypoints": keypoints[..., :2],
         "portrait": transforms.hide(person.image, hidden),

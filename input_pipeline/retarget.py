@@ -53,13 +53,13 @@ def retarget(driver: np.ndarray, portrait: np.ndarray, motion: str = "relative")
     seen from the camera; the size is multiplied; the top of the neck moves as the driver's, in face
     sizes; expressions are added.
 
-    "absolute": the head is where the driver's is in the picture and turns as his; it keeps the
-    portrait's size, times the driver's over its median. The face shows his expression, measured
+    "absolute": the head turns as the driver's does and the face shows his expression, measured
     against his neutral face (`neutral`). Opening of mouth and eyes and gaze replace the portrait's
-    own; a smile of the portrait stays, because one photo does not tell it from its shape.
+    own; a smile of the portrait stays, because one photo does not tell it from its shape. Place and
+    size are the portrait's and vary, in face sizes, as the driver's do about their medians: where
+    he sits in his picture says nothing about the portrait's.
 
-    driver: [T, 478, 3], portrait: [478, 3], both without NaN, in pixels of their crops; for
-    "absolute" crops of one size, for "relative" any pixels.
+    driver: [T, 478, 3], portrait: [478, 3], both without NaN, each in its own pixels.
     Returns float32 [T, 478, 3] in the portrait's pixels.
     """
     turn, size, place = faces.head_pose(driver)
@@ -77,7 +77,9 @@ def retarget(driver: np.ndarray, portrait: np.ndarray, motion: str = "relative")
     else:
         # What one photo of a turned head shows of its shape is lopsided.
         face = _express(moving, _symmetric(neutral(moving)), _symmetric(own), motion)
-        new_turn, new_size, new_place = turn, own_size * size / np.median(size), place
+        ratio = own_size / np.median(size)
+        new_turn, new_size = turn, ratio * size
+        new_place = _middle(portrait[None]) + ratio * (place - _middle(driver))
     return faces.posed(face, new_turn, new_size, new_place)
 
 
@@ -171,6 +173,11 @@ def _mapped(opening, start, goal, closed: float) -> np.ndarray:
     slope = (goal - contact) / np.where(steep, 1, start - contact)
     closing = np.where(opening < contact, opening, contact + slope * (opening - contact))
     return np.where(steep | (opening > start), added, closing)
+
+
+def _middle(keypoints: np.ndarray) -> np.ndarray:
+    """[3]: median of the middles of the faces' boxes [T, 478, 3]."""
+    return np.median((keypoints.min(1) + keypoints.max(1)) / 2, 0)
 
 
 def _symmetric(shape: np.ndarray) -> np.ndarray:
