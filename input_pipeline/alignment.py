@@ -94,14 +94,16 @@ def _lookup(keypoints, portrait_keypoints, layer: _Layer, size: int) -> np.ndarr
 
     # Height and shape of the face at each point: averages over the keypoints that are near in view.
     seen = portrait.anchors @ portrait.turn.T
-    distance = ((view[..., None, :] - seen[:, :2]) ** 2).sum(-1)
+    distance = _squared_distance(np.float32(view.reshape(-1, 2)), np.float32(seen[:, :2]))
     nearest = distance.min(-1)
-    weights = np.exp((nearest[..., None] - distance) / (2 * _BLEND**2))
-    weights /= weights.sum(-1, keepdims=True)
-    nearest = np.sqrt(nearest)
-    face_depth = weights @ seen[:, 2] - layer.lift
+    # Denormal numbers would be slow.
+    weights = np.exp(np.maximum((nearest[:, None] - distance) / (2 * _BLEND**2), -40))
+    values = np.column_stack([seen[:, 2], giver.anchors - portrait.anchors])
+    averages = weights @ np.float32(values) / weights.sum(-1, keepdims=True)
+    averages, nearest = averages.reshape(_GRID, _GRID, 4), np.sqrt(nearest.reshape(_GRID, _GRID))
+    face_depth = averages[..., 0] - layer.lift
     fade = np.exp(-0.5 * (np.maximum(nearest - 0.1, 0) / _FADE) ** 2)
-    change = fade[..., None] * (weights @ (giver.anchors - portrait.anchors))
+    change = fade[..., None] * averages[..., 1:]
 
     start = np.concatenate([view, np.zeros_like(view[..., :1])], -1) @ portrait.turn
     away = portrait.turn[2]
@@ -110,6 +112,12 @@ def _lookup(keypoints, portrait_keypoints, layer: _Layer, size: int) -> np.ndarr
     surface = start + np.where(on_face, face_depth, depth)[..., None] * away + change
     surface = np.where(on_face[..., None], surface, _shown(surface, ~hit, giver.turn[2]))
     return giver.size * (surface @ giver.turn.T)[..., :2] + giver.place[:2]
+
+
+def _squared_distance(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """[n, m] of points [n, 2] and [m, 2], by a matrix product."""
+    squares = (points**2).sum(-1)[:, None] + (others**2).sum(-1)
+    return np.maximum(squares - 2 * points @ others.T, 0)
 
 
 class _Head(NamedTuple):

@@ -92,6 +92,7 @@ class Donors:
         rows = self._rows.get(kind, np.zeros(0, _DONOR))
         others = np.flatnonzero(rows["identity"] != identity[:64])
         turn = faces.head_pose(keypoints)[0]
+        portrait = (keypoints + 0.5) * (_SIDE / size) - 0.5
         for chosen in rng.choice(others, _TRIES) if len(others) else ():
             donor = rows[chosen]
             points = donor["points"].astype(np.float64)
@@ -99,9 +100,9 @@ class Donors:
             if cosine < np.cos(np.radians(_MOST_DEGREES)):
                 continue
             mask = np.unpackbits(donor["mask"], axis=-1).astype(bool)
-            carried = alignment.align(mask, points, keypoints, kind, size)
+            carried = alignment.align(mask, points, portrait, kind, _SIDE)
             if carried.mean() <= _MOST_AREA:
-                return carried
+                return cv2.resize(np.float32(carried), (size, size)) > 0.5
         return np.zeros((size, size), bool)
 
 
