@@ -31,7 +31,17 @@ import numpy as np
 
 from configs import durian
 from durian_jax.train import sample_options
-from input_pipeline import augmentation, faces, loader, prepare, records, shards, transforms, video
+from input_pipeline import (
+    augmentation,
+    expansion,
+    faces,
+    loader,
+    prepare,
+    records,
+    shards,
+    transforms,
+    video,
+)
 
 REFERENCES = 2
 # Clips on each of 8 accelerators.
@@ -49,6 +59,7 @@ STEPS = {
     "decode PNG masks": records.decode_mask,
     "resize": transforms.resize,
     "grow the portrait mask": transforms.grow,
+    "borrow masks": expansion.Donors.borrow,
     "affine": augmentation.warp,
     "jitter": augmentation.jitter,
     "hide": transforms.hide,
