@@ -2,10 +2,14 @@ import json
 from fractions import Fraction
 
 import av
+import jax
 import numpy as np
 import pytest
 
-from durian_jax import Animator, cli
+from configs import tiny
+from durian_jax import Animator, cli, train
+from durian_jax.models.durian import Durian, DurianConfig
+from input_pipeline import driving, video
 from input_pipeline.errors import InputError
 
 
@@ -88,3 +92,44 @@ def test_the_attribute_changes_the_result(animator, portrait_picture, talking_he
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="no checkpoint here"):
         Animator.load(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    """An Animator of the second stage that never learned anything: for what goes in and out."""
+    config = tiny.get_config("stage2")
+    model = Durian(DurianConfig.from_dict(config.model.to_dict()))
+    latents = np.zeros((1, 1, *model.config.latent_shape), np.float32)
+    batch, steps = train.blank_batch(model.config), np.zeros(1, np.int32)
+    shapes = jax.eval_shape(
+        lambda key: model.init(key, batch, latents, steps)["params"], jax.random.key(0)
+    )
+    params = jax.tree.map(lambda leaf: jax.numpy.full(leaf.shape, 0.01), shapes)
+    return Animator(params, config.to_dict(), "untrained")
+
+
+def test_a_template_drives_like_its_clip_but_silently(
+    untrained, portrait_picture, talking_head_clips, tmp_path
+):
+    giver, clip = (talking_head_clips / "dark.mp4", "hair"), talking_head_clips / "plain.mp4"
+    driven = untrained(portrait_picture, [giver], clip, steps=2)
+    driving.write_template(tmp_path / "motion.npz", driven.motion)
+    again = untrained(portrait_picture, [giver], tmp_path / "motion.npz", steps=2)
+    np.testing.assert_array_equal(again.frames, driven.frames)
+    again.save(tmp_path / "again.mp4")
+    assert _streams(tmp_path / "again.mp4")[1] == (None, None)
+    drawn = again.grid[:, :, 2 * 64 : 3 * 64]
+    assert (drawn == 0).mean() > 0.5 and drawn.any(axis=(1, 2, 3)).all()
+
+
+def test_a_photo_drives_a_picture_or_a_clip(
+    untrained, portrait_picture, talking_head_clips, tmp_path
+):
+    inputs = portrait_picture, [(talking_head_clips / "warm.mp4", "hair")], portrait_picture
+    untrained(*inputs, steps=2).save(tmp_path / "out.png")
+    assert video.read_picture(tmp_path / "out.png").shape == (64, 64, 3)
+    assert video.read_picture(tmp_path / "out_grid.png").shape == (64, 4 * 64, 3)
+    settings = json.loads((tmp_path / "out.json").read_text())
+    assert settings["frames"] == 1 and settings["fps"] == "25"
+    clip = untrained(*inputs, steps=2, following=driving.Following(frames=10))
+    assert clip.frames.shape == (10, 64, 64, 3) and clip.grid.shape == (10, 64, 4 * 64, 3)
