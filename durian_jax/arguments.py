@@ -49,6 +49,11 @@ def parser() -> argparse.ArgumentParser:
         "--face-descriptor", type=Path, metavar="FILE.onnx", help="finds people in two splits"
     )
     prepare.add_argument("--masks", **_MASKS)
+    prepare.add_argument(
+        "--expand", action="append", default=[], metavar="SPEC",
+        help="keep expanded masks: borrow, grow or generate:base=...,controlnet=...; may be "
+        "repeated (training borrows and grows without it)",
+    )  # fmt: skip
     prepare.add_argument("--workers", type=int, help="clips in parallel (default: all cores)")
     prepare.add_argument(
         "--runner", help="Apache Beam runner to do the work; its options follow after --"

@@ -37,7 +37,8 @@ def _prepare(options: argparse.Namespace, runner_options: list[str]) -> None:
     prepare.prepare(
         options.clips, options.out,
         size=options.size, labels=options.labels, holdout=options.holdout, masks=options.masks,
-        face_descriptor=options.face_descriptor, workers=options.workers, beam=beam,
+        expand=tuple(options.expand), face_descriptor=options.face_descriptor,
+        workers=options.workers, beam=beam,
     )  # fmt: skip
 
 

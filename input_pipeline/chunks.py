@@ -31,13 +31,14 @@ class Settings:
     """What decides how a clip becomes chunks.
 
     size: side of the frames in pixels. chunk_frames: most frames in a chunk. masks: spec of the
-    segmenter. face_descriptor: ONNX file, or "".
+    segmenter. face_descriptor: ONNX file, or "". expand: specs of `expanders`.
     """
 
     size: int
     chunk_frames: int
     masks: str
     face_descriptor: str = ""
+    expand: tuple[str, ...] = ()
 
     @functools.cached_property
     def tools(self) -> dict[str, str]:
@@ -49,6 +50,8 @@ class Settings:
         }
         if self.face_descriptor:
             tools["face descriptor"] = descriptor.load(self.face_descriptor).version
+        if self.expand:
+            tools["expanded masks"] = ", ".join(self.expand)
         return tools
 
 

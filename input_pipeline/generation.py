@@ -175,7 +175,7 @@ def load(spec: str) -> Generator:
     Raises:
       InputError: a badly written spec, diffusers is not installed, or there are no such weights.
     """
-    settings = _parse(spec)
+    settings = parse(spec)
     try:
         import torch
         from diffusers import ControlNetModel, StableDiffusionXLControlNetPipeline
@@ -203,7 +203,8 @@ def load(spec: str) -> Generator:
     return Generator(pipeline.to(device), f"{base} {controlnet}", side, **settings)
 
 
-def _parse(spec: str) -> dict:
+def parse(spec: str) -> dict:
+    """The settings in a spec, see `load`. Raises InputError for a badly written one."""
     name, _, text = spec.partition(":")
     settings = {}
     for setting in filter(None, text.split(",")):

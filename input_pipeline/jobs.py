@@ -44,6 +44,11 @@ class Job:
         """ArrayRecord file of the finished records, in `out`."""
         return f"{WORK}/{self.key}.part"
 
+    @property
+    def expanded(self) -> str:
+        """Likewise with expanded masks, where they are asked for."""
+        return f"{WORK}/{self.key}.expanded"
+
 
 def run(job: Job) -> dict:
     """Prepares a clip unless that is done. Its records are in `job.part`.

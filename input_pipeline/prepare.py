@@ -15,6 +15,7 @@ from pathlib import Path
 from input_pipeline import (
     chunks,
     duplicates,
+    expanders,
     jobs,
     manifest,
     packing,
@@ -59,6 +60,7 @@ def prepare(
     holdout: float = 0.0,
     chunk_frames: int = 64,
     masks: str = "heuristic",
+    expand: tuple[str, ...] = (),
     face_descriptor: str | Path | None = None,
     workers: int | None = None,
     beam: tuple[str, ...] = (),
@@ -76,6 +78,7 @@ def prepare(
       holdout: share of the people who are in the split "val", see `labels.assign_splits`.
       chunk_frames: most frames in a chunk; longer runs of frames are split evenly.
       masks: the segmenter, as `segmenters.load` takes it.
+      expand: what makes expanded masks, see `expanders`.
       face_descriptor: ONNX file, see `descriptor.FaceDescriptor`; finds people in two splits.
       workers: clips in parallel, by default one per core. The result does not depend on it.
       beam: options of an Apache Beam runner that does the work in place of the workers.
@@ -92,12 +95,13 @@ def prepare(
         raise InputError(
             f"size {size} and chunk_frames {chunk_frames}: need at least 32 and {chunks.MIN_FRAMES}"
         )
+    expanders.check(expand)
     clips, target = Store.at(clips_dir), Store.at(out)
     versions = _find_clips(clips)
     chosen, notes = label_table.read(labels, clips.root, list(versions))
     splits = label_table.assign_splits(chosen, holdout)
     segmenters.load(masks).require(frozenset().union(*(label.present for label in chosen.values())))
-    settings = Settings(size, chunk_frames, masks, str(face_descriptor or ""))
+    settings = Settings(size, chunk_frames, masks, str(face_descriptor or ""), tuple(expand))
     tools = settings.tools
     target.make(jobs.WORK)
     shards.install(target)
@@ -177,10 +181,16 @@ def _write(
     out: Store, over: Pool | Beam, wanted: list[Job], rows: list[Row], size: int, facts: dict
 ) -> None:
     """Packs the records of this run's parts and of the last run's shards into new shards."""
+    fresh = {job.key: job for job, row in zip(wanted, rows) if row.chunks and not row.file}
+    if any(job.settings.expand for job in fresh.values()):
+        expanders.write_donors(out, list(fresh.values()))
+        sizes = dict(zip(fresh, over.map(expanders.run, list(fresh.values()), "expanded clip")))
+        rows = [dataclasses.replace(row, bytes=sizes.get(row.key, row.bytes)) for row in rows]
     pieces = {split: [] for split in label_table.SPLITS}
     for job, row in zip(wanted, rows):
         if row.chunks:
-            place = (row.file, row.start) if row.file else (job.part, 0)
+            part = job.expanded if job.settings.expand else job.part
+            place = (row.file, row.start) if row.file else (part, 0)
             pieces[row.split].append(Piece(row.key, *place, row.chunks, row.bytes))
     planned = [shard for split in pieces for shard in packing.plan(out, split, pieces[split])]
     places = {key: place for shard in planned for key, place in shard.places().items()}
