@@ -1,6 +1,6 @@
 """Face aligner and borrowed masks against the rendered truth.
 
-    python benchmarks/masks.py > benchmarks/results/masks-DATE.md
+    python -m benchmarks.masks > benchmarks/results/masks-DATE.md
 
 Portrait and giver are two rendered people whose heads are turned against each other by up to 35
 degrees; the truth is the portrait rendered again, wearing what the giver wears. Keypoints are found
@@ -8,8 +8,10 @@ by the landmarker, as in use.
 """
 
 import argparse
+import datetime
 import functools
 import importlib.metadata
+import os
 import platform
 import sys
 from pathlib import Path
@@ -32,9 +34,10 @@ def main() -> None:
     options = parser.parse_args()
     rendered = {kind: pairs(kind, options.pairs, options.size, options.cache) for kind in KINDS}
     print("# Aligned and borrowed masks against the rendered truth\n")
-    print(f"`python benchmarks/masks.py {' '.join(sys.argv[1:])}`, {platform.machine()}, Python")
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("numpy", "jax")]
-    print(f"{platform.python_version()}, {', '.join(versions)}. {options.size} px.\n")
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "numpy")]
+    print(f"{datetime.date.today()}, {os.cpu_count()} cores {platform.machine()}, ", end="")
+    print(f"{', '.join(versions)}\n\n    python -m benchmarks.masks {' '.join(sys.argv[1:])}\n")
+    print("The constants of the aligner were chosen on the first 60 pairs of each kind.\n")
     _print_aligners(rendered)
     _print_expansions(rendered)
 
@@ -44,7 +47,7 @@ def _print_aligners(rendered: dict[str, Pairs]) -> None:
     columns = ["", "pairs", "not aligned", "similarity", "geometric", "geometric, turned more than"]
     columns[-1] += f" {_LARGE} degrees"
     columns += ["similarity, likewise", "geometric, exact keypoints"]
-    print("|", " | ".join(columns), "|\n|", " --- |" * len(columns), sep="")
+    print("|", " | ".join(columns), " |\n|", " --- |" * len(columns), sep="")
     for kind, given in rendered.items():
         found = given.giver_mask, given.giver_found, given.portrait_found
         exact = given.giver_mask, given.giver_truth, given.portrait_truth
