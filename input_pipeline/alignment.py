@@ -21,7 +21,7 @@ import numpy as np
 from input_pipeline import faces
 from input_pipeline.errors import InputError
 
-_GRID = 64  # points a side at which the map is computed; it is smooth in between
+_GRID = 32  # points a side at which the map is computed; 64 move an outline by 0.4 % of the area
 # Keypoints that carry the shape of the face: contour, brows, eyes, nose, lips, cheeks.
 _ANCHORS = (
     (10, 297, 284, 389, 454, 361, 397, 378, 152, 149, 172, 132, 234, 162, 54, 67, 70, 105, 107)
