@@ -49,7 +49,7 @@ def main() -> None:
     command += ["--labels", str(clips / "labels.csv"), "--masks", f"truth:{clips / 'masks'}"]
     command += ["--size", str(options.size)]
     start, before = time.monotonic(), os.times()
-    subprocess.run([*command, "--out", str(whole), *further], check=True)
+    subprocess.run([*command, "--out", str(whole), *further], check=True, stdout=sys.stderr)
     spent, after = time.monotonic() - start, os.times()
     processor = after.children_user + after.children_system
     processor -= before.children_user + before.children_system
@@ -114,7 +114,7 @@ def kill(command: list[str], out: Path, clips: int, kills: int, rng: random.Rand
     survived, last = [], {}
     targets = sorted(rng.randrange(clips // 20, clips - clips // 20) for _ in range(kills - 1))
     for target in [*targets, None]:
-        run = subprocess.Popen(command, start_new_session=True)
+        run = subprocess.Popen(command, start_new_session=True, stdout=sys.stderr)
         wait = rng.uniform(0, 1)
         if target is None:  # all clips are finished, shards are being written
             moment = "while shards were written"
@@ -131,7 +131,7 @@ def kill(command: list[str], out: Path, clips: int, kills: int, rng: random.Rand
         now = finished(out)
         survived.append((moment, len(now), sum(now.get(name) != t for name, t in last.items())))
         last = now
-    subprocess.run(command, check=True)
+    subprocess.run(command, check=True, stdout=sys.stderr)
     return survived
 
 
