@@ -133,3 +133,31 @@ def test_a_photo_drives_a_picture_or_a_clip(
     assert settings["frames"] == 1 and settings["fps"] == "25"
     clip = untrained(*inputs, steps=2, following=driving.Following(frames=10))
     assert clip.frames.shape == (10, 64, 64, 3) and clip.grid.shape == (10, 64, 4 * 64, 3)
+
+
+def test_the_model_itself_may_align_the_attribute(
+    stage2_run, portrait_picture, talking_head_clips, monkeypatch
+):
+    animator = Animator.load(stage2_run[0], aligner="self")
+    looked_at, square = [], np.zeros((64, 64), bool)
+    square[4:20, 40:60] = True
+
+    class Segmenter:
+        def __call__(self, pictures, present):
+            looked_at.append(pictures)
+            return {kind: square[None] for kind in present}
+
+    monkeypatch.setattr(animator, "_segmenter", Segmenter())
+    giver = talking_head_clips / "warm.mp4"
+    result = animator(portrait_picture, [(giver, "hair")], portrait_picture, steps=2, grow_mask=0.0)
+    shown, own, posed = looked_at
+    assert result.settings["aligner"] == "self"
+    np.testing.assert_array_equal(posed.keypoints, own.keypoints)
+    for other in (shown, own):
+        assert np.abs(posed.images.astype(int) - other.images).mean() > 3, "a picture of its own"
+    answers = [square, square, np.zeros_like(square)]
+    monkeypatch.setattr(
+        animator, "_segmenter", lambda pictures, kinds: {"hair": answers.pop(0)[None]}
+    )
+    with pytest.raises(InputError, match=r"the model shows no hair \(0\.00%"):
+        animator(portrait_picture, [(giver, "hair")], portrait_picture, steps=2)
