@@ -1,13 +1,11 @@
 """Pictures of 512 px that one core prepares in a second, and what an accelerator asks for.
 
-    taskset -c 0 python benchmarks/input_pipeline.py
+    taskset -c 0 python -m benchmarks.input_pipeline
 
 Writes benchmarks/results/input_pipeline-DATE.md. Without --dataset it prepares two clips of a
 moving photograph (scikit-image's astronaut) first, which takes a minute. All times are processor
 time of this process, set up as a worker of the loader; stages and ranges are configs/durian.py's.
 """
-
-# ruff: noqa: E402
 
 import argparse
 import contextlib
@@ -22,9 +20,6 @@ import tempfile
 import time
 from fractions import Fraction
 from pathlib import Path
-
-# This file must not hide the package of the same name.
-sys.path[:] = [entry for entry in sys.path if entry != str(Path(__file__).parent)]
 
 import cv2
 import numpy as np

@@ -1,6 +1,6 @@
 """Seconds of processor time per frame of the synthetic renderer, by what the person wears.
 
-    taskset -c 0 python benchmarks/render.py --size 256 > benchmarks/results/DATE_render.json
+    taskset -c 0 python -m benchmarks.render --size 256 > benchmarks/results/DATE_render.json
 
 Pin it to one core: XLA would spread over all of them, and processor time is what is counted.
 """
