@@ -39,6 +39,7 @@ from input_pipeline import (
 )
 
 REFERENCES = 2
+REPEATS = 7
 # Clips on each of 8 accelerators.
 BATCH = {"stage1": 4, "stage2": 1}
 # Forward and backward of one clip, with autoencoder and CLIP: counted on the PyTorch networks at
@@ -90,10 +91,12 @@ def report(dataset: shards.Dataset, seconds: float) -> str:
         sampling = sample_options(config)
         pictures = sampling.frames + REFERENCES
         whole = seconds_per_sample(dataset, sampling, BATCH[stage], seconds)
-        rate = pictures / whole
+        low, rate, high = np.percentile(pictures / np.array(whole), [0, 50, 100])
+        whole = pictures / rate
         rates.append(
             f"| {stage} | {BATCH[stage]} | {sampling.frames} + {REFERENCES} | **{rate:.0f}** "
-            f"| {rate * sampling.frames / pictures:.0f} | {1e3 * pictures / rate:.1f} |"
+            f"({low:.0f} to {high:.0f}) | {rate * sampling.frames / pictures:.0f} "
+            f"| {1e3 * whole:.1f} |"
         )
         for name, peak in PEAK.items():
             clips = MFU * peak / TERAFLOPS[stage]
@@ -110,11 +113,12 @@ def report(dataset: shards.Dataset, seconds: float) -> str:
         f"{processor()}, {os.cpu_count()} cores, {platform.platform()}; load average "
         f"{os.getloadavg()[0]:.1f}. Python {platform.python_version()}, {versions}.",
         "",
-        f"    python {' '.join(sys.argv)}",
+        f"    taskset -c 0 python -m benchmarks.input_pipeline {' '.join(sys.argv[1:])}".rstrip(),
         "",
         f"{len(dataset)} records of {len(chunk.frames)} frames, {dataset.size} px, JPEG "
         f"q{records.JPEG_QUALITY} 4:4:4 of {size / 1024:.0f} KiB, from the page cache. A picture "
-        "is a target frame or a reference; times are processor time of one core.",
+        "is a target frame or a reference; times are processor time of one core. Rates: median of "
+        f"{REPEATS} stretches, in brackets the slowest and the fastest.",
         "",
         "## Full batch: records to stacked arrays, JPEG decoding included",
         "",
@@ -151,18 +155,21 @@ def report(dataset: shards.Dataset, seconds: float) -> str:
     return "\n".join(lines)
 
 
-def seconds_per_sample(dataset, sampling, batch_size: int, seconds: float) -> float:
-    """Processor seconds that a clip of a batch costs, from the training's own loader."""
+def seconds_per_sample(dataset, sampling, batch_size: int, seconds: float) -> list[float]:
+    """Processor seconds that a clip of a batch costs, from the training's own loader; REPEATS."""
+    found = []
     with contextlib.closing(
         loader.Loader(dataset, sampling, seed=0, batch_size=batch_size)
     ) as batches:
         for _ in range(8):  # fills the prefetch buffer
             next(batches)
-        start, count = time.process_time(), 0
-        while time.process_time() - start < seconds:
-            next(batches)
-            count += batch_size
-        return (time.process_time() - start) / count
+        for _ in range(REPEATS):
+            start, count = time.process_time(), 0
+            while time.process_time() - start < seconds / 2:
+                next(batches)
+                count += batch_size
+            found.append((time.process_time() - start) / count)
+    return found
 
 
 def milliseconds_by_step(dataset, sampling, seconds: float) -> dict[str, float]:

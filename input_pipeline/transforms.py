@@ -129,8 +129,8 @@ def assemble(
     hidden = _read_mask(chunk, choice.kind, choice.portrait, options.size) > 0
     points = (chunk.keypoints[choice.portrait] + 0.5) * scale - 0.5
     if rng.random() < options.expand_probability:
-        masks = expanded_masks(chunk, choice, points, options, donors, rng)
-        hidden = np.any([hidden, *masks], axis=0)
+        for mask in expanded_masks(chunk, choice, points, options, donors, rng):
+            hidden |= mask
     hidden = grow(hidden, rng.uniform(0, options.grow) * np.ptp(points[:, 1])).astype(np.float32)
     portrait = source
     if choice.portrait in canvases:
