@@ -35,7 +35,10 @@ def artefacts():
 def stage1_run(tiny_config, tmp_path_factory):
     """Work directory and final state of a first stage that has overfitted the four clips."""
     workdir = tmp_path_factory.mktemp("stage1")
-    return workdir, train.train(tiny_config("stage1", steps=400), workdir)
+    config = tiny_config("stage1", steps=400)
+    # Borrowed masks make the task harder: 400 steps end at a loss of 0.149 with them.
+    config.data.expand_probability = 0.0
+    return workdir, train.train(config, workdir)
 
 
 @pytest.fixture(scope="session")
