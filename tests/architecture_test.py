@@ -74,7 +74,8 @@ def test_models_training_step_and_checkpoints_need_neither_grain_nor_ml_collecti
 
     code = (
         "import sys; sys.modules['grain'] = sys.modules['ml_collections'] = None\n"
-        "import durian_jax.train, durian_jax.checkpoint, durian_jax.models.durian\n"
+        "import durian_jax.train_step, durian_jax.train\n"
+        "import durian_jax.checkpoint, durian_jax.models.durian\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

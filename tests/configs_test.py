@@ -9,7 +9,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from configs import durian, small, tiny
-from durian_jax import train
+from durian_jax import train, train_step
+from durian_jax.models.config import blank_batch
 from durian_jax.models.durian import Durian, DurianConfig
 from durian_jax.state import group_name, partition
 
@@ -21,9 +22,7 @@ def _shapes(module, stage):
     model = Durian(DurianConfig.from_dict(config.model.to_dict()))
     latents = jnp.zeros((1, 1, *model.config.latent_shape))
     init = functools.partial(model.init, jax.random.key(0))
-    return jax.eval_shape(init, train.blank_batch(model.config), latents, jnp.zeros(1, int))[
-        "params"
-    ]
+    return jax.eval_shape(init, blank_batch(model.config), latents, jnp.zeros(1, int))["params"]
 
 
 def _counts(tree):
@@ -82,4 +81,4 @@ def test_options_of_data_and_diffusion_are_known(module):
         options = train.sample_options(config)
         assert options.size == config.model.resolution
         assert options.frames <= config.sample.window <= config.model.max_frames
-        train.build(config)
+        train_step.build(config)

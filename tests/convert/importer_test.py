@@ -11,7 +11,7 @@ from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file, save_file
 
 from configs import durian, small, tiny
-from durian_jax import checkpoint, cli, train
+from durian_jax import checkpoint, cli, train_step
 from durian_jax.convert import Source, importer
 from durian_jax.convert.names import to_torch, torch_key
 from durian_jax.convert.shapes import network_shapes, parameter_shapes
@@ -74,7 +74,7 @@ def test_training_starts_from_it(from_diffusers):
         {name: unflatten_dict(tree, sep="/") for name, tree in shapes.items()},
         is_leaf=lambda x: isinstance(x, tuple),
     )
-    line = train.check_fit(unflatten_dict(leaves, sep="/"), wanted, "START")
+    line = train_step.check_fit(unflatten_dict(leaves, sep="/"), wanted, "START")
     assert line == f"weights: {len(leaves)} of {len(leaves)} tensors from START"
 
 
