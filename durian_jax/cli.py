@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from durian_jax import arguments
+from durian_jax import arguments, processes
 from input_pipeline.errors import InputError
 
 
@@ -21,7 +21,15 @@ def main(argv: list[str] | None = None) -> int:
     if (rest and options.verb != "train") or (foreign and not getattr(options, "runner", None)):
         unknown = " ".join(rest + foreign)
         parser.error(f"unknown options {unknown}: see durian {options.verb} --help")
-    rest += foreign
+    code = 1
+    try:
+        code = _run(options, rest + foreign)
+    finally:
+        processes.part(code)
+    return code
+
+
+def _run(options: argparse.Namespace, rest: list[str]) -> int:
     try:
         _VERBS[options.verb](options, rest)
     except (InputError, FloatingPointError) as error:
@@ -84,6 +92,7 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> None:
 
     config = load_config(options.config, overrides)
     _configure_jax()
+    processes.initialize()
     from durian_jax import train
 
     train.train(config, options.workdir)
