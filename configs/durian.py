@@ -38,6 +38,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
     config.seed = 0
     config.steps = 60_000
     config.batch_size = 32
+    config.accumulate = 1  # parts of a batch whose gradients are summed before the optimizer moves
     config.init_from = ""  # workdir of the run whose weights to start from
     config.ema_decay = 0.9999
     config.log_every = 50
@@ -94,14 +95,19 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         frozen=dead_parameters(config.model),
         dropout=0.1,  # share of clips that lose all references and embeddings
     )
-    config.mesh = dict(fsdp=1)  # devices that share one copy of the state
+    config.mesh = dict(fsdp=1)  # devices that share one copy of the state; -1 for all
     # Long clips go in windows, as long as the clips of training.
     config.sample = dict(every=1000, steps=30, guidance=3.5, window=24, overlap=4, clips=4)
     config.sample.solver = "ddim"  # or "dpm++", for fewer steps
-    config.save = dict(every=1000, keep=3)
+    # Checkpoints by steps and by minutes (0: not by these); of the older ones those stay whose step
+    # is a multiple of keep_every.
+    config.save = dict(every=1000, minutes=30.0, keep=3, keep_every=0)
+    # Steps in a row whose loss or gradient is not finite before training stops; how long nothing
+    # may move before the process ends (0: for ever).
+    config.guards = dict(max_skipped=10, timeout_minutes=30.0)
     if stage == "stage2":
         config.model.temporal = True
-        config.model.remat = (0, 1, 2, 3)
+        config.model.remat = ("full",) * 4
         config.data.frames = 24
         config.batch_size = 8
         config.stage.trainable = (".*/motion_modules_",)

@@ -271,7 +271,7 @@ class Animator:
                     diffusion=self.diffusion, options=options,
                 )  # fmt: skip
                 bar.update(len(part.timesteps))
-        return sampler.to_uint8(self._run(sampler.decode, watch, walk.latents))[0]
+        return np.asarray(sampler.to_uint8(self._run(sampler.decode, watch, walk.latents)[0]))
 
     def _run(self, function: Callable, watch: "_Stopwatch", *arguments, **fixed):
         """Calls a part of the sampler; says so and times it when it has to be compiled first."""

@@ -12,7 +12,7 @@ from durian_jax import weights
 from input_pipeline.errors import InputError
 
 # Settings that may differ when a run is resumed; everything else describes what is trained.
-MAY_CHANGE = ("steps", "log_every", "sample", "save", "data.workers", "mesh")
+MAY_CHANGE = ("steps", "log_every", "sample", "save", "guards", "data.workers", "mesh")
 
 
 class Checkpoints:
@@ -22,9 +22,16 @@ class Checkpoints:
     meta (the config, in plain values).
     """
 
-    def __init__(self, workdir: str | Path, keep: int = 2):
+    def __init__(self, workdir: str | Path, keep: int = 2, keep_every: int = 0):
+        """
+        Args:
+          keep: number of newest checkpoints that stay.
+          keep_every: checkpoints whose step is a multiple of it stay for ever; 0 for none.
+        """
         self.path = Path(workdir).absolute() / "checkpoints"
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, keep_period=keep_every or None, enable_async_checkpointing=True
+        )
         self._manager = ocp.CheckpointManager(self.path, options=options)
 
     @property
@@ -40,7 +47,7 @@ class Checkpoints:
                 params=ocp.args.StandardSave(train_state.merge(state.trained, state.frozen)),
                 ema=ocp.args.StandardSave(state.ema),
                 opt_state=ocp.args.StandardSave(state.opt_state),
-                data=ocp.args.JsonSave(data),
+                data=ocp.args.JsonSave({**data, "skipped": state.skipped.tolist()}),
                 meta=ocp.args.JsonSave(meta),
             ),
         )
@@ -70,20 +77,25 @@ class Checkpoints:
             frozen=train_state.take(found.params, layout.frozen),
             opt_state=found.opt_state,
             ema=found.ema,
+            skipped=jax.device_put(np.int32(found.data["skipped"]), layout.skipped.sharding),
         )
         return state, found.data
 
-    def refuse_other(self, config: dict) -> None:
+    def refuse_other(self, meta: dict) -> None:
         """Raises InputError if the newest checkpoint belongs to another config, and says how."""
         arguments = ocp.args.Composite(meta=ocp.args.JsonRestore())
         with _reading(self._manager):
             saved = self._manager.restore(self.latest_step, args=arguments).meta["config"]
-        changes = config_difference(saved, config)
+        changes = config_difference(saved, meta["config"])
         if changes:
             raise InputError(
                 f"{self.path.parent} holds a run of another config ({'; '.join(changes)}): "
                 "use another --workdir or the same settings"
             )
+
+    def wait(self) -> None:
+        """Waits for saves under way; raises what they raised."""
+        self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for saves under way; raises what they raised."""

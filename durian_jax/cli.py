@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from durian_jax import arguments, processes
-from input_pipeline.errors import InputError
+from input_pipeline.errors import InputError, Interrupted
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,6 +35,9 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     except (InputError, FloatingPointError) as error:
         print(f"durian {options.verb}: {error}", file=sys.stderr)
         return 2
+    except Interrupted as interruption:
+        print(f"durian {options.verb}: {interruption}", file=sys.stderr)
+        return interruption.code
     return 0
 
 

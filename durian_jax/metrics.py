@@ -4,24 +4,34 @@ import contextlib
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 NUM_NOISE_BINS = 4
+# Above this share of the step time spent on waiting for batches, a log line says so.
+STARVED = 0.2
+# Counts of the whole run that a log line names as soon as there are any.
+TROUBLES = ("skipped", "corrupt records")
 
 
 class Reporter:
-    """Writes the metrics of a run to its directory; other processes than the first stay silent.
+    """Writes the metrics of a run to its directory.
 
-    A resumed run continues the files: lines of steps it will repeat are dropped.
+    Process 0 prints, and writes metrics, curves and pictures. Each process, it too, keeps what it
+    said in a file of its own, logs/process_N.log: where one of many waits for data, or what it
+    said last, stands there. A resumed run continues the files: metrics of steps it will repeat are
+    dropped.
     """
 
-    def __init__(self, workdir: str | Path, first_step: int, enabled: bool = True):
-        self._workdir, self._enabled = Path(workdir), enabled
+    def __init__(self, workdir: str | Path, first_step: int, process: int = 0):
+        self._workdir, self._enabled = Path(workdir), process == 0
         self._lines: list[dict] = []
         self._file = self._workdir / "metrics.jsonl"
-        if not enabled:
+        self._log = self._workdir / "logs" / f"process_{process}.log"
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        if not self._enabled:
             return
         from tensorboardX import SummaryWriter
 
@@ -33,27 +43,20 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """One message for the person who watches."""
+        with self._log.open("a") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         if self._enabled:
             print(text, flush=True)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Logs one line; non-finite values are written as they are.
-
-        Raises:
-          FloatingPointError: the loss is not finite.
-        """
+        """Logs one line; non-finite values are written as they are."""
         if self._enabled:
             self._lines.append({"step": step, **values})
             with self._file.open("a") as file:
                 file.write(json.dumps(self._lines[-1]) + "\n")
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
-            self.say(_readable(step, values))
-        if not math.isfinite(values["loss"]):
-            raise FloatingPointError(
-                f"the loss at step {step} is {values['loss']}: resume from the last "
-                "checkpoint with a lower optimizer.learning_rate"
-            )
+        self.say(_readable(step, values))
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """uint8 [H, W, 3] to TensorBoard and to NAME/step_N.png."""
@@ -90,8 +93,13 @@ class Reporter:
 class Interval:
     """Losses and times since the last log line."""
 
-    def __init__(self):
+    def __init__(self, metrics: Sequence[dict] = ()):
+        """
+        Args:
+          metrics: from `get_state`, to continue an interval that was cut.
+        """
         self._clear()
+        self._metrics.extend(metrics)
 
     def _clear(self) -> None:
         self._start, self._waited, self._metrics = time.perf_counter(), 0.0, []
@@ -112,22 +120,30 @@ class Interval:
 
     def add(self, metrics: dict) -> None:
         """Metrics of one step, fetched from the device."""
-        self._metrics.append(metrics)
+        self._metrics.append({name: value.tolist() for name, value in metrics.items()})
+
+    def get_state(self) -> list[dict]:
+        """The steps since the last log line, in plain JSON values."""
+        return list(self._metrics)
 
     def summary(self) -> dict[str, float]:
         """Means over the interval, which then starts anew.
 
-        loss and grad_norm; loss_noise_i, the unweighted error in quarter i of the timesteps, from
-        little noise to much (absent when no sample fell there); step_secs; data_wait, a share.
+        loss and grad_norm, of the steps that were not skipped (NaN if all were); loss_noise_i, the
+        unweighted error in quarter i of the timesteps, from little noise to much (absent when no
+        sample fell there); skipped, steps of the whole run; step_secs; data_wait, a share.
         """
         seconds = time.perf_counter() - self._start
+        taken = [m for m in self._metrics if m["skipped"][1] == 0]
         values = {
-            name: float(np.mean([m[name] for m in self._metrics])) for name in ("loss", "grad_norm")
+            name: float(np.mean([m[name] for m in taken])) if taken else math.nan
+            for name in ("loss", "grad_norm")
         }
-        errors = np.sum([m["noise_bin_errors"] for m in self._metrics], 0)
-        counts = np.sum([m["noise_bin_counts"] for m in self._metrics], 0)
+        errors = np.sum([m["noise_bin_errors"] for m in taken], 0)
+        counts = np.sum([m["noise_bin_counts"] for m in taken], 0)
         for i in np.flatnonzero(counts):
             values[f"loss_noise_{i}"] = float(errors[i] / counts[i])
+        values["skipped"] = int(self._metrics[-1]["skipped"][0])
         values["step_secs"] = seconds / len(self._metrics)
         values["data_wait"] = self._waited / seconds
         self._clear()
@@ -138,9 +154,17 @@ def _readable(step: int, values: dict[str, float]) -> str:
     """step 40  loss 0.812 (by noise 0.31 0.52 0.96 1.31)  grad 1.2  0.21 s/step  data 1%"""
     bins = [values.get(f"loss_noise_{i}") for i in range(NUM_NOISE_BINS)]
     by_noise = " ".join("-" if value is None else f"{value:.3f}" for value in bins)
-    corrupt = values.get("corrupt_records", 0)
-    return (
-        f"step {step}  loss {values['loss']:.4f} (by noise {by_noise})  "
-        f"grad {values['grad_norm']:.2f}  {values['step_secs']:.3f} s/step  "
-        f"data wait {values['data_wait']:.0%}" + (f"  corrupt records {corrupt}" if corrupt else "")
+    wait = f"data wait {values['data_wait']:.0%}"
+    if values["data_wait"] > STARVED:
+        wait += " (starved: raise config.data.workers)"
+    troubles = {name: values.get(name.replace(" ", "_"), 0) for name in TROUBLES}
+    return "  ".join(
+        [
+            f"step {step}",
+            f"loss {values['loss']:.4f} (by noise {by_noise})",
+            f"grad {values['grad_norm']:.2f}",
+            f"{values['step_secs']:.3f} s/step",
+            wait,
+            *(f"{name} {count}" for name, count in troubles.items() if count),
+        ]
     )

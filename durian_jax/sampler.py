@@ -241,9 +241,9 @@ def decode(model: Durian, params: dict, latents: jax.Array) -> jax.Array:
     return _per_frame(lambda z: model.apply({"params": params}, z, method="decode_video"), latents)
 
 
-def to_uint8(video: jax.Array) -> np.ndarray:
-    """Pictures in [-1, 1], any shape, as uint8 on the host."""
-    return np.asarray(jnp.round(jnp.clip(video * 127.5 + 127.5, 0, 255)).astype(jnp.uint8))
+def to_uint8(video: jax.Array) -> jax.Array:
+    """Pictures in [-1, 1], any shape, as uint8."""
+    return jnp.round(jnp.clip(video * 127.5 + 127.5, 0, 255)).astype(jnp.uint8)
 
 
 def _per_frame(function: Callable, x: jax.Array) -> jax.Array:

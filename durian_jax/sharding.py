@@ -13,17 +13,23 @@ from jax.sharding import PartitionSpec as P
 MIN_SHARDED_SIZE = 2**14
 
 
-def make_mesh(fsdp: int = 1) -> Mesh:
-    """A mesh over all devices of all processes; `fsdp` of them share one copy of the parameters.
+def make_mesh(fsdp: int = 1, devices=None) -> Mesh:
+    """A mesh over the devices; `fsdp` of them share one copy of the parameters.
+
+    Args:
+      fsdp: -1 for all devices.
+      devices: of all processes, or of a topology that is not at hand; None for all there are.
 
     Raises:
       ValueError: the number of devices is no multiple of `fsdp`.
     """
-    count = jax.device_count()
+    count = jax.device_count() if devices is None else len(devices)
+    fsdp = count if fsdp == -1 else fsdp
     if fsdp < 1 or count % fsdp:
-        raise ValueError(f"mesh.fsdp {fsdp} does not divide {count} devices: use a divisor")
+        raise ValueError(f"mesh.fsdp {fsdp} does not divide {count} devices: use a divisor, or -1")
+    shape, names = (count // fsdp, fsdp), ("data", "fsdp")
     # Automatic axes: explicit ones turn sharding constraints into assertions.
-    return jax.make_mesh((count // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def state_sharding(mesh: Mesh, shapes):

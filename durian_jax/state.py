@@ -20,6 +20,8 @@ class TrainState:
       trained, frozen: parameter trees with disjoint leaves, float32.
       opt_state: optimizer state of `trained`.
       ema: exponential moving average of `trained`, float32.
+      skipped: int32 [2], steps that changed nothing because the loss or the gradient was not
+        finite: in all, and in a row up to now.
     """
 
     step: jax.Array
@@ -27,6 +29,7 @@ class TrainState:
     frozen: dict
     opt_state: optax.OptState
     ema: dict
+    skipped: jax.Array
 
 
 def partition(params: dict, trainable: tuple[str, ...], frozen: tuple[str, ...]) -> tuple:
@@ -103,18 +106,32 @@ def init_state(
         frozen=frozen,
         opt_state=optimizer.init(trained),
         ema=jax.tree.map(jnp.copy, trained),
+        skipped=jnp.zeros(2, jnp.int32),
     )
 
 
 def apply_gradients(
-    state: TrainState, grads: dict, optimizer: optax.GradientTransformation, ema_decay: float
+    state: TrainState,
+    grads: dict,
+    optimizer: optax.GradientTransformation,
+    ema_decay: float,
+    finite: jax.Array,
 ) -> TrainState:
-    """One optimizer step. The average warms up: its decay is at most (1 + step) / (10 + step)."""
+    """One optimizer step. The average warms up: its decay is at most (1 + step) / (10 + step).
+
+    Args:
+      finite: bool scalar; False counts the step as skipped and leaves the rest as it was.
+    """
     updates, opt_state = optimizer.update(grads, state.opt_state, state.trained)
     trained = optax.apply_updates(state.trained, updates)
     decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
     ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, trained)
-    return state.replace(step=state.step + 1, trained=trained, opt_state=opt_state, ema=ema)
+    changed = {"trained": trained, "opt_state": opt_state, "ema": ema}
+    kept = {name: getattr(state, name) for name in changed}
+    changed = jax.tree.map(lambda new, old: jnp.where(finite, new, old), changed, kept)
+    total, row = state.skipped
+    skipped = jnp.stack([jnp.where(finite, total, total + 1), jnp.where(finite, 0, row + 1)])
+    return state.replace(step=state.step + 1, skipped=skipped, **changed)
 
 
 def describe(state: TrainState) -> str:

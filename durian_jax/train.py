@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from durian_jax import checkpoint, sampler, sharding
+from durian_jax import checkpoint, guards, sampler, sharding
 from durian_jax.diffusion import Diffusion
 from durian_jax.metrics import Interval, Reporter
 from durian_jax.models.durian import Durian
 from durian_jax.state import TrainState, describe, make_optimizer, merge
-from durian_jax.train_step import build, create_state, make_train_step, state_layout, stream_key
-from input_pipeline.errors import InputError
+from durian_jax.train_step import build, create_state, jit_train_step, state_layout, stream_key
+from input_pipeline.errors import InputError, Interrupted
 
 
 def train(config, workdir: str | Path) -> TrainState:
@@ -32,88 +32,127 @@ def train(config, workdir: str | Path) -> TrainState:
     Raises:
       InputError: bad data set or config, a run of another config in `workdir`, or initial weights
         that do not fit.
+      Interrupted: SIGTERM came; the state up to there is saved.
+      FloatingPointError: in `config.guards.max_skipped` steps in a row loss or gradient was not
+        finite.
     """
     # Only the loop reads data; the training step imports without grain.
-    from input_pipeline import loader, shards
+    from input_pipeline import loader
 
     workdir = Path(workdir)
     mesh, model, diffusion = build(config)
     optimizer = make_optimizer(**config.optimizer)
-    if config.data.path.startswith("synth:"):
-        from input_pipeline.synthetic.dataset import Rendered
-
-        if config.data.workers:
-            raise InputError(
-                f"data.workers is {config.data.workers}, data.path {config.data.path} is rendered "
-                "by the process that trains: set --config.data.workers=0"
-            )
-        dataset = Rendered(config.data.path)
-    else:
-        dataset = shards.Dataset(config.data.path)
     open_loader = functools.partial(
-        loader.Loader, dataset, sample_options(config),
+        loader.Loader, open_dataset(config), sample_options(config),
         batch_size=config.batch_size, workers=config.data.workers,
         process_index=jax.process_index(), process_count=jax.process_count(),
     )  # fmt: skip
 
-    checkpoints = checkpoint.Checkpoints(workdir, config.save.keep)
-    first_step, loader_state = checkpoints.latest_step or 0, None
+    checkpoints = checkpoint.Checkpoints(workdir, config.save.keep, config.save.keep_every)
+    meta = {"config": config.to_dict()}
+    first_step, progress = checkpoints.latest_step or 0, {}
     if first_step:
-        checkpoints.refuse_other(config.to_dict())
-    report = Reporter(workdir, first_step, enabled=jax.process_index() == 0)
-    layout = state_layout(config, model, optimizer, mesh)
-    if first_step:
-        state, loader_state = checkpoints.restore(layout)
-        origin = f"resumed at step {first_step} of {config.steps}"
-    else:
-        report.say("drawing the initial weights (compiling) ...")
-        state, origin = create_state(config, model, optimizer, layout)
-    report.say(describe(state))
-    report.say(origin)
-    if first_step >= config.steps:
-        report.say(f"nothing to do: {first_step} of {config.steps} steps are done")
-        return state
+        checkpoints.refuse_other(meta)
+    with (
+        guards.Requests(mesh, config.save.minutes) as requests,
+        guards.Watchdog(config.guards.timeout_minutes) as watchdog,
+        contextlib.closing(checkpoints),
+        contextlib.closing(Reporter(workdir, first_step, jax.process_index())) as report,
+    ):
+        layout = state_layout(config, model, optimizer, mesh)
+        if first_step:
+            state, progress = checkpoints.restore(layout)
+            origin = f"resumed at step {first_step} of {config.steps}"
+        else:
+            report.say("drawing the initial weights (compiling) ...")
+            state, origin = create_state(config, model, optimizer, layout)
+        requests.check_start()
+        report.say(describe(state))
+        report.say(origin)
+        if first_step >= config.steps:
+            report.say(f"nothing to do: {first_step} of {config.steps} steps are done")
+            return state
 
-    with contextlib.closing(open_loader(seed=config.seed + 1)) as batches:
-        fixed_batch = sharding.put_batch(next(batches), mesh)
-    draw_samples = make_sample_grid(model, diffusion, config)
-    report.say("compiling the training step ...")
-    start = time.perf_counter()
-    train_step = jax.jit(
-        make_train_step(model, diffusion, optimizer, config),
-        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), sharding.replicated(mesh)),
-        donate_argnums=0,
-    )
-    train_step = train_step.lower(state, fixed_batch).compile()
-    report.say(f"compiled in {time.perf_counter() - start:.0f} s")
+        with contextlib.closing(open_loader(seed=config.seed + 1)) as batches:
+            fixed_batch = next(batches)
+        draw_samples = make_sample_grid(model, diffusion, config, fixed_batch, mesh)
+        report.say("compiling the training step ...")
+        start = time.perf_counter()
+        train_step = jit_train_step(model, diffusion, optimizer, config, layout)
+        train_step = train_step.lower(state, sharding.put_batch(fixed_batch, mesh)).compile()
+        report.say(f"compiled in {time.perf_counter() - start:.0f} s")
+        requests.check_start()
 
-    def is_due(every: int, step: int) -> bool:
-        return step > first_step and (step == config.steps or (every and step % every == 0))
+        interval, pending = Interval(progress.get("interval", ())), None
 
-    interval, pending = Interval(), None
-    with contextlib.closing(open_loader(seed=config.seed, state=loader_state)) as batches:
-        # Fixed order: evaluate, save, next batch, dispatch, log the step before. A checkpoint
-        # holds the state of the loader before the batch of the step that follows it.
-        for step in range(first_step, config.steps + 1):
-            with interval.paused():
-                if is_due(config.sample.every, step):
-                    report.picture(step, "samples", draw_samples(state, fixed_batch))
-                    report.draw_loss_curve()
-                if is_due(config.save.every, step):
-                    checkpoints.save(state, batches.get_state(), {"config": config.to_dict()})
-            if step < config.steps:
+        def is_due(every: int, step: int) -> bool:
+            return step > first_step and (step == config.steps or (every and step % every == 0))
+
+        def log(step: int, metrics: dict) -> None:
+            watchdog.expect(f"the result of step {step}")
+            metrics = jax.device_get(metrics)
+            interval.add(metrics)
+            if is_due(config.log_every, step):
+                corrupt = {"corrupt_records": batches.num_corrupt}
+                report.scalars(step, interval.summary() | corrupt)
+            guards.refuse_divergence(metrics["skipped"], step, config.guards.max_skipped)
+
+        with contextlib.closing(
+            open_loader(seed=config.seed, state=progress.get("loader"))
+        ) as batches:
+            # Fixed order: evaluate, save, next batch, dispatch, log the step before. A checkpoint
+            # holds the state of the loader before the batch of the step that follows it.
+            for step in range(first_step, config.steps + 1):
+                request = requests.read()
+                stopping = request == guards.STOP
+                sampling = is_due(config.sample.every, step) and not stopping
+                saving = is_due(config.save.every, step) or request != guards.NOTHING
+                if pending is not None and (sampling or saving):
+                    log(step, pending)
+                    pending = None
+                with interval.paused():
+                    if sampling:
+                        watchdog.expect(f"the samples of step {step}")
+                        report.picture(step, "samples", draw_samples(state))
+                        report.draw_loss_curve()
+                    if saving:
+                        watchdog.expect(f"the checkpoint of step {step}")
+                        progress = {"loader": batches.get_state(), "interval": interval.get_state()}
+                        checkpoints.save(state, progress, meta)
+                        requests.saved()
+                if stopping or step == config.steps:
+                    break
+                watchdog.expect(f"batch {step} of the data set")
                 batch = interval.wait(lambda: next(batches))
+                requests.post()
                 state, metrics = train_step(state, sharding.put_batch(batch, mesh))
-            if pending is not None:
-                interval.add(jax.device_get(pending))
-                if is_due(config.log_every, step):
-                    corrupt = {"corrupt_records": batches.num_corrupt}
-                    report.scalars(step, interval.summary() | corrupt)
-            pending = metrics
-    report.draw_loss_curve()
-    report.close()
-    checkpoints.close()
+                if pending is not None:
+                    log(step, pending)
+                pending = metrics
+        watchdog.expect("the last checkpoint to be written")
+        checkpoints.wait()
+        report.draw_loss_curve()
+        if stopping and step < config.steps:
+            message = f"stopped by SIGTERM at step {step} of {config.steps}, which is saved"
+            report.say(message)
+            raise Interrupted(f"{message}: the same command continues there")
     return state
+
+
+def open_dataset(config):
+    """The data set at `config.data.path`. Raises InputError if there is none that can be used."""
+    if not config.data.path.startswith("synth:"):
+        from input_pipeline import shards
+
+        return shards.Dataset(config.data.path)
+    if config.data.workers:
+        raise InputError(
+            f"data.workers is {config.data.workers}, data.path {config.data.path} is rendered "
+            "by the process that trains: set --config.data.workers=0"
+        )
+    from input_pipeline.synthetic.dataset import Rendered
+
+    return Rendered(config.data.path)
 
 
 def sample_options(config):
@@ -127,30 +166,48 @@ def sample_options(config):
 
 
 def make_sample_grid(
-    model: Durian, diffusion: Diffusion, config, columns: int = 4
-) -> Callable[[TrainState, dict], np.ndarray]:
-    """A function of (state, batch) to a picture of samples with fixed noise, uint8 [H, W, 3].
+    model: Durian,
+    diffusion: Diffusion,
+    config,
+    local_batch: dict,
+    mesh: jax.sharding.Mesh,
+    columns: int = 4,
+) -> Callable[[TrainState], np.ndarray]:
+    """A function of a state to a picture of samples with fixed noise, uint8 [H, W, 3].
 
     One row per clip: portrait | attributes | target frames | the same frames sampled with the
-    averaged weights, by `config.sample`.
+    averaged weights, by `config.sample`. All processes call it, and all get the picture.
+
+    Args:
+      local_batch: this process's part of a batch on the host; the first `config.sample.clips` of
+        the whole are shown. Every device samples at least one, or it would idle.
     """
     options = sampler.SamplerOptions(
         config.sample.window, config.sample.overlap, guided=config.sample.guidance != 1
     )
     schedule = sampler.Schedule.trailing(diffusion, config.sample.steps, config.sample.solver)
-    run = jax.jit(functools.partial(sampler.sample, model, diffusion=diffusion, options=options))
+    rows = min(-(-config.sample.clips // mesh.size) * mesh.size, config.batch_size)
+    batch = sharding.put_batch(
+        {name: x[: rows // jax.process_count()] for name, x in local_batch.items()}, mesh
+    )
 
-    def draw(state: TrainState, batch: dict) -> np.ndarray:
-        batch = {name: value[: config.sample.clips] for name, value in batch.items()}
-        params = merge(state.frozen, state.ema)
-        key = stream_key(config.seed, "sample", 0)
-        videos = run(params, batch, key, jnp.float32(config.sample.guidance), schedule)
-        videos, batch = sampler.to_uint8(videos), jax.device_get(batch)
+    @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
+    def run(params: dict, batch: dict) -> tuple:
+        videos = sampler.sample(
+            model, params, batch, stream_key(config.seed, "sample", 0),
+            jnp.float32(config.sample.guidance), schedule,
+            diffusion=diffusion, options=options,
+        )  # fmt: skip
+        shown = {name: batch[name] for name in ("portrait", "attribute", "video")}
+        return sampler.to_uint8(videos), shown
+
+    def draw(state: TrainState) -> np.ndarray:
+        videos, shown = jax.device_get(run(merge(state.frozen, state.ema), batch))
         frames = np.linspace(0, videos.shape[1] - 1, min(columns, videos.shape[1])).astype(int)
         rows = [
-            np.hstack([batch["portrait"][i], *batch["attribute"][i],
-                       *batch["video"][i, frames], *videos[i, frames]])
-            for i in range(len(videos))
+            np.hstack([shown["portrait"][i], *shown["attribute"][i],
+                       *shown["video"][i, frames], *videos[i, frames]])
+            for i in range(min(len(videos), config.sample.clips))
         ]  # fmt: skip
         return np.vstack(rows)
 

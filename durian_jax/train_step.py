@@ -1,5 +1,6 @@
 """The training step of a config, and the state it starts from. Reads no data and no flags."""
 
+import functools
 import zlib
 from collections.abc import Callable
 
@@ -17,18 +18,23 @@ from durian_jax.state import TrainState, apply_gradients, group_name, init_state
 from input_pipeline.errors import InputError
 
 
-def build(config) -> tuple[jax.sharding.Mesh, Durian, Diffusion]:
-    """Mesh, model and diffusion of a config. Raises InputError for values out of range."""
+def build(config, devices=None) -> tuple[jax.sharding.Mesh, Durian, Diffusion]:
+    """Mesh (over all devices, or those given), model and diffusion of a config.
+
+    Raises:
+      InputError: values out of range.
+    """
     try:
-        mesh = sharding.make_mesh(config.mesh.fsdp)
+        mesh = sharding.make_mesh(config.mesh.fsdp, devices)
         model = Durian(DurianConfig.from_dict(config.model.to_dict()))
         diffusion = Diffusion(**config.diffusion)
     except ValueError as error:
         raise InputError(f"config: {error}") from error
-    if config.batch_size < 1 or config.batch_size % mesh.size:
+    parts = mesh.size * config.accumulate
+    if min(config.batch_size, parts) < 1 or config.batch_size % parts:
         raise InputError(
-            f"config: batch_size={config.batch_size} is no multiple of {mesh.size} "
-            "devices: change it"
+            f"config: batch_size={config.batch_size} is no multiple of {mesh.size} devices times "
+            f"accumulate={config.accumulate}: change one of them"
         )
     return mesh, model, diffusion
 
@@ -44,41 +50,95 @@ def make_train_step(
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
     """The training step of Eq. 10 (F = 1) and Eq. 11 (F frames, one timestep per clip).
 
+    Each clip draws from a random key of its own, so that neither the number of devices nor
+    `config.accumulate` changes what is drawn.
+
     Returns:
-      A function of (state, batch contract) to (state, metrics): loss (weighted), grad_norm, and
-      noise_bin_errors, noise_bin_counts float32 [4], the unweighted errors by quarter of timesteps.
+      A function of (state, batch contract) to (state, metrics): loss (weighted); grad_norm;
+      noise_bin_errors, noise_bin_counts float32 [4], the unweighted errors by quarter of timesteps;
+      skipped, as in TrainState.
     """
 
-    def train_step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
-        keys = jax.random.split(stream_key(config.seed, "train", state.step), 5)
-        num_clips = batch["video"].shape[0]
-        timesteps = jax.random.randint(keys[0], (num_clips,), 0, diffusion.num_timesteps)
-        keep = jax.random.uniform(keys[1], (num_clips,)) >= config.stage.dropout
-
-        def loss_function(trained):
-            variables = {"params": merge(state.frozen, trained)}
-            latents = model.apply(variables, batch["video"], keys[2], method="encode_video")
-            latents = jax.lax.stop_gradient(latents)
-            noise = jax.random.normal(keys[3], latents.shape)
-            shape = (num_clips, 1, 1, 1, latents.shape[-1])
-            noise += diffusion.noise_offset * jax.random.normal(keys[4], shape)
-            noisy = diffusion.add_noise(latents, noise, timesteps)
-            prediction = model.apply(variables, batch, noisy, timesteps, keep)
-            target = diffusion.target(latents, noise, timesteps)
-            errors = jnp.square(prediction - target).mean((1, 2, 3, 4))
-            return (diffusion.loss_weight(timesteps) * errors).mean(), errors
-
-        (loss, errors), grads = jax.value_and_grad(loss_function, has_aux=True)(state.trained)
-        bins = jax.nn.one_hot(timesteps * NUM_NOISE_BINS // diffusion.num_timesteps, NUM_NOISE_BINS)
-        metrics = {
-            "loss": loss,
-            "grad_norm": optax.tree.norm(grads),
-            "noise_bin_errors": errors @ bins,
-            "noise_bin_counts": bins.sum(0),
+    def draw(key: jax.Array, frames: int) -> dict:
+        """What a clip needs of chance; noises are float32 [F, h, w, c]."""
+        keys = jax.random.split(key, 5)
+        shape = (frames, *model.config.latent_shape)
+        offset = jax.random.normal(keys[4], (1, 1, 1, shape[-1]))
+        return {
+            "timesteps": jax.random.randint(keys[0], (), 0, diffusion.num_timesteps),
+            "keep": jax.random.uniform(keys[1]) >= config.stage.dropout,
+            "posterior": jax.random.normal(keys[2], shape),
+            "noise": jax.random.normal(keys[3], shape) + diffusion.noise_offset * offset,
         }
-        return apply_gradients(state, grads, optimizer, config.ema_decay), metrics
+
+    def train_step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+        num_clips, frames = batch["video"].shape[:2]
+        keys = jax.random.split(stream_key(config.seed, "train", state.step), num_clips)
+
+        def gradients(part: tuple) -> tuple[dict, dict]:
+            """Gradient of the mean loss over some clips (batch contract, keys), and metrics."""
+            batch, keys = part
+            drawn = jax.vmap(lambda key: draw(key, frames))(keys)
+            timesteps, noise = drawn["timesteps"], drawn["noise"]
+
+            def loss_function(trained):
+                variables = {"params": merge(state.frozen, trained)}
+                latents = model.apply(
+                    variables, batch["video"], drawn["posterior"], method="encode_video"
+                )
+                latents = jax.lax.stop_gradient(latents)
+                noisy = diffusion.add_noise(latents, noise, timesteps)
+                prediction = model.apply(variables, batch, noisy, timesteps, drawn["keep"])
+                target = diffusion.target(latents, noise, timesteps)
+                errors = jnp.square(prediction - target).mean((1, 2, 3, 4))
+                return (diffusion.loss_weight(timesteps) * errors).mean(), errors
+
+            (loss, errors), grads = jax.value_and_grad(loss_function, has_aux=True)(state.trained)
+            quarter = timesteps * NUM_NOISE_BINS // diffusion.num_timesteps
+            bins = jax.nn.one_hot(quarter, NUM_NOISE_BINS)
+            sums = {"noise_bin_errors": errors @ bins, "noise_bin_counts": bins.sum(0)}
+            return grads, {"loss": loss, **sums}
+
+        grads, metrics = _accumulate(gradients, (batch, keys), config.accumulate)
+        grads, loss = jax.tree.map(lambda x: x / config.accumulate, (grads, metrics["loss"]))
+        norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        state = apply_gradients(state, grads, optimizer, config.ema_decay, finite)
+        return state, {**metrics, "loss": loss, "grad_norm": norm, "skipped": state.skipped}
 
     return train_step
+
+
+def jit_train_step(
+    model: Durian,
+    diffusion: Diffusion,
+    optimizer: optax.GradientTransformation,
+    config,
+    layout: TrainState,
+) -> Callable:
+    """`make_train_step` compiled for a mesh: the state stays where `layout` says and is donated.
+
+    Args:
+      layout: of `state_layout`, or a state that lies there.
+    """
+    placement = jax.tree.map(lambda leaf: leaf.sharding, layout)
+    results = sharding.replicated(layout.step.sharding.mesh)
+    train_step = make_train_step(model, diffusion, optimizer, config)
+    return jax.jit(train_step, out_shardings=(placement, results), donate_argnums=0)
+
+
+def _accumulate(function: Callable, inputs, count: int):
+    """The sum of `function` over `count` equal parts of the inputs' leading axis, part by part.
+
+    A part takes every count-th row: each device then has its share of every part at hand.
+    """
+    if count == 1:
+        return function(inputs)
+    parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0), inputs)
+    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    add = functools.partial(jax.tree.map, jnp.add)
+    return jax.lax.scan(lambda total, part: (add(total, function(part)), None), zeros, parts)[0]
 
 
 def state_layout(

@@ -1,4 +1,4 @@
-"""The one exception that means: the input is at fault, and the user can mend it."""
+"""What ends a command in good order: input the user can mend, or the system's wish to stop."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,14 @@ class InputError(ValueError):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+class Interrupted(BaseException):
+    """The system asked the process to end (SIGTERM), and all work up to here is saved.
+
+    The command line prints the message and exits with `code`: EX_TEMPFAIL of sysexits.h, "try
+    again", which no other end of a run gives, so that a scheduler can start the command anew. No
+    Exception, as KeyboardInterrupt is none: nothing on the way may mistake it for an error.
+    """
+
+    code = 75

@@ -8,6 +8,7 @@ grain prefetches and runs the worker processes.
 import ctypes
 import functools
 import logging
+import signal
 
 import cv2
 import grain
@@ -128,7 +129,7 @@ class Loader:
         if workers:
             _mark_flags_as_parsed()
             data = data.mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=start_worker
+                grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_start_loading
             )
         self._iterator = iter(data)
 
@@ -175,6 +176,12 @@ def start_worker(index: int = 0, count: int = 1) -> None:
     if hasattr(allocator, "mallopt"):
         allocator.mallopt(_M_TRIM_THRESHOLD, 2**28)
         allocator.mallopt(_M_MMAP_THRESHOLD, 2**25)
+
+
+def _start_loading(index: int, count: int) -> None:
+    """A scheduler sends SIGTERM to every process; the workers must live until the last save."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    start_worker(index, count)
 
 
 def _mark_flags_as_parsed() -> None:

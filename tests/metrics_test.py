@@ -2,13 +2,13 @@ import json
 import time
 
 import numpy as np
-import pytest
 
 from durian_jax.metrics import Interval, Reporter
 
 
-def _step(loss, errors, counts):
+def _step(loss, errors, counts, skipped=(0, 0)):
     return {
+        "skipped": np.array(skipped, np.int32),
         "loss": np.float32(loss), "grad_norm": np.float32(1.0),
         "noise_bin_errors": np.array(errors, np.float32),
         "noise_bin_counts": np.array(counts, np.float32),
@@ -25,6 +25,30 @@ def test_interval_averages_steps_and_bins_and_starts_anew():
     assert "loss_noise_1" not in values
     interval.add(_step(7.0, [0, 1, 0, 0], [0, 1, 0, 0]))
     assert interval.summary()["loss"] == 7.0
+
+
+def test_skipped_steps_are_counted_and_left_out_of_the_means():
+    interval = Interval()
+    interval.add(_step(1.0, [3, 0, 0, 1], [2, 0, 0, 1]))
+    interval.add(_step(np.nan, [np.nan] * 4, [1, 1, 1, 0], skipped=(3, 1)))
+    values = interval.summary()
+    assert (values["loss"], values["loss_noise_0"], values["skipped"]) == (1.0, 1.5, 3)
+    interval.add(_step(np.nan, [np.nan] * 4, [1, 1, 1, 0], skipped=(4, 2)))
+    values = interval.summary()
+    assert np.isnan(values["loss"]) and values["skipped"] == 4
+
+
+def test_an_interval_that_was_cut_goes_on_to_the_same_means():
+    steps = [_step(np.float32(loss) / 3, [loss, 0, 0, 1], [2, 0, 0, 1]) for loss in (1, 2, 5)]
+    whole, first = Interval(), Interval()
+    for step in steps:
+        whole.add(step)
+    first.add(steps[0])
+    second = Interval(json.loads(json.dumps(first.get_state())))
+    for step in steps[1:]:
+        second.add(step)
+    times = {"step_secs": 0, "data_wait": 0}
+    assert second.summary() | times == whole.summary() | times
 
 
 def test_waiting_counts_as_data_wait_and_pauses_count_as_nothing():
@@ -52,18 +76,27 @@ def test_a_resumed_run_drops_the_lines_it_will_repeat(tmp_path):
     assert (tmp_path / "loss.png").stat().st_size > 1000
 
 
-def test_a_loss_that_is_not_finite_is_written_down_and_stops_the_run(tmp_path):
+def test_a_line_names_what_goes_wrong(tmp_path, capsys):
     report = Reporter(tmp_path, first_step=0)
-    with pytest.raises(FloatingPointError, match="step 7 is nan"):
-        report.scalars(7, {"loss": float("nan"), "grad_norm": 1.0, "step_secs": 1, "data_wait": 0})
-    assert '"step": 7' in (tmp_path / "metrics.jsonl").read_text()
+    values = {"loss": 0.5, "grad_norm": 1.0, "step_secs": 1, "data_wait": 0.01}
+    report.scalars(1, values)
+    report.scalars(2, values | {"skipped": 4, "corrupt_records": 2, "data_wait": 0.31})
+    report.close()
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("data wait 1%")
+    assert "data wait 31% (starved: raise config.data.workers)" in second
+    assert second.endswith("skipped 4  corrupt records 2")
 
 
-def test_other_processes_write_nothing(tmp_path, capsys):
-    report = Reporter(tmp_path, first_step=0, enabled=False)
+def test_other_processes_keep_a_log_and_write_nothing_else(tmp_path, capsys):
+    report = Reporter(tmp_path, first_step=0, process=3)
     report.say("hello")
     report.picture(1, "samples", np.zeros((4, 4, 3), np.uint8))
     report.draw_loss_curve()
-    report.scalars(1, {"loss": 1.0})
+    report.scalars(1, {"loss": 1.0, "grad_norm": 1.0, "step_secs": 1, "data_wait": 0.5})
     report.close()
-    assert not list(tmp_path.iterdir()) and not capsys.readouterr().out
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files == [tmp_path / "logs" / "process_3.log"]
+    first, second = files[0].read_text().splitlines()
+    assert first.endswith(" hello") and "loss 1.0000" in second and "data wait 50%" in second
+    assert not capsys.readouterr().out

@@ -43,21 +43,43 @@ def test_gradients_move_the_trained_and_spare_the_frozen():
     optimizer = optax.sgd(0.5)
     state = train_state.init_state(PARAMS, ("denoiser/",), (".*/motion_modules_",), optimizer)
     grads = jax.tree.map(jnp.ones_like, state.trained)
-    moved = train_state.apply_gradients(state, grads, optimizer, ema_decay=0.9)
+    moved = train_state.apply_gradients(state, grads, optimizer, 0.9, finite=True)
     assert int(moved.step) == 1
     np.testing.assert_allclose(moved.trained["denoiser"]["conv_in"]["kernel"], 0.5)
     assert moved.frozen is state.frozen
+
+
+def test_a_step_that_is_not_finite_is_counted_and_changes_nothing_else():
+    optimizer = optax.adam(0.1)
+    state = train_state.init_state(PARAMS, ("denoiser/",), (), optimizer)
+    good = jax.tree.map(jnp.ones_like, state.trained)
+    bad = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), state.trained)
+    step = jax.jit(
+        lambda state, grads: train_state.apply_gradients(
+            state, grads, optimizer, 0.9, jnp.isfinite(optax.tree.norm(grads))
+        )
+    )
+    moved = step(state, good)
+    after, seen = moved, []
+    for _ in range(2):
+        after = step(after, bad)
+        seen.append(after.skipped.tolist())
+    assert seen == [[1, 1], [2, 2]]
+    assert int(after.step) == 3
+    for name in ("trained", "opt_state", "ema", "frozen"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(moved, name))
+    assert step(after, good).skipped.tolist() == [2, 0]
 
 
 def test_average_warms_up_and_then_decays_as_told():
     optimizer = optax.sgd(1.0)
     state = train_state.init_state(PARAMS, ("autoencoder/",), (), optimizer)
     grads = jax.tree.map(jnp.ones_like, state.trained)
-    first = train_state.apply_gradients(state, grads, optimizer, ema_decay=0.9)
+    first = train_state.apply_gradients(state, grads, optimizer, 0.9, finite=True)
     # Decay 1 / 10 at step 0: 0.1 * 3 + 0.9 * 2.
     np.testing.assert_allclose(first.ema["autoencoder"]["kernel"], 2.1, rtol=1e-6)
     late = train_state.apply_gradients(
-        state.replace(step=jnp.int32(10_000)), grads, optimizer, ema_decay=0.9
+        state.replace(step=jnp.int32(10_000)), grads, optimizer, 0.9, finite=True
     )
     np.testing.assert_allclose(late.ema["autoencoder"]["kernel"], 0.9 * 3 + 0.1 * 2, rtol=1e-6)
 

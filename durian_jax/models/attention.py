@@ -10,6 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.ad_checkpoint import checkpoint_name
+
+# What a rematerialisation policy may keep by name.
+ATTENTION_OUTPUT = "attention_output"
 
 
 @struct.dataclass
@@ -63,7 +67,7 @@ def attend(query: jax.Array, tokens: KeyValue, references: References | None = N
             # exp(mass) / (exp(own_mass) + exp(mass)) is the softmax's share of the bank.
             share = weight.reshape(-1, 1, 1, 1) * jax.nn.sigmoid(mass - own_mass)
             output += share * (part - own)
-    return output.astype(query.dtype)
+    return checkpoint_name(output.astype(query.dtype), ATTENTION_OUTPUT)
 
 
 def _attend_part(query: jax.Array, tokens: KeyValue) -> tuple[jax.Array, jax.Array]:
@@ -104,7 +108,8 @@ def attend_frames(query: jax.Array, tokens: KeyValue) -> jax.Array:
     """
     logits = jnp.einsum("bflhd,bglhd->blhfg", query, tokens.key, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(logits * query.shape[-1] ** -0.5, axis=-1)
-    return jnp.einsum("blhfg,bglhd->bflhd", weights.astype(query.dtype), tokens.value)
+    output = jnp.einsum("blhfg,bglhd->bflhd", weights.astype(query.dtype), tokens.value)
+    return checkpoint_name(output, ATTENTION_OUTPUT)
 
 
 class Attention(nn.Module):

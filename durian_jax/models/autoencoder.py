@@ -1,6 +1,6 @@
 """Pictures to latents and back: the KL autoencoder of Stable Diffusion, and exact patches.
 
-Both have the same interface: `encode(images, key)`, `decode(latents)`, `channels`, `factor`.
+Both have the same interface: `encode(images, noise)`, `decode(latents)`, `channels`, `factor`.
 Images are float32 [..., H, W, 3] in [-1, 1], latents float32 [..., h, w, c] of about unit variance.
 """
 
@@ -187,11 +187,11 @@ class AutoencoderKL(nn.Module):
         shape = (*images.shape[:-3], *mean.shape[1:])
         return mean.reshape(shape), jnp.clip(logvar, -30.0, 20.0).reshape(shape)
 
-    def encode(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Scaled latents: a sample of the posterior, or its mean without a key."""
+    def encode(self, images: jax.Array, noise: jax.Array | None = None) -> jax.Array:
+        """Scaled latents: the posterior's mean, or its sample for unit noise of their shape."""
         latents, logvar = self.moments(images)
-        if key is not None:
-            latents += jnp.exp(0.5 * logvar) * jax.random.normal(key, latents.shape)
+        if noise is not None:
+            latents += jnp.exp(0.5 * logvar) * noise
         return latents * self.config.scaling
 
     def decode(self, latents: jax.Array) -> jax.Array:
@@ -224,8 +224,8 @@ class Patchify(nn.Module):
         """Pixels per latent cell, each way."""
         return self.patch
 
-    def encode(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Scaled latents; there is nothing to sample, a key changes nothing."""
+    def encode(self, images: jax.Array, noise: jax.Array | None = None) -> jax.Array:
+        """Scaled latents; there is nothing to sample, noise changes nothing."""
         *lead, height, width, _ = images.shape
         h, w, p = height // self.patch, width // self.patch, self.patch
         x = images.reshape(*lead, h, p, w, p, 3)

@@ -7,7 +7,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from durian_jax.models.attention import Attention, References
+from durian_jax.models.attention import ATTENTION_OUTPUT, Attention, References
+
+REMAT_POLICIES = ("none", "full", "attention")
+
+
+def remat(module: type[nn.Module], policy: str) -> type[nn.Module]:
+    """The module class, with its activations recomputed in the backward pass.
+
+    Args:
+        policy: "none" keeps them all; "full" recomputes everything but the module's inputs;
+            "attention" keeps the outputs of attention, too.
+    """
+    if policy == "none":
+        return module
+    if policy == "full":
+        return nn.remat(module)
+    return nn.remat(module, policy=jax.checkpoint_policies.save_only_these_names(ATTENTION_OUTPUT))
 
 
 def timestep_features(timesteps: jax.Array, size: int) -> jax.Array:

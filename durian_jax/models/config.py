@@ -63,7 +63,7 @@ class DurianConfig:
     arcface: IResNetConfig | None = field(default_factory=IResNetConfig)
     references: str = "dual"
     dtype: str = "bfloat16"
-    remat: tuple[int, ...] = ()
+    remat: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, values: Mapping) -> "DurianConfig":

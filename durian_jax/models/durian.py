@@ -140,9 +140,9 @@ class Durian(nn.Module):
             self.encode_control(latents, timesteps, batch["video"] / 255.0, conditions.context)
         return self.denoise(latents, timesteps, features, conditions, keep)
 
-    def encode_video(self, video: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """uint8 [B, F, H, W, 3] -> latents float32 [B, F, h, w, c]; the mean without a key."""
-        return self.autoencoder.encode(_signed(video), key)
+    def encode_video(self, video: jax.Array, noise: jax.Array | None = None) -> jax.Array:
+        """uint8 [B, F, H, W, 3] -> latents float32 [B, F, h, w, c]; see AutoencoderKL.encode."""
+        return self.autoencoder.encode(_signed(video), noise)
 
     def decode_video(self, latents: jax.Array) -> jax.Array:
         """Latents [B, F, h, w, c] -> float32 [B, F, H, W, 3], about [-1, 1], not clipped."""

@@ -1,11 +1,10 @@
 """One Stable Diffusion U-Net, used as denoiser, as reference encoder and as control trunk.
 
-Which of them it is follows from its config: the denoiser has an output head and may have
-motion modules; a reference encoder has neither and lends the tokens that enter its
-self-attention layers (`UNet.capture`); a control trunk ends in the middle and gives what is added
-to the denoiser's skip tensors (`UNet.control`). Parameters are named as in diffusers'
-UNet2DConditionModel, UNetMotionModel and ControlNetModel, with tree levels for dots and `_i` for
-list indices.
+Which of them it is follows from its config: the denoiser has an output head and may have motion
+modules; a reference encoder has neither and lends the tokens that enter its self-attention layers
+(`UNet.capture`); a control trunk ends in the middle and gives what is added to the denoiser's skip
+tensors (`UNet.control`). Parameters are named as in diffusers' UNet2DConditionModel,
+UNetMotionModel and ControlNetModel, with tree levels for dots and `_i` for list indices.
 """
 
 import dataclasses
@@ -16,11 +15,13 @@ import jax.numpy as jnp
 
 from durian_jax.models.attention import KeyValue, References
 from durian_jax.models.blocks import (
+    REMAT_POLICIES,
     Downsample,
     ResnetBlock,
     SpatialTransformer,
     TimestepEmbedding,
     Upsample,
+    remat,
     timestep_features,
 )
 from durian_jax.models.conditions import KeypointEncoder
@@ -44,8 +45,8 @@ class UNetConfig:
         temporal: whether there are motion modules, after every layer and in the middle block.
         temporal_heads, max_frames, temporal_norm: of the motion modules, see MotionModule.
         dtype: compute dtype, "bfloat16" or "float32"; parameters are float32 either way.
-        remat: indices of the levels whose residual blocks, transformers and motion modules are
-            recomputed in the backward pass; the middle block goes with the last level.
+        remat: for each level what is recomputed in the backward pass, see `blocks.remat`; () for
+            nothing anywhere. The middle block goes with the last level.
 
     Raises:
         ValueError: values that do not fit together.
@@ -65,16 +66,18 @@ class UNetConfig:
     max_frames: int = 32
     temporal_norm: str = "frame"
     dtype: str = "bfloat16"
-    remat: tuple[int, ...] = ()
+    remat: tuple[str, ...] = ()
 
     def __post_init__(self):
         levels = len(self.block_out_channels)
-        for name in ("attention_levels", "remat"):
-            wrong = [i for i in getattr(self, name) if i not in range(levels)]
-            if wrong:
+        for level in self.attention_levels:
+            if level not in range(levels):
                 raise ValueError(
-                    f"{name} names level {wrong[0]}, but there are levels 0..{levels - 1}"
+                    f"attention_levels names level {level}, but there are levels 0..{levels - 1}"
                 )
+        if len(self.remat) not in (0, levels) or set(self.remat) - set(REMAT_POLICIES):
+            known = ", ".join(REMAT_POLICIES)
+            raise ValueError(f"remat={self.remat}: name one of {known} for each of {levels} levels")
         divisors = {"norm_groups": self.norm_groups, "heads": self.heads}
         if self.temporal:
             divisors["temporal_heads"] = self.temporal_heads
@@ -111,14 +114,16 @@ class _Level(nn.Module):
     def setup(self):
         config, width = self.config, self.config.block_out_channels[self.level]
         shared = {"groups": config.norm_groups, "dtype": jnp.dtype(config.dtype)}
-        remat = nn.remat if self.level in config.remat else lambda module: module
-        self.resnets = [remat(ResnetBlock)(n, width, **shared) for n in self.in_widths]
+        policy = config.remat[self.level] if config.remat else "none"
+        self.resnets = [remat(ResnetBlock, policy)(n, width, **shared) for n in self.in_widths]
         self.attentions = [
-            remat(SpatialTransformer)(width, config.heads, cross=config.context_dim > 0, **shared)
+            remat(SpatialTransformer, policy)(
+                width, config.heads, cross=config.context_dim > 0, **shared
+            )
             for _ in range(self.layers if self.attention else 0)
         ]
         self.motion_modules = [
-            remat(MotionModule)(
+            remat(MotionModule, policy)(
                 width,
                 config.temporal_heads,
                 max_frames=config.max_frames,
@@ -201,6 +206,7 @@ class UNet(nn.Module):
     def setup(self):
         config = self.config
         widths, dtype = config.block_out_channels, jnp.dtype(config.dtype)
+        zero = {"kernel_init": nn.initializers.zeros}
         last, layers = len(widths) - 1, config.layers_per_block
         self.conv_in = nn.Conv(widths[0], (3, 3), padding=1, dtype=dtype)
         self.time_embedding = TimestepEmbedding(4 * widths[0], dtype=dtype)
@@ -216,7 +222,7 @@ class UNet(nn.Module):
         self.mid_block = MidBlock(config, last, (widths[last],) * 2, 1, attention=True)
 
         if config.control_channels:
-            channels, zero = config.control_channels, {"kernel_init": nn.initializers.zeros}
+            channels = config.control_channels
             self.controlnet_cond_embedding = KeypointEncoder(channels, widths[0], dtype=dtype)
             zeros = [nn.Conv(n, (1, 1), dtype=dtype, **zero) for n in [*skips, widths[last]]]
             *self.controlnet_down_blocks, self.controlnet_mid_block = zeros
@@ -235,13 +241,7 @@ class UNet(nn.Module):
 
         if config.out_channels:
             self.conv_norm_out = nn.GroupNorm(config.norm_groups, epsilon=1e-5, dtype=dtype)
-            self.conv_out = nn.Conv(
-                config.out_channels,
-                (3, 3),
-                padding=1,
-                kernel_init=nn.initializers.zeros,
-                dtype=dtype,
-            )
+            self.conv_out = nn.Conv(config.out_channels, (3, 3), padding=1, dtype=dtype, **zero)
 
     def __call__(
         self,

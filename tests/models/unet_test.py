@@ -224,25 +224,31 @@ def test_remat_covers_the_levels_it_names(params, inputs):
     """Residual blocks, transformers and motion modules; the middle goes with the last level."""
     counts = [
         _rematerialised(dataclasses.replace(TINY, remat=remat), inputs, params)
-        for remat in ((), (0,), (1,), (0, 1))
+        for remat in ((), ("full", "none"), ("none", "attention"), ("full", "full"))
     ]
     # Level 0: 3 residual blocks, 3 motion modules. Level 1: 3 transformers more, and the middle's
     # two residual blocks, transformer and motion module.
     assert counts == [0, 6, 13, 19]
 
 
-def test_remat_gives_the_same_loss_and_gradients(fill, inputs):
+def test_remat_keeps_less_for_the_same_loss_and_gradients(fill, inputs):
     config = dataclasses.replace(
         TINY, block_out_channels=(8,), attention_levels=(0,), context_dim=0
     )
     params = fill(jax.eval_shape(UNet(config).init, jax.random.key(0), *inputs))
-    value, grads = jax.jit(jax.value_and_grad(_loss(config, inputs)))(params)
-    remat = dataclasses.replace(config, remat=(0,))
-    value_again, grads_again = jax.jit(jax.value_and_grad(_loss(remat, inputs)))(params)
-    np.testing.assert_allclose(value_again, value, rtol=1e-5)
-    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads))
-    for one, other in zip(jax.tree.leaves(grads_again), jax.tree.leaves(grads)):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6 * largest)
+    kept, value, grads = {}, None, None
+    for policy in ("none", "attention", "full"):
+        loss = _loss(dataclasses.replace(config, remat=(policy,)), inputs)
+        residuals = jax.eval_shape(lambda p, loss=loss: jax.vjp(loss, p)[1], params)
+        kept[policy] = sum(leaf.size for leaf in jax.tree.leaves(residuals))
+        value_again, grads_again = jax.jit(jax.value_and_grad(loss))(params)
+        if policy == "none":
+            value, grads = value_again, grads_again
+        np.testing.assert_allclose(value_again, value, rtol=1e-5)
+        largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads))
+        for one, other in zip(jax.tree.leaves(grads_again), jax.tree.leaves(grads)):
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6 * largest)
+    assert kept["none"] > 2 * kept["attention"] > 2 * kept["full"]
 
 
 def test_bfloat16_computes_from_float32_parameters_to_float32_output(params, inputs, spatial):
@@ -266,7 +272,8 @@ def test_bfloat16_computes_from_float32_parameters_to_float32_output(params, inp
             {"attention_levels": (0, 2)},
             r"attention_levels names level 2, but there are levels 0..1",
         ),
-        ({"remat": (-1,)}, r"remat names level -1, but there are levels 0..1"),
+        ({"remat": ("full",)}, r"name one of none, full, attention for each of 2 levels"),
+        ({"remat": ("full", "half")}, r"name one of"),
         ({"control_channels": (3, 5)}, "a control trunk has no output: out_channels=3"),
         ({"dtype": "float16"}, "dtype must be 'bfloat16' or 'float32', not 'float16'"),
     ],
