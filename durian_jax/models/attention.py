@@ -6,6 +6,8 @@ they are never copied to the frames: the frames are folded into the query axis i
 two partial attentions are merged by their log-sum-exp, which equals one softmax over all keys.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,9 @@ from jax.ad_checkpoint import checkpoint_name
 
 # What a rematerialisation policy may keep by name.
 ATTENTION_OUTPUT = "attention_output"
+
+# Logits of one head and frame that exist at a time: 4 MiB of float32.
+MAX_LOGITS = 2**20
 
 
 @struct.dataclass
@@ -71,26 +76,108 @@ def attend(query: jax.Array, tokens: KeyValue, references: References | None = N
 
 
 def _attend_part(query: jax.Array, tokens: KeyValue) -> tuple[jax.Array, jax.Array]:
-    """Attention over one set of keys: output and log-sum-exp [b, L, heads, 1], both float32.
-
-    The log-sum-exp must stay float32: in bfloat16 the merge of two parts loses about 1 %.
-    """
-    clips, _, heads, size = tokens.key.shape
+    """Attention over one set of keys: output and log-sum-exp [b, L, heads, 1], both float32."""
+    clips, count, heads, size = tokens.key.shape
     folded = query.reshape(clips, -1, heads, size)
     # Heads before tokens: XLA's CPU dots are several times slower with heads in the middle.
     q, k, v = (x.swapaxes(1, 2) for x in (folded, tokens.key, tokens.value))
-    logits = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32) * size**-0.5
-    peak = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
-    weights = jnp.exp(logits - peak)
-    total = weights.sum(-1, keepdims=True)
-    # Normalising after the product touches L x D numbers instead of L x T.
-    output = jnp.einsum(
-        "bhqk,bhkd->bhqd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32
-    )
-    output, mass = output / total, jnp.log(total) + peak
+    block = _block_length(folded.shape[1], count, frames=len(query) // clips)
+    output, mass = _softmax_attention(q, k, v, block)
     return output.swapaxes(1, 2).reshape(query.shape), mass.swapaxes(1, 2).reshape(
         *query.shape[:3], 1
     )
+
+
+def _block_length(queries: int, keys: int, frames: int) -> int:
+    """Queries of one block: the largest divisor of their number that keeps to MAX_LOGITS."""
+    longest = max(1, min(queries, MAX_LOGITS * frames // keys))
+    return next(n for n in range(longest, 0, -1) if queries % n == 0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _softmax_attention(q, k, v, block):
+    """Softmax attention, block by block over the queries.
+
+    The logits of a 64 x 64 picture with two references are 1.6 GB; neither direction ever holds
+    more than a block of them. The backward pass computes the weights again from the log-sum-exp
+    (FlashAttention, arXiv 2205.14135, algorithm 4).
+
+    Args:
+        q: [b, heads, L, D]; k, v: [b, heads, T, D].
+        block: divides L.
+
+    Returns:
+        Output [b, heads, L, D] and log-sum-exp [b, heads, L, 1], both float32. The log-sum-exp must
+        stay float32: in bfloat16 the merge of two parts loses about 1 %.
+    """
+
+    def attend_block(q):
+        logits = _logits(q, k)
+        peak = logits.max(-1, keepdims=True)
+        weights = jnp.exp(logits - peak)
+        total = weights.sum(-1, keepdims=True)
+        # Normalising after the product touches L x D numbers instead of L x T.
+        output = _product("bhqk,bhkd->bhqd", weights.astype(v.dtype), v)
+        return output / total, jnp.log(total) + peak
+
+    if block == q.shape[2]:
+        return attend_block(q)
+    return jax.tree.map(_join, jax.lax.map(attend_block, _split(q, block)))
+
+
+def _softmax_attention_forward(q, k, v, block):
+    output, mass = _softmax_attention(q, k, v, block)
+    return (output, mass), (q, k, v, output, mass)
+
+
+def _softmax_attention_backward(block, saved, cotangents):
+    q, k, v, output, mass = saved
+    d_output, d_mass = cotangents
+    # The softmax's Jacobian needs the output only through this one number a query.
+    shift = d_mass - (d_output * output).sum(-1, keepdims=True)
+
+    def step(sums, now):
+        q, mass, d_output, shift = now
+        weights = jnp.exp(_logits(q, k) - mass)
+        d_output = d_output.astype(v.dtype)
+        d_weights = _product("bhqd,bhkd->bhqk", d_output, v)
+        d_logits = (weights * (d_weights + shift) * q.shape[-1] ** -0.5).astype(q.dtype)
+        d_k = _product("bhqk,bhqd->bhkd", d_logits, q)
+        d_v = _product("bhqk,bhqd->bhkd", weights.astype(v.dtype), d_output)
+        d_q = _product("bhqk,bhkd->bhqd", d_logits, k).astype(q.dtype)
+        return (sums[0] + d_k, sums[1] + d_v), d_q
+
+    zeros = jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
+    if block == q.shape[2]:
+        (d_k, d_v), d_q = step(zeros, (q, mass, d_output, shift))
+    else:
+        blocks = tuple(_split(x, block) for x in (q, mass, d_output, shift))
+        (d_k, d_v), d_q = jax.lax.scan(step, zeros, blocks)
+        d_q = _join(d_q)
+    return d_q, d_k.astype(k.dtype), d_v.astype(v.dtype)
+
+
+_softmax_attention.defvjp(_softmax_attention_forward, _softmax_attention_backward)
+
+
+def _logits(q, k):
+    return _product("bhqd,bhkd->bhqk", q, k) * q.shape[-1] ** -0.5
+
+
+def _product(form, a, b):
+    return jnp.einsum(form, a, b, preferred_element_type=jnp.float32)
+
+
+def _split(x, block):
+    """[b, heads, L, D] -> [L / block, b, heads, block, D]."""
+    x = x.reshape(*x.shape[:2], -1, block, x.shape[-1])
+    return jnp.moveaxis(x, 2, 0)
+
+
+def _join(x):
+    """The way back of `_split`."""
+    x = jnp.moveaxis(x, 0, 2)
+    return x.reshape(*x.shape[:2], -1, x.shape[-1])
 
 
 def attend_frames(query: jax.Array, tokens: KeyValue) -> jax.Array:

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from durian_jax.models import attention
 from durian_jax.models.attention import Attention, KeyValue, References, attend, attend_frames
 
 B, F, L, J, HEADS, D = 2, 3, 6, 10, 2, 8
@@ -129,3 +130,33 @@ def test_frame_attention_mixes_frames_and_not_pixels(tokens):
             query[:, :, pixel], own.key[:, :, pixel], own.value[:, :, pixel]
         )
         np.testing.assert_allclose(out[:, :, pixel], expected, rtol=0, atol=1e-6)
+
+
+def test_blocks_of_queries_give_the_same_values_and_gradients(tokens, monkeypatch):
+    query, own, banks = tokens
+    references = References(_bank(banks, 0), jnp.ones((1, B, 1)))
+
+    def loss(query, own, bank):
+        output = attend(query, own, references.replace(tokens=bank))
+        return (output * jnp.arange(D)).sum() + jnp.square(output).sum()
+
+    def textbook(query, own, bank):
+        joined = [
+            jnp.concatenate([mine, jnp.repeat(shared[0], F, axis=0)], axis=1)
+            for mine, shared in ((own.key, bank.key), (own.value, bank.value))
+        ]
+        logits = jnp.einsum("bqhd,bkhd->bhqk", query, joined[0]) * D**-0.5
+        output = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits), joined[1])
+        return (output * jnp.arange(D)).sum() + jnp.square(output).sum()
+
+    inputs = (query, own, references.tokens)
+    expected = jax.jit(jax.value_and_grad(textbook, (0, 1, 2)))(*inputs)
+    # Blocks of 3 of 6 own queries, and of 3 of the 18 queries that a clip has for its bank.
+    for limit, loops in ((2**20, 0), (20, 4), (1, 4)):
+        monkeypatch.setattr(attention, "MAX_LOGITS", limit)
+        step = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
+        assert step.lower(*inputs).as_text().count("stablehlo.while") == loops
+        found = step(*inputs)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected
+        )
