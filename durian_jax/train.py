@@ -105,8 +105,10 @@ def train(config, workdir: str | Path) -> TrainState:
             for step in range(first_step, config.steps + 1):
                 request = requests.read()
                 stopping = request == guards.STOP
-                sampling = is_due(config.sample.every, step) and not stopping
                 saving = is_due(config.save.every, step) or request != guards.NOTHING
+                sampling = (
+                    config.sample.every and is_due(config.sample.every, step) and not stopping
+                )
                 if pending is not None and (sampling or saving):
                     log(step, pending)
                     pending = None

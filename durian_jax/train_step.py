@@ -46,12 +46,20 @@ def stream_key(seed: int, stream: str, step) -> jax.Array:
 
 
 def make_train_step(
-    model: Durian, diffusion: Diffusion, optimizer: optax.GradientTransformation, config
+    model: Durian,
+    diffusion: Diffusion,
+    optimizer: optax.GradientTransformation,
+    config,
+    placement=None,
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
     """The training step of Eq. 10 (F = 1) and Eq. 11 (F frames, one timestep per clip).
 
     Each clip draws from a random key of its own, so that neither the number of devices nor
     `config.accumulate` changes what is drawn.
+
+    Args:
+      placement: a sharding for each trained parameter. Gradients take it as they come, or every
+        device would hold, and sum over all devices, whole ones.
 
     Returns:
       A function of (state, batch contract) to (state, metrics): loss (weighted); grad_norm;
@@ -94,6 +102,8 @@ def make_train_step(
                 return (diffusion.loss_weight(timesteps) * errors).mean(), errors
 
             (loss, errors), grads = jax.value_and_grad(loss_function, has_aux=True)(state.trained)
+            if placement is not None:
+                grads = jax.lax.with_sharding_constraint(grads, placement)
             quarter = timesteps * NUM_NOISE_BINS // diffusion.num_timesteps
             bins = jax.nn.one_hot(quarter, NUM_NOISE_BINS)
             sums = {"noise_bin_errors": errors @ bins, "noise_bin_counts": bins.sum(0)}
@@ -123,7 +133,7 @@ def jit_train_step(
     """
     placement = jax.tree.map(lambda leaf: leaf.sharding, layout)
     results = sharding.replicated(layout.step.sharding.mesh)
-    train_step = make_train_step(model, diffusion, optimizer, config)
+    train_step = make_train_step(model, diffusion, optimizer, config, placement.trained)
     return jax.jit(train_step, out_shardings=(placement, results), donate_argnums=0)
 
 

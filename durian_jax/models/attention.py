@@ -72,7 +72,7 @@ def attend(query: jax.Array, tokens: KeyValue, references: References | None = N
             # exp(mass) / (exp(own_mass) + exp(mass)) is the softmax's share of the bank.
             share = weight.reshape(-1, 1, 1, 1) * jax.nn.sigmoid(mass - own_mass)
             output += share * (part - own)
-    return checkpoint_name(output.astype(query.dtype), ATTENTION_OUTPUT)
+    return output.astype(query.dtype)
 
 
 def _attend_part(query: jax.Array, tokens: KeyValue) -> tuple[jax.Array, jax.Array]:
@@ -126,7 +126,8 @@ def _softmax_attention(q, k, v, block):
 
 
 def _softmax_attention_forward(q, k, v, block):
-    output, mass = _softmax_attention(q, k, v, block)
+    # With both kept, no rematerialisation walks through the logits a third time.
+    output, mass = checkpoint_name(_softmax_attention(q, k, v, block), ATTENTION_OUTPUT)
     return (output, mass), (q, k, v, output, mass)
 
 
@@ -195,8 +196,7 @@ def attend_frames(query: jax.Array, tokens: KeyValue) -> jax.Array:
     """
     logits = jnp.einsum("bflhd,bglhd->blhfg", query, tokens.key, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(logits * query.shape[-1] ** -0.5, axis=-1)
-    output = jnp.einsum("blhfg,bglhd->bflhd", weights.astype(query.dtype), tokens.value)
-    return checkpoint_name(output, ATTENTION_OUTPUT)
+    return jnp.einsum("blhfg,bglhd->bflhd", weights.astype(query.dtype), tokens.value)
 
 
 class Attention(nn.Module):

@@ -17,7 +17,7 @@ def remat(module: type[nn.Module], policy: str) -> type[nn.Module]:
 
     Args:
         policy: "none" keeps them all; "full" recomputes everything but the module's inputs;
-            "attention" keeps the outputs of attention, too.
+            "attention" keeps the outputs of spatial attention, too, which cost most.
     """
     if policy == "none":
         return module
