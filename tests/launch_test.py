@@ -1,6 +1,8 @@
 """The scripts that start a run in several processes."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
+
+from launch import xla_flags
 
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = sorted(
@@ -138,3 +143,223 @@ def test_signals_reach_every_process(sent, tmp_path):
 def test_wrong_options_are_refused(arguments, message):
     done = _local(*arguments)
     assert (done.returncode, done.stderr) == (2, f"launch/local.sh: {message}\n")
+
+
+# gcloud as far as launch/tpu_pod.sh knows it: machines are one folder, and their states and the
+# exit codes of the runs are read from files, a line each time.
+GCLOUD = """#!/usr/bin/env bash
+set -euo pipefail
+cd "$MACHINE"
+echo "$3 $4" >>calls
+next() { head -n 1 "$1"; [ "$(wc -l <"$1")" -le 1 ] || sed -i 1d "$1"; }
+case "$3 $4" in
+    "queued-resources describe") next states ;;
+    "queued-resources "*) ;;
+    "tpu-vm ssh")
+        for argument in "$@"; do
+            case $argument in --command=*) command=${argument#--command=} ;; esac
+        done
+        case $command in
+            *"uv venv"*) mkdir -p durian/.venv/bin && cp run durian/.venv/bin/durian ;;
+            *) HOME=$MACHINE bash -c "$command" ;;
+        esac ;;
+    "tpu-vm scp")
+        case "$*" in
+            *output.log*) [[ "$*" = *--worker=0* ]] && cp durian/output.log "${@: -1}" ;;
+        esac ;;
+esac
+"""
+
+
+@pytest.fixture
+def tpu(tmp_path):
+    """A function (states, codes of the runs) to the finished script and what gcloud was asked."""
+    machine, programs = tmp_path / "machine", tmp_path / "bin"
+    machine.mkdir()
+    programs.mkdir()
+    (programs / "gcloud").write_text(GCLOUD)
+    (programs / "gcloud").chmod(0o755)
+    run = 'echo "$@" >>../commands; code=$(head -n 1 ../codes); sed -i 1d ../codes; exit $code'
+    (machine / "run").write_text(f"#!/bin/sh\n{run}\n")
+    (machine / "run").chmod(0o755)
+
+    def train(states, codes):
+        (machine / "states").write_text("".join(f"{state}\n" for state in states))
+        (machine / "codes").write_text("".join(f"{code}\n" for code in codes))
+        environment = _environment() | {
+            "MACHINE": str(machine), "TPU": "pod", "ZONE": "z", "POLL": "0.1",
+            "LOGS": str(tmp_path / "logs"),
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        }  # fmt: skip
+        done = subprocess.run(
+            [REPOSITORY / "launch" / "tpu_pod.sh", "durian", "train", "--x=it's two words"],
+            env=environment, text=True, capture_output=True, timeout=120,
+        )  # fmt: skip
+        commands = (machine / "commands").read_text().splitlines()
+        return done, (machine / "calls").read_text().splitlines(), commands
+
+    return train
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="the script installs what git holds")
+def test_a_tpu_run_goes_on_until_it_ends(tpu, tmp_path):
+    # Not there, waiting, there; interrupted and saved; then bad input.
+    states = ["WAITING_FOR_RESOURCES", "ACTIVE"]
+    done, calls, commands = tpu(states, [75, 2])
+    assert done.returncode == 2, done.stderr
+    assert commands == ["train --x=it's two words"] * 2
+    assert "waiting for the machines (WAITING_FOR_RESOURCES)" in done.stdout
+    assert "interrupted and saved: once more" in done.stdout
+    assert (tmp_path / "logs" / "output_0.log").exists()
+    assert "queued-resources delete" not in calls
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="the script installs what git holds")
+def test_tpu_machines_that_are_gone_are_asked_for_anew(tpu):
+    done, calls, commands = tpu(["SUSPENDED", "MISSING", "PROVISIONING", "ACTIVE"], [0])
+    assert done.returncode == 0, done.stderr
+    asked = [call for call in calls if call.split()[1] in ("create", "delete")]
+    assert asked == ["queued-resources delete", "queued-resources create"]
+    assert len(commands) == 1
+
+
+def _job_set():
+    (document,) = yaml.safe_load_all((REPOSITORY / "launch" / "gke.yaml").read_text())
+    return document
+
+
+def test_the_job_set_has_a_pod_for_each_machine():
+    job_set = _job_set()
+    assert (job_set["apiVersion"], job_set["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
+    (workers,) = job_set["spec"]["replicatedJobs"]
+    job = workers["template"]["spec"]
+    pod = job["template"]["spec"]
+    (container,) = pod["containers"]
+    rows, columns = pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x")
+    chips = container["resources"]["limits"]["google.com/tpu"]
+    assert job["completions"] == job["parallelism"] == int(rows) * int(columns) // chips
+    assert job["completionMode"] == "Indexed"
+    names = {entry["name"] for entry in container["env"]}
+    # jax asks GKE who is who; a coordinator named here as well would contradict it.
+    assert names == {"JAX_COMPILATION_CACHE_DIR"}
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
+    assert "durian train" in container["command"][-1]
+
+
+def test_the_job_set_restarts_after_interruptions_without_limit():
+    spec = _job_set()["spec"]
+    job = spec["replicatedJobs"][0]["template"]["spec"]
+    rules = job["podFailurePolicy"]["rules"]
+    assert [rule["action"] for rule in rules] == ["FailJob"] * 2
+    assert rules[0]["onExitCodes"] == {
+        "containerName": job["template"]["spec"]["containers"][0]["name"],
+        "operator": "In", "values": [75],
+    }  # fmt: skip
+    assert rules[1]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    # Kubernetes takes pod failure policies with this alone.
+    assert job["template"]["spec"]["restartPolicy"] == "Never" and job["backoffLimit"] == 0
+    (rule,) = spec["failurePolicy"]["rules"]
+    assert rule["action"] == "RestartJobSetAndIgnoreMaxRestarts"
+    assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]
+    assert spec["failurePolicy"]["maxRestarts"] > 0
+
+
+def _slurm(tmp_path, code, arguments=("durian", "train")):
+    """Runs launch/slurm.sbatch as Slurm would on a node of two GPUs; what srun and scontrol saw."""
+    for name, body in (("srun", f'echo "$JAX_LOCAL_DEVICE_IDS srun $*"; exit {code}'),
+                       ("scontrol", 'echo "scontrol $*"')):  # fmt: skip
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "SLURM_GPUS_ON_NODE": "2", "SLURM_JOB_ID": "7",
+    }  # fmt: skip
+    return subprocess.run(
+        ["bash", REPOSITORY / "launch" / "slurm.sbatch", *arguments],
+        env=environment, text=True, capture_output=True,
+    )  # fmt: skip
+
+
+def test_slurm_puts_an_interrupted_job_back(tmp_path):
+    done = _slurm(tmp_path, 75)
+    assert done.returncode == 75
+    first, _, last = done.stdout.splitlines()
+    assert (first, last) == ("0,1 srun --wait=60 durian train", "scontrol requeue 7")
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 70])
+def test_slurm_leaves_a_job_that_ended(tmp_path, code):
+    done = _slurm(tmp_path, code)
+    assert done.returncode == code and "requeue" not in done.stdout
+
+
+def test_the_image_installs_extras_that_there_are():
+    text = (REPOSITORY / "launch" / "Dockerfile").read_text()
+    extras = set(re.findall(r"^ {8}(.+)\) extras=", text, re.M))
+    assert extras == {"none", "cuda13 | cuda12 | tpu"}
+    setup = (REPOSITORY / "setup.py").read_text()
+    for extra in ("cuda13", "cuda12", "tpu", "stores"):
+        assert f'"{extra}": [' in setup
+    for line in re.findall(r"^COPY (.+) \S+$", text, re.M):
+        for name in line.split():
+            assert (REPOSITORY / name).exists(), name
+    assert re.search(r"^ARG PYTHON=3\.(1[1-9])$", text, re.M)
+
+
+@pytest.mark.parametrize("chip", xla_flags.CHIPS)
+def test_every_flag_says_why(chip):
+    for flag in xla_flags.CHIPS[chip]:
+        assert flag.name.startswith("xla_") and flag.reason and flag.source
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.xla_flags", chip],
+        cwd=REPOSITORY, text=True, capture_output=True,
+    )  # fmt: skip
+    name = xla_flags.variable(chip)
+    told = subprocess.run(
+        ["sh", "-c", f'{name}=--before; {done.stdout}printf %s "${name}"'],
+        text=True, capture_output=True,
+    )  # fmt: skip
+    flags = " ".join(map(str, xla_flags.CHIPS[chip]))
+    assert told.stdout == f"--before {flags}"
+
+
+def test_an_unknown_chip_has_no_flags():
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.xla_flags", "a100"],
+        cwd=REPOSITORY, text=True, capture_output=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "xla_flags: a100: choose from v5e, v5p, v6e, h100, h200, cpu\n"
+
+
+def _starts(code, **variables):
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"} | variables, text=True, capture_output=True,
+    )  # fmt: skip
+    return done.returncode == 0, done.stderr
+
+
+def test_xla_knows_the_flags_of_gpus_and_cpus():
+    code = "import jax; jax.devices()"
+    known = {str(flag) for chip in ("h100", "h200", "cpu") for flag in xla_flags.CHIPS[chip]}
+    started, error = _starts(code, XLA_FLAGS=" ".join(sorted(known)))
+    assert started, error
+    started, error = _starts(code, XLA_FLAGS="--xla_gpu_no_such_flag=true")
+    assert not started and "Unknown flag" in error
+
+
+def test_libtpu_knows_the_flags_of_tpus():
+    pytest.importorskip("libtpu", reason="comes with the extra tpu")
+    code = (
+        "from jax.experimental import topologies\n"
+        "topologies.get_topology_desc(platform='tpu', topology_name='v5e:2x2')\n"
+    )
+    quiet = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    for chip in ("v5e", "v5p", "v6e"):
+        flags = " ".join(map(str, xla_flags.CHIPS[chip]))
+        started, error = _starts(code, LIBTPU_INIT_ARGS=flags, **quiet)
+        assert started, error
+    started, error = _starts(code, LIBTPU_INIT_ARGS="--xla_tpu_no_such_flag=true", **quiet)
+    assert not started and "Unknown command line flag" in error
