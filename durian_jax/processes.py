@@ -17,7 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 
-from input_pipeline.errors import InputError
+from input_pipeline.errors import InputError, Interrupted
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 # sysexits.h: EX_SOFTWARE. Start the same command again.
@@ -94,12 +94,12 @@ def part(code: int) -> None:
 
     if not jax.distributed.is_initialized():
         return
-    error = sys.exc_info()[1]
+    error, together = sys.exc_info()[1], code in (0, Interrupted.code)
 
     def give_up() -> None:
         if error is not None:
             traceback.print_exception(error)
-        elif not code:
+        elif together:
             print(
                 f"durian: this process is done, but not all others within {PART_SECONDS:g} s: "
                 "look at their logs",
@@ -109,7 +109,7 @@ def part(code: int) -> None:
         sys.stderr.flush()
         os._exit(code or HUNG)
 
-    with _deadline(FAIL_SECONDS if code else PART_SECONDS, give_up):
+    with _deadline(PART_SECONDS if together else FAIL_SECONDS, give_up):
         jax.distributed.shutdown()
 
 
