@@ -36,9 +36,13 @@ class Reporter:
         from tensorboardX import SummaryWriter
 
         if self._file.exists():
-            written = [json.loads(line) for line in self._file.read_text().splitlines()]
-            self._lines = [line for line in written if line["step"] <= first_step]
-        self._file.write_text("".join(json.dumps(line) + "\n" for line in self._lines))
+            # A kill or a full disk may have torn the last line.
+            whole = self._file.read_text().rpartition("\n")[0].splitlines()
+            self._lines = [line for line in map(json.loads, whole) if line["step"] <= first_step]
+        # A kill must find the old lines or the new ones.
+        beside = self._file.with_suffix(".tmp")
+        beside.write_text("".join(json.dumps(line) + "\n" for line in self._lines))
+        beside.replace(self._file)
         self._board = SummaryWriter(str(self._workdir / "tensorboard"), purge_step=first_step + 1)
 
     def say(self, text: str) -> None:

@@ -42,14 +42,15 @@ def train(config, workdir: str | Path) -> TrainState:
     workdir = Path(workdir)
     mesh, model, diffusion = build(config)
     optimizer = make_optimizer(**config.optimizer)
+    dataset = open_dataset(config)
     open_loader = functools.partial(
-        loader.Loader, open_dataset(config), sample_options(config),
+        loader.Loader, dataset, sample_options(config),
         batch_size=config.batch_size, workers=config.data.workers,
         process_index=jax.process_index(), process_count=jax.process_count(),
     )  # fmt: skip
 
     checkpoints = checkpoint.Checkpoints(workdir, config.save.keep, config.save.keep_every)
-    meta = {"config": config.to_dict()}
+    meta = {"config": config.to_dict(), "data_set": dataset.identity}
     first_step, progress = checkpoints.latest_step or 0, {}
     if first_step:
         checkpoints.refuse_other(meta)
@@ -59,6 +60,8 @@ def train(config, workdir: str | Path) -> TrainState:
         contextlib.closing(checkpoints),
         contextlib.closing(Reporter(workdir, first_step, jax.process_index())) as report,
     ):
+        for step in checkpoints.unfinished:
+            report.say(f"left over: unfinished save of step {step}, removed")
         layout = state_layout(config, model, optimizer, mesh)
         if first_step:
             state, progress = checkpoints.restore(layout)

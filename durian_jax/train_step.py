@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from durian_jax import checkpoint, sharding
 from durian_jax.diffusion import Diffusion
@@ -174,10 +174,22 @@ def create_state(
     loaded, origin = {}, "weights: all drawn at random"
     if config.init_from:
         loaded, _ = checkpoint.load(config.init_from)
-        origin = check_fit(loaded, merge(layout.frozen, layout.trained), config.init_from)
+        wanted = merge(layout.frozen, layout.trained)
+        origin = check_fit(loaded, wanted, config.init_from)
+        loaded = _place(loaded, wanted)
     placement = jax.tree.map(lambda leaf: leaf.sharding, layout)
     create = jax.jit(_initializer(config, model, optimizer), out_shardings=placement)
     return create(stream_key(config.seed, "init", 0), loaded), origin
+
+
+def _place(loaded: dict, layout: dict) -> dict:
+    """Weights of the host where the layout wants them: no device holds the whole of a split one."""
+    places = flatten_dict(layout)
+    placed = {
+        path: jax.make_array_from_callback(leaf.shape, places[path].sharding, leaf.__getitem__)
+        for path, leaf in flatten_dict(loaded).items()
+    }
+    return unflatten_dict(placed)
 
 
 def _initializer(config, model: Durian, optimizer: optax.GradientTransformation) -> Callable:

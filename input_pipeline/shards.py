@@ -5,6 +5,7 @@ reads without TensorFlow, plus `metadata.json` with our own facts.
 """
 
 import functools
+import hashlib
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ SHARD_BYTES = 256 * 2**20
 # JPEG does not get smaller, and decompression would cost a quarter of a read.
 OPTIONS = "group_size:1,uncompressed"
 ALL = "*"  # in place of a split
+_INDEX_BYTES = 2**16  # at the end of a shard; shards come in blocks of this size
 STAGING = ".writing"  # folder of a data set where the next one grows
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
@@ -186,11 +188,11 @@ class Dataset:
             )
         self.size = self.metadata["size"]
         self._has_canvases = (self.path / "canvases").is_dir()
-        shards = sorted(self.path.glob(f"durian-{split}.array_record-*"))
-        if not shards:
+        self._shards = sorted(self.path.glob(f"durian-{split}.array_record-*"))
+        if not self._shards:
             known = ", ".join(self.metadata["records"])
             raise InputError(f"{path}: no split {split!r}: choose one of {known}")
-        self._source = ArrayRecordDataSource([str(shard) for shard in shards])
+        self._source = ArrayRecordDataSource([str(shard) for shard in self._shards])
         counts = self.metadata["records"]
         expected = sum(counts.values()) if split == ALL else counts[split]
         if len(self._source) != expected:
@@ -203,6 +205,23 @@ class Dataset:
     def donors(self) -> Donors:
         """Whose masks may be borrowed."""
         return Donors.decode((self.path / DONORS).read_bytes())
+
+    @functools.cached_property
+    def identity(self) -> dict:
+        """Plain values that name the content: fingerprint, records, schema.
+
+        The fingerprint covers metadata.json, and with it the manifest's hash; name, size and end of
+        each shard, where its index is; and whether there are canvases. A copy has the same.
+        """
+        digest = hashlib.sha256(json.dumps(self.metadata, sort_keys=True).encode())
+        for shard in self._shards:
+            size = shard.stat().st_size
+            with shard.open("rb") as file:
+                file.seek(max(0, size - _INDEX_BYTES))
+                digest.update(f"{shard.name} {size} ".encode() + file.read())
+        digest.update(str(self._has_canvases).encode())
+        schema = self.metadata["schema_version"]
+        return {"fingerprint": digest.hexdigest()[:16], "records": len(self), "schema": schema}
 
     def __len__(self) -> int:
         return len(self._source)

@@ -67,6 +67,8 @@ def test_a_resumed_run_drops_the_lines_it_will_repeat(tmp_path):
     for step in (10, 20, 30):
         first.scalars(step, {"loss": 1.0 * step, "grad_norm": 1.0, "step_secs": 1, "data_wait": 0})
     first.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 20, "lo')  # torn by a kill
     again = Reporter(tmp_path, first_step=20)
     again.scalars(30, {"loss": 5.0, "grad_norm": 1.0, "step_secs": 1, "data_wait": 0})
     again.draw_loss_curve()

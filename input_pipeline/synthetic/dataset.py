@@ -8,6 +8,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import functools
+import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -229,6 +230,14 @@ class Rendered:
     def __getitem__(self, index: int) -> bytes:
         place, clip = divmod(index, self.settings.clips)
         return _record(self.settings, self._people[place], clip)
+
+    @property
+    def identity(self) -> dict:
+        """Plain values that name the content, as those of `shards.Dataset`."""
+        facts = f"{VERSION} {self.settings} {self._people[0]} {len(self._people)}"
+        digest = hashlib.sha256(facts.encode()).hexdigest()
+        schema = records.SCHEMA_VERSION
+        return {"fingerprint": digest[:16], "records": len(self), "schema": schema}
 
     @functools.cached_property
     def donors(self) -> Donors:

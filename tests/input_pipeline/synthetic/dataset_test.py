@@ -92,6 +92,17 @@ def test_rendered_on_the_fly_they_are_the_same_records(settings, small_set):
     assert batch["video"].shape == (2, 1, 64, 64, 3) and batch["attribute_mask"].any()
 
 
+def test_the_identity_follows_what_is_rendered_and_not_how_it_is_written():
+    def identity(path, split="train"):
+        return dataset.Rendered(path, split).identity
+
+    one = identity("synth:people=20,seed=5")
+    assert one == identity("synth:seed=5,people=20,fps=12.5")
+    assert one["records"] == 16 * 5
+    others = [identity("synth:people=20,seed=6"), identity("synth:people=20,seed=5", "val")]
+    assert len({each["fingerprint"] for each in (one, *others)}) == 3
+
+
 def test_sheets_show_people_and_cases(small_set):
     people = video.read_picture(small_set / "people.png")
     assert people.shape == (144, 1440, 3) and (people[:, 432:] == 255).all()
