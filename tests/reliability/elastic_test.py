@@ -126,6 +126,7 @@ assert_split(loaded, 8)
 assert_split(state, 8)
 jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.trained), saved.ema)
 jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.frozen), saved.frozen)
+assert int(state.step) == 0 and not any(x.any() for x in jax.tree.leaves(state.opt_state))
 print("handed over:", origin)
 """
 
