@@ -6,8 +6,8 @@ Trains the smallest Durian (tests/reliability/smallest.py) in one go, then again
 end by SIGKILL or SIGTERM at random moments: while they import, compile, take steps and save. Starts
 the same command again until the last step is done, and another run if there are kills left. Then
 compares every bit of the last checkpoint (parameters, average, optimizer, progress), every line of
-metrics but for the times, and the hash of every batch. The killed runs compile for themselves, into
-a cache that is empty at first. Prints a report in Markdown, for benchmarks/results.
+metrics but for the times, and the hash of every batch. Prints a report in Markdown, for
+benchmarks/results.
 """
 
 import argparse
@@ -52,13 +52,12 @@ def main() -> None:
             cwd=runs.REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             env={
                 **os.environ, "PYTHONPATH": str(runs.REPOSITORY),
-                "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "programs"),
+                "JAX_COMPILATION_CACHE_DIR": str(options.work / "programs"),
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             },
         )  # fmt: skip
 
-    whole = options.work / "whole" / "run"
-    whole.parent.mkdir(parents=True)
+    whole = options.work / "whole"
     began = time.monotonic()
     _finish(start(whole))
     wanted = runs.read(whole)
@@ -66,8 +65,7 @@ def main() -> None:
     print(f"{len(wanted.arrays)} arrays; in one go: {time.monotonic() - began:.0f} s\n")
     deaths, differences, rounds = [], [], 0
     while len(deaths) < options.kills:
-        workdir = options.work / f"killed_{rounds}" / "run"
-        workdir.parent.mkdir()
+        workdir = options.work / f"killed_{rounds}"
         _kill(functools.partial(start, workdir), workdir, options.kills, rng, deaths)
         differences += runs.differences(runs.read(workdir), wanted)
         rounds += 1
