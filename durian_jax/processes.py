@@ -33,8 +33,9 @@ FAIL_SECONDS = 10.0
 def initialize() -> None:
     """Joins the other processes if the environment says that there are any.
 
-    Called once, before jax touches devices. Without such an environment, or with
-    JAX_NUM_PROCESSES=1 alone, it does nothing. A peer that does not come ends this process with
+    Called before jax touches devices; where they are in use already, in a notebook, or the others
+    are joined, it does nothing. Nor does it without such an environment, or with
+    JAX_NUM_PROCESSES=1 alone. A peer that does not come ends this process with
     code 70 and one line on stderr: jax itself would abort, which no caller can catch.
 
     Raises:
@@ -47,6 +48,9 @@ def initialize() -> None:
     options = _explicit(given) if given else {}
     seconds = _seconds("DURIAN_JOIN_TIMEOUT", JOIN_SECONDS)
     import jax
+
+    if jax.distributed.is_initialized():
+        return
 
     def give_up() -> None:
         who = f"process {options['process_id']} of {options['num_processes']}" if given else "this"
@@ -72,6 +76,8 @@ def initialize() -> None:
         if given or "coordinator_address should be defined" not in str(error):
             raise
     except RuntimeError as error:
+        if not given and "must be called before" in str(error):
+            return
         reason = " ".join(str(error).split())
         raise InputError(
             f"jax cannot join the processes of this cluster ({reason}): set "

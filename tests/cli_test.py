@@ -48,7 +48,8 @@ def fake_run(tmp_path_factory):
     import jax
 
     from configs import tiny
-    from durian_jax import checkpoint, sharding, train
+    from durian_jax import checkpoint, sharding
+    from durian_jax.models.config import blank_batch
     from durian_jax.models.durian import Durian, DurianConfig
     from durian_jax.state import init_state, make_optimizer
 
@@ -57,7 +58,7 @@ def fake_run(tmp_path_factory):
     shapes = jax.eval_shape(
         lambda key: model.init(
             key,
-            train.blank_batch(model.config),
+            blank_batch(model.config),
             np.zeros((1, 1, *model.config.latent_shape), np.float32),
             np.zeros(1, np.int32),
         ),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from durian_jax import processes
@@ -52,6 +53,16 @@ def test_a_half_set_environment_is_refused_by_name(missing, environment):
 def test_a_wrong_environment_is_refused_by_name(changes, message, environment):
     environment(WHOLE | changes)
     with pytest.raises(InputError, match=message):
+        processes.initialize()
+
+
+def test_a_process_that_uses_devices_already_works_alone(environment):
+    environment({})
+    jax.device_count()
+    processes.initialize()
+    assert not jax.distributed.is_initialized()
+    environment(WHOLE)
+    with pytest.raises(InputError, match="must be called before"):
         processes.initialize()
 
 
