@@ -178,7 +178,11 @@ def create_state(
         origin = check_fit(loaded, wanted, config.init_from)
         loaded = _place(loaded, wanted)
     placement = jax.tree.map(lambda leaf: leaf.sharding, layout)
-    create = jax.jit(_initializer(config, model, optimizer), out_shardings=placement)
+    # It runs once: on CPUs code for its hundreds of draws takes longer to optimise than to run.
+    quickly = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    create = jax.jit(
+        _initializer(config, model, optimizer), out_shardings=placement, compiler_options=quickly
+    )
     return create(stream_key(config.seed, "init", 0), loaded), origin
 
 
