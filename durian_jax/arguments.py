@@ -90,6 +90,16 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--config", required=True, help="FILE.py or FILE.py:STAGE")
     train.add_argument("--workdir", type=Path, required=True, help="folder of the run")
 
+    plan = verb("plan", "Memory, exchanges and time of a step; nothing is run.")
+    plan.add_argument("--config", required=True, help="FILE.py or FILE.py:STAGE, as for train")
+    plan.add_argument(
+        "--topology", metavar="CHIP:SHAPE",
+        help="v5e:4x4, v5p:4x4x4, v6e:16x16 ..., or h200:8 by arithmetic (default: this machine)",
+    )  # fmt: skip
+    plan.add_argument("--sample", action="store_true", help="sampling by config.sample, no step")
+    plan.add_argument("--fast", action="store_true", help="stop at the arithmetic, do not compile")
+    plan.add_argument("--json", action="store_true", help="print all numbers as JSON")
+
     animate = verb("animate", "Portrait + attributes + driving clip -> video.")
     animate.add_argument("--portrait", type=Path, required=True, help="photo of the person")
     animate.add_argument(

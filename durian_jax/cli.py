@@ -14,11 +14,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = arguments.parser()
     argv = sys.argv[1:] if argv is None else argv
     end = argv.index("--") if "--" in argv else len(argv)
-    # Only two verbs take options argparse does not know: `train` --config.x.y=value, and `prepare`
-    # those of its runner, after --.
+    # Only these take options argparse does not know: `train` and `plan` --config.x.y=value, and
+    # `prepare` those of its runner, after --.
     options, rest = parser.parse_known_args(argv[:end])
     foreign = argv[end + 1 :]
-    if (rest and options.verb != "train") or (foreign and not getattr(options, "runner", None)):
+    if (rest and options.verb not in ("train", "plan")) or (
+        foreign and not getattr(options, "runner", None)
+    ):
         unknown = " ".join(rest + foreign)
         parser.error(f"unknown options {unknown}: see durian {options.verb} --help")
     code = 1
@@ -99,6 +101,25 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> None:
     from durian_jax import train
 
     train.train(config, options.workdir)
+
+
+def _plan(options: argparse.Namespace, overrides: list[str]) -> None:
+    import json
+
+    from durian_jax.overrides import load_config
+
+    config = load_config(options.config, overrides)
+    if options.topology:
+        # The TPU compiler runs beside the CPU; a real accelerator is not asked.
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    _configure_jax()
+    from durian_jax import plans
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr if options.json else sys.stdout, flush=True)
+
+    plan = plans.make(config, options.topology, sample=options.sample, fast=options.fast, say=say)
+    print(json.dumps(plan.to_json(), indent=1) if options.json else plan.table())
 
 
 def _animate(options: argparse.Namespace, _) -> None:
@@ -192,6 +213,7 @@ _VERBS = {
     "check": _check,
     "synth": _synth,
     "train": _train,
+    "plan": _plan,
     "animate": _animate,
     "evaluate": _evaluate,
     "convert": _convert,

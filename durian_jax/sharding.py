@@ -6,30 +6,35 @@ device is a 1 x 1 mesh.
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 # Smaller leaves stay replicated: gathering them costs more than holding them.
 MIN_SHARDED_SIZE = 2**14
 
 
-def make_mesh(fsdp: int = 1, devices=None) -> Mesh:
+def make_mesh(fsdp: int = 1, devices=None) -> Mesh | AbstractMesh:
     """A mesh over the devices; `fsdp` of them share one copy of the parameters.
 
     Args:
       fsdp: -1 for all devices.
-      devices: of all processes, or of a topology that is not at hand; None for all there are.
+      devices: of all processes, or of a topology that is not at hand; None for all there are; a
+        number for a mesh that only has a shape.
 
     Raises:
       ValueError: the number of devices is no multiple of `fsdp`.
     """
-    count = jax.device_count() if devices is None else len(devices)
+    abstract = isinstance(devices, int)
+    count = devices if abstract else len(jax.devices() if devices is None else devices)
     fsdp = count if fsdp == -1 else fsdp
     if fsdp < 1 or count % fsdp:
         raise ValueError(f"mesh.fsdp {fsdp} does not divide {count} devices: use a divisor, or -1")
     shape, names = (count // fsdp, fsdp), ("data", "fsdp")
     # Automatic axes: explicit ones turn sharding constraints into assertions.
-    return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * 2, devices=devices)
+    axis_types = (AxisType.Auto,) * 2
+    if abstract:
+        return AbstractMesh(shape, names, axis_types=axis_types)
+    return jax.make_mesh(shape, names, axis_types=axis_types, devices=devices)
 
 
 def state_sharding(mesh: Mesh, shapes):
