@@ -61,7 +61,7 @@ def activations(jaxpr, inputs: list[bool]) -> float:
                 if v in last and not (fused and uses.get(v, 0) <= 1):
                     sizes[v] = float(np.prod(v.aval.shape) * _width(v.aval))
                     alive += sizes[v]
-            for inner in jax.core.jaxprs_in_params(equation.params):
+            for inner in core.jaxprs_in_params(equation.params):
                 inside = max(inside, activations(inner, _fit(touched, len(inner.invars))))
         most = max(most, alive + inside)
         for v in ends.get(i, ()):

@@ -208,6 +208,10 @@ class Step:
             seconds["communication"] = sum(received.values()) / link
         return self._plan("arithmetic", memory, received, seconds)
 
+    def lower(self):
+        """The step, ready to be compiled by hand."""
+        return self._traced.lower()
+
     def compile(self) -> Plan:
         """The plan by the compiler; of a program that overflows only its total is known.
 
@@ -218,7 +222,7 @@ class Step:
             raise InputError(f"topology {self.topology.name} has no compiler here: use --fast")
         options = None if self.topology.here else TPU_OPTIONS
         try:
-            compiled = self._traced.lower().compile(compiler_options=options)
+            compiled = self.lower().compile(compiler_options=options)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
