@@ -7,6 +7,7 @@ of the three is the predicted time (all overlap), their sum the time if none doe
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections import defaultdict
@@ -141,17 +142,17 @@ class Plan:
 
 
 class Step:
-    """A step of a config, traced for a topology and not yet compiled.
+    """A step of a config for a topology: traced when first asked for anything, not yet compiled.
 
     Attributes:
       config, topology, mesh: what for.
+      model, diffusion, optimizer: what the config describes.
       layout: of the state, shapes and shardings.
       batch: of the inputs, likewise.
-      work: its FLOPs.
     """
 
     def __init__(self, config, topology: Topology, *, sample: bool = False, devices=None):
-        """Traces; `devices` as of `Topology.devices`, None for arithmetic alone.
+        """`devices` are as of `Topology.devices`, None for arithmetic alone.
 
         Raises:
           InputError: values of the config out of range.
@@ -160,6 +161,7 @@ class Step:
         place = topology.count if devices is None else devices
         self.mesh, model, diffusion = build(config, place)
         optimizer = make_optimizer(**config.optimizer)
+        self.model, self.diffusion, self.optimizer = model, diffusion, optimizer
         self.layout = state_layout(config, model, optimizer, self.mesh)
         self.clips, self.frames = config.batch_size, config.data.frames
         if sample:
@@ -177,13 +179,23 @@ class Step:
             arguments = (self.layout, self.batch)
             function = make_train_step(model, diffusion, optimizer, config)
             step = jit_train_step(model, diffusion, optimizer, config, self.layout)
-        self.arguments = arguments
-        if devices is None:
-            self._traced, jaxpr = None, jax.make_jaxpr(function)(*arguments).jaxpr
-        else:
-            self._traced = step.trace(*arguments)
-            jaxpr = self._traced.jaxpr.jaxpr
-        self.work, self.jaxpr = flops.count_jaxpr(jaxpr), jaxpr
+        self.arguments, self._function, self._step = arguments, function, step
+
+    @functools.cached_property
+    def _traced(self):
+        return None if self.devices is None else self._step.trace(*self.arguments)
+
+    @functools.cached_property
+    def jaxpr(self):
+        """The traced step."""
+        if self._traced is None:
+            return jax.make_jaxpr(self._function)(*self.arguments).jaxpr
+        return self._traced.jaxpr.jaxpr
+
+    @functools.cached_property
+    def work(self) -> flops.Work:
+        """What it computes, all devices together."""
+        return flops.count_jaxpr(self.jaxpr)
 
     def estimate(self) -> Plan:
         """The plan by arithmetic."""
@@ -239,13 +251,15 @@ class Step:
         memory["total"] = (
             stats.argument_size_in_bytes + memory["results"] + stats.temp_size_in_bytes
         )
-        program = hlo.Program(compiled.as_text())
         received, waiting, flat = defaultdict(float), 0.0, list(self.mesh.devices.flat)
+        seconds = self._seconds()
+        if self.mesh.size == 1 and not seconds:
+            return self._plan("compiled", memory, {}, seconds)
+        program = hlo.Program(compiled.as_text())
         for one in program.collectives(self.mesh.size):
             received[one.kind] += one.received
             link = self.topology.link(one.group, flat)
             waiting += one.received / link if link else 0.0
-        seconds = self._seconds()
         if seconds:
             seconds["memory"] = program.traffic() / self.topology.chip.bandwidth
             seconds["communication"] = waiting

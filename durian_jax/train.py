@@ -14,8 +14,10 @@ from durian_jax import checkpoint, guards, sampler, sharding
 from durian_jax.diffusion import Diffusion
 from durian_jax.metrics import Interval, Reporter
 from durian_jax.models.durian import Durian
-from durian_jax.state import TrainState, describe, make_optimizer, merge
-from durian_jax.train_step import build, create_state, jit_train_step, state_layout, stream_key
+from durian_jax.plan import Step
+from durian_jax.state import TrainState, describe, merge
+from durian_jax.topology import Topology
+from durian_jax.train_step import create_state, stream_key
 from input_pipeline.errors import InputError, Interrupted
 
 
@@ -40,9 +42,9 @@ def train(config, workdir: str | Path) -> TrainState:
     from input_pipeline import loader
 
     workdir = Path(workdir)
-    mesh, model, diffusion = build(config)
-    optimizer = make_optimizer(**config.optimizer)
     dataset = open_dataset(config)
+    planned = Step(config, Topology.parse(None), devices=jax.devices())
+    mesh, layout = planned.mesh, planned.layout
     open_loader = functools.partial(
         loader.Loader, dataset, sample_options(config),
         batch_size=config.batch_size, workers=config.data.workers,
@@ -62,13 +64,12 @@ def train(config, workdir: str | Path) -> TrainState:
     ):
         for step in checkpoints.unfinished:
             report.say(f"left over: unfinished save of step {step}, removed")
-        layout = state_layout(config, model, optimizer, mesh)
         if first_step:
             state, progress = checkpoints.restore(layout)
             origin = f"resumed at step {first_step} of {config.steps}"
         else:
             report.say("drawing the initial weights (compiling) ...")
-            state, origin = create_state(config, model, optimizer, layout)
+            state, origin = create_state(config, planned.model, planned.optimizer, layout)
         requests.check_start()
         report.say(describe(state))
         report.say(origin)
@@ -78,12 +79,12 @@ def train(config, workdir: str | Path) -> TrainState:
 
         with contextlib.closing(open_loader(seed=config.seed + 1)) as batches:
             fixed_batch = next(batches)
-        draw_samples = make_sample_grid(model, diffusion, config, fixed_batch, mesh)
+        draw_samples = make_sample_grid(planned.model, planned.diffusion, config, fixed_batch, mesh)
         report.say("compiling the training step ...")
         start = time.perf_counter()
-        train_step = jit_train_step(model, diffusion, optimizer, config, layout)
-        train_step = train_step.lower(state, sharding.put_batch(fixed_batch, mesh)).compile()
+        train_step = planned.lower().compile()
         report.say(f"compiled in {time.perf_counter() - start:.0f} s")
+        report.say(planned.of(train_step).summary())
         requests.check_start()
 
         interval, pending = Interval(progress.get("interval", ())), None

@@ -69,8 +69,8 @@ def numbers(stage, devices, fsdp, accumulate):
     moved = np.random.default_rng(1).choice(flat, 2000)
     return {"loss": float(metrics["loss"]), "grad_norm": float(metrics["grad_norm"]),
             "bins": metrics["noise_bin_errors"].tolist(), "trained": moved.tolist(),
-            "video": np.asarray(videos[..., ::7, ::5, :]).ravel().tolist(), "held": held, "large": large,
-            "clips_on_device": len(videos.addressable_shards[0].data)}
+            "video": np.asarray(videos[..., ::7, ::5, :]).ravel().tolist(),
+            "held": held, "large": large, "clips_on_device": len(videos.addressable_shards[0].data)}
 
 print(json.dumps([numbers(*case) for case in json.loads(sys.argv[1])]))
 """
