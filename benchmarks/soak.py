@@ -106,12 +106,14 @@ def _kill(start, workdir: Path, most: int, rng: random.Random, deaths: list[dict
         # SIGTERM before the handler is there ends the process as it ends any.
         if process.returncode not in (Interrupted.code, -sent):
             sys.exit(f"exit code {process.returncode}:\n{errors}")
+        # Before it restores, a process has not yet removed what the one before it left.
+        moment = _moment(_lines(log)[said:])
         unfinished = sorted(p.name.split(".")[0] for p in workdir.glob("checkpoints/*.orbax-*"))
         deaths.append({
             "signal": sent.name,
             "code": process.returncode,
-            "moment": _moment(_lines(log)[said:]),
-            "saving": ", ".join(unfinished),
+            "moment": moment,
+            "saving": ", ".join(unfinished) if moment.startswith("after") else "",
             "complete": max(
                 (int(p.name) for p in workdir.glob("checkpoints/*") if p.name.isdigit()), default=0
             ),
