@@ -12,12 +12,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from durian_jax import sharding
+from durian_jax.processes import HUNG
 from input_pipeline.errors import Interrupted
 
 # What a process may ask all of them to do; the highest wins.
 NOTHING, SAVE, STOP = 0, 1, 2
-# sysexits.h: EX_SOFTWARE. Interrupted carries its own.
-HUNG = 70
 
 
 class Requests:
