@@ -1,3 +1,4 @@
+import contextlib
 import json
 import resource
 import shutil
@@ -221,22 +222,25 @@ def test_a_half_removed_old_checkpoint_does_no_harm(saved, state):
     assert _steps(saved) == [5, 7]
 
 
-@pytest.fixture
-def full_disk():
-    """A function after which no file can grow beyond 8 kB."""
+@contextlib.contextmanager
+def _full_disk():
+    """No file can grow beyond 8 kB; nor could the one that pytest's own words may go to."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**13, limits[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**13, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_is_reported_by_the_next_save_at_the_latest(tmp_path, full_disk):
+def test_a_full_disk_is_reported_by_the_next_save_at_the_latest(tmp_path):
     noise = jax.random.normal(jax.random.key(0), (100, 100))
     state = _state(noise=noise)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(state, {}, META)
     checkpoints.wait()
-    full_disk()
-    with pytest.raises(InputError, match=r"not written .*last complete one: step 5: make room"):
+    failed = pytest.raises(InputError, match=r"not written .*last complete one: step 5: make room")
+    with _full_disk(), failed:
         for step in (6, 7):
             checkpoints.save(state.replace(step=jnp.int32(step)), {}, META)
     again = Checkpoints(tmp_path)
@@ -246,11 +250,12 @@ def test_a_full_disk_is_reported_by_the_next_save_at_the_latest(tmp_path, full_d
     )
 
 
-def test_a_full_disk_at_the_last_save_is_reported_too(tmp_path, full_disk):
+def test_a_full_disk_at_the_last_save_is_reported_too(tmp_path):
     checkpoints = Checkpoints(tmp_path)
-    full_disk()
-    with pytest.raises(InputError, match=r"last step was not written .*complete one: none"):
-        checkpoints.save(_state(noise=jax.random.normal(jax.random.key(0), (100, 100))), {}, META)
+    state = _state(noise=jax.random.normal(jax.random.key(0), (100, 100)))
+    failed = pytest.raises(InputError, match=r"last step was not written .*complete one: none")
+    with _full_disk(), failed:
+        checkpoints.save(state, {}, META)
         checkpoints.close()
 
 
