@@ -273,7 +273,7 @@ class Step:
         layout = self.layout
         return {
             "parameters": size((layout.trained, layout.frozen)),
-            "optimizer": size(layout.opt_state),
+            "optimizer": size((layout.opt_state, layout.step, layout.skipped)),
             "average": size(layout.ema),
             "batch": size(self.batch),
         }

@@ -220,8 +220,9 @@ def test_planned_memory_is_what_a_step_allocates(measured):
 
 
 def test_the_arithmetic_is_of_the_right_size(measured):
+    # It knows no compiler; the one for CPUs was seen to take 2.2 and 2.1 times as much.
     for run in measured:
-        assert 0.5 < run["estimate"] / run["planned_total"] < 2, run
+        assert 1 / 3 < run["estimate"] / run["planned_total"] < 1, run
 
 
 def test_one_device_exchanges_nothing_and_four_gather_and_reduce(measured):
