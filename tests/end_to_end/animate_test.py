@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from configs import tiny
-from durian_jax import Animator, cli, train
+from durian_jax import Animator, cli
+from durian_jax.models.config import blank_batch
 from durian_jax.models.durian import Durian, DurianConfig
 from input_pipeline import driving, video
 from input_pipeline.errors import InputError
@@ -100,7 +101,7 @@ def untrained():
     config = tiny.get_config("stage2")
     model = Durian(DurianConfig.from_dict(config.model.to_dict()))
     latents = np.zeros((1, 1, *model.config.latent_shape), np.float32)
-    batch, steps = train.blank_batch(model.config), np.zeros(1, np.int32)
+    batch, steps = blank_batch(model.config), np.zeros(1, np.int32)
     shapes = jax.eval_shape(
         lambda key: model.init(key, batch, latents, steps)["params"], jax.random.key(0)
     )
