@@ -153,7 +153,7 @@ def test_compiled_plans_are_kept_until_something_changes(monkeypatch, tmp_path, 
 
 
 MEASURE = """
-    import dataclasses, gc, json, sys
+    import dataclasses, gc, json, sys, time
     import jax, jax.numpy as jnp
     from durian_jax.overrides import load_config
     from durian_jax.plan import Step
@@ -179,8 +179,10 @@ MEASURE = """
         state, batch = jax.tree.map(fill, step.layout), jax.tree.map(fill, step.batch)
         arrays = held() - before
         gc.collect()
-        # Twice: the first run also loads code and starts threads.
+        # Twice: the first run also loads code and starts threads. Its temporaries go when another
+        # thread has let go of them.
         for _ in range(2):
+            time.sleep(2)
             open("/proc/self/clear_refs", "w").write("5")  # Forgets the highest so far.
             start = resident("VmRSS")
             state, metrics = jax.block_until_ready(compiled(state, batch))
