@@ -121,6 +121,8 @@ def test_signals_reach_every_process(sent, tmp_path):
         [REPOSITORY / "launch" / "local.sh", "-n", "2", "--",
          sys.executable, "-c", code, tmp_path],
         env=_environment(),
+        # A shell in the background ignores SIGINT, its children with it, and cannot trap it then.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     while not all((tmp_path / f"ready{i}").exists() for i in range(2)):
         time.sleep(0.05)
