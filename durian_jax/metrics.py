@@ -13,7 +13,7 @@ NUM_NOISE_BINS = 4
 # Above this share of the step time spent on waiting for batches, a log line says so.
 STARVED = 0.2
 # Counts of the whole run that a log line names as soon as there are any.
-TROUBLES = ("skipped", "corrupt records")
+TROUBLES = ("skipped", "corrupt_records")
 
 
 class Reporter:
@@ -104,9 +104,11 @@ class Interval:
         """
         self._clear()
         self._metrics.extend(metrics)
+        self._untimed = len(self._metrics)
 
     def _clear(self) -> None:
         self._start, self._waited, self._metrics = time.perf_counter(), 0.0, []
+        self._untimed = 0  # of the metrics: steps before the run was cut
 
     @contextlib.contextmanager
     def paused(self):
@@ -148,7 +150,7 @@ class Interval:
         for i in np.flatnonzero(counts):
             values[f"loss_noise_{i}"] = float(errors[i] / counts[i])
         values["skipped"] = int(self._metrics[-1]["skipped"][0])
-        values["step_secs"] = seconds / len(self._metrics)
+        values["step_secs"] = seconds / (len(self._metrics) - self._untimed)
         values["data_wait"] = self._waited / seconds
         self._clear()
         return values
@@ -161,7 +163,6 @@ def _readable(step: int, values: dict[str, float]) -> str:
     wait = f"data wait {values['data_wait']:.0%}"
     if values["data_wait"] > STARVED:
         wait += " (starved: raise config.data.workers)"
-    troubles = {name: values.get(name.replace(" ", "_"), 0) for name in TROUBLES}
     return "  ".join(
         [
             f"step {step}",
@@ -169,6 +170,6 @@ def _readable(step: int, values: dict[str, float]) -> str:
             f"grad {values['grad_norm']:.2f}",
             f"{values['step_secs']:.3f} s/step",
             wait,
-            *(f"{name} {count}" for name, count in troubles.items() if count),
+            *(f"{name} {values[name]}".replace("_", " ") for name in TROUBLES if values.get(name)),
         ]
     )

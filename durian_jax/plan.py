@@ -172,8 +172,9 @@ class Step:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), shapes
         )
         if sample:
-            arguments = (merge(self.layout.frozen, self.layout.ema), self.batch)
-            function = _sampling(model, diffusion, config)
+            key = jax.eval_shape(lambda: jax.random.key(0))
+            arguments = (merge(self.layout.frozen, self.layout.ema), self.batch, key)
+            function = sampler.from_config(model, diffusion, config.sample)
             step = jax.jit(function, out_shardings=split)
         else:
             arguments = (self.layout, self.batch)
@@ -200,8 +201,7 @@ class Step:
     def estimate(self) -> Plan:
         """The plan by arithmetic."""
         memory = self._state()
-        leaves = len(jax.tree.leaves(self.batch))
-        inputs = [False] * (len(self.jaxpr.invars) - leaves) + [True] * leaves
+        inputs = [given is self.batch for given in self.arguments for _ in jax.tree.leaves(given)]
         live = estimate.activations(self.jaxpr, inputs) / self.mesh.size
         if not self.sample:
             memory["gradients"] = estimate.local_bytes(self.layout.trained)
@@ -253,8 +253,6 @@ class Step:
         )
         received, waiting, flat = defaultdict(float), 0.0, list(self.mesh.devices.flat)
         seconds = self._seconds()
-        if self.mesh.size == 1 and not seconds:
-            return self._plan("compiled", memory, {}, seconds)
         program = hlo.Program(compiled.as_text())
         for one in program.collectives(self.mesh.size):
             received[one.kind] += one.received
@@ -327,22 +325,6 @@ class Step:
 
 
 _SIZE = re.compile(r"\(?(\d+(?:\.\d+)?)([KMGT])\b")
-
-
-def _sampling(model, diffusion, config):
-    """A function of (params, batch) to videos, by `config.sample`."""
-    options = sampler.SamplerOptions(
-        config.sample.window, config.sample.overlap, guided=config.sample.guidance != 1
-    )
-    schedule = sampler.Schedule.trailing(diffusion, config.sample.steps, config.sample.solver)
-
-    def run(params, batch):
-        key, guidance = jax.random.key(config.seed), jnp.float32(config.sample.guidance)
-        return sampler.sample(
-            model, params, batch, key, guidance, schedule, diffusion=diffusion, options=options
-        )
-
-    return run
 
 
 def _gib(size: float | None) -> str:

@@ -71,7 +71,7 @@ def _path(config, topology: Topology, sample: bool) -> Path:
     described = [config.to_dict(), topology.name, topology.count, sample, versions, TPU_OPTIONS]
     text = json.dumps(described, sort_keys=True, default=str) + source.hexdigest()
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return cache / "durian" / "plans" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+    return cache / "durian_jax" / "plans" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
 
 
 @contextlib.contextmanager

@@ -174,6 +174,27 @@ def sample(
     return decode(model, params, end.latents)
 
 
+def from_config(model: Durian, diffusion: Diffusion, settings) -> Callable:
+    """`sample` by the settings of `config.sample`.
+
+    Args:
+      settings: steps, solver, guidance, window and overlap.
+
+    Returns:
+      A function of (params, batch, key) to videos, as `sample` gives them.
+    """
+    options = SamplerOptions(settings.window, settings.overlap, guided=settings.guidance != 1)
+    schedule = Schedule.trailing(diffusion, settings.steps, settings.solver)
+
+    def run(params: dict, batch: dict, key: jax.Array) -> jax.Array:
+        guidance = jnp.float32(settings.guidance)
+        return sample(
+            model, params, batch, key, guidance, schedule, diffusion=diffusion, options=options
+        )
+
+    return run
+
+
 def encode(model: Durian, params: dict, batch: dict) -> tuple[Conditions, jax.Array]:
     """What stays the same over all steps: conditions, and keypoint features [B, F, h, w, C0]."""
     variables = {"params": params}

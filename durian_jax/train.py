@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from durian_jax import checkpoint, guards, sampler, sharding
@@ -188,10 +187,7 @@ def make_sample_grid(
       local_batch: this process's part of a batch on the host; the first `config.sample.clips` of
         the whole are shown. Every device samples at least one, or it would idle.
     """
-    options = sampler.SamplerOptions(
-        config.sample.window, config.sample.overlap, guided=config.sample.guidance != 1
-    )
-    schedule = sampler.Schedule.trailing(diffusion, config.sample.steps, config.sample.solver)
+    sample = sampler.from_config(model, diffusion, config.sample)
     rows = min(-(-config.sample.clips // mesh.size) * mesh.size, config.batch_size)
     batch = sharding.put_batch(
         {name: x[: rows // jax.process_count()] for name, x in local_batch.items()}, mesh
@@ -199,11 +195,7 @@ def make_sample_grid(
 
     @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
     def run(params: dict, batch: dict) -> tuple:
-        videos = sampler.sample(
-            model, params, batch, stream_key(config.seed, "sample", 0),
-            jnp.float32(config.sample.guidance), schedule,
-            diffusion=diffusion, options=options,
-        )  # fmt: skip
+        videos = sample(params, batch, stream_key(config.seed, "sample", 0))
         shown = {name: batch[name] for name in ("portrait", "attribute", "video")}
         return sampler.to_uint8(videos), shown
 

@@ -19,7 +19,7 @@ from input_pipeline.errors import InputError
 
 
 def build(config, devices=None) -> tuple[jax.sharding.Mesh, Durian, Diffusion]:
-    """Mesh (over all devices, or those given), model and diffusion of a config.
+    """Mesh, model and diffusion of a config; `devices` are those of `sharding.make_mesh`.
 
     Raises:
       InputError: values out of range.
