@@ -5,8 +5,10 @@ kill leaves behind is named at the next start and removed; it is never read.
 """
 
 import contextlib
+import functools
 import logging
 import re
+import sys
 from pathlib import Path
 
 import jax
@@ -54,6 +56,7 @@ class Checkpoints:
             raise InputError(
                 f"save.keep is {keep}, save.keep_every {keep_every}: must be at least 1 and 0"
             )
+        _say_failures_once()
         self.path = Path(workdir).absolute() / "checkpoints"
         policy = ocp.checkpoint_managers
         policies = [policy.LatestN(keep)]
@@ -196,8 +199,6 @@ class Checkpoints:
         try:
             yield
         except (ValueError, OSError) as error:
-            # Else asyncio would say it again at exit, once for each array.
-            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             complete = f"step {self.latest_step}" if self.latest_step else "none"
             raise InputError(
                 f"{self.path}: the checkpoint of {what} was not written ({_first_line(error)}); "
@@ -258,6 +259,29 @@ def _reading(manager: ocp.CheckpointManager):
             f"{manager.directory / str(manager.latest_step())}: damaged checkpoint "
             f"({_first_line(error)}): delete this folder to go on from the one before"
         ) from error
+
+
+@functools.cache
+def _say_failures_once() -> None:
+    """What fails in a thread of orbax is raised to us; it need not be logged there as well.
+
+    A full disk is else hundreds of lines of tracebacks, before and after the one that counts: from
+    the thread of each tree, from asyncio for each array, and from each write that was given up and
+    finds the loop closed that waited for it.
+    """
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and "orbax" in record.pathname)
+
+    logging.getLogger("absl").addFilter(is_ours)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    report = sys.unraisablehook
+
+    def report_others(unraisable) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            report(unraisable)
+
+    sys.unraisablehook = report_others
 
 
 def _saved_trees(manager: ocp.CheckpointManager, items: tuple[str, ...]) -> dict:
