@@ -7,8 +7,6 @@ clips; the layout of the state is worked out for each slice.
 import sys
 from collections import Counter
 
-import jax
-
 from durian_jax import estimate, flops, sharding
 from durian_jax.overrides import load_config
 from durian_jax.plan import GIB, Step
@@ -34,11 +32,7 @@ def row(step: Step, activations: float, name: str, fsdp: int, clips: int) -> str
     """One line of the table, for so many clips a device."""
     place = Topology.parse(name)
     mesh = sharding.make_mesh(fsdp, place.count)
-    layout = jax.tree.map(
-        lambda leaf, spread: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=spread),
-        step.layout,
-        sharding.state_sharding(mesh, step.layout),
-    )
+    layout = sharding.lay_out(mesh, step.layout)
     state = estimate.local_bytes(layout)
     gradients = estimate.local_bytes(layout.trained)
     total = state + gradients + clips * (activations + estimate.local_bytes(step.batch))

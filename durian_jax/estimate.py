@@ -32,12 +32,14 @@ def local_bytes(tree) -> float:
     )
 
 
-def activations(jaxpr, inputs: list[bool]) -> float:
+def activations(jaxpr, inputs: list[bool], parameters: frozenset = frozenset()) -> float:
     """Most bytes that live at a time of what depends on the batch, over all devices.
 
     Args:
       jaxpr: of the step.
       inputs: which of its arguments are the batch.
+      parameters: shapes of the trained parameters, each sorted. What has one of them, perhaps
+        transposed, is a gradient or what the optimizer makes of it, and does not count.
     """
     uses, last = {}, {}
     for i, equation in enumerate(jaxpr.eqns):
@@ -58,11 +60,14 @@ def activations(jaxpr, inputs: list[bool]) -> float:
             tainted.update(equation.outvars)
             fused = equation.primitive.name in _FUSED
             for v in equation.outvars:
+                if tuple(sorted(v.aval.shape)) in parameters:
+                    continue
                 if v in last and not (fused and uses.get(v, 0) <= 1):
                     sizes[v] = float(np.prod(v.aval.shape) * _width(v.aval))
                     alive += sizes[v]
             for inner in core.jaxprs_in_params(equation.params):
-                inside = max(inside, activations(inner, _fit(touched, len(inner.invars))))
+                flags = _fit(touched, len(inner.invars))
+                inside = max(inside, activations(inner, flags, parameters))
         most = max(most, alive + inside)
         for v in ends.get(i, ()):
             alive -= sizes.get(v, 0.0)

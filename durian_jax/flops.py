@@ -27,7 +27,8 @@ class Work:
     Attributes:
       parts: FLOPs by (kind, contracted length K, output channels N, whether it is recomputation).
         "attention" are the products with a batch axis, "linear" those without. K of a convolution
-        is its input channels, the window being walked.
+        is its input channels, the window being walked; of the gradient towards its kernel, which
+        is a convolution whose window is the picture, all pixels of all pictures.
     """
 
     def __init__(self, parts: Counter | None = None):
@@ -146,8 +147,11 @@ def _convolution(equation, scope: str) -> Counter:
     numbers = params["dimension_numbers"]
     kernel, output = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
     channels, depth, *space = (kernel[d] for d in numbers.rhs_spec)
+    window, places = math.prod(space), math.prod(output[d] for d in numbers.out_spec[2:])
     # Of a dilated input (the gradient of a strided convolution) all but the first are zeros.
-    flops = 2 * depth * math.prod(space) * math.prod(output) // math.prod(params["lhs_dilation"])
+    flops = 2 * depth * window * math.prod(output) // math.prod(params["lhs_dilation"])
+    if window > places:
+        depth *= window
     part = _part("convolution", depth, channels // params["feature_group_count"], scope)
     return Counter({part: flops})
 

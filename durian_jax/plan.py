@@ -202,7 +202,10 @@ class Step:
         """The plan by arithmetic."""
         memory = self._state()
         inputs = [given is self.batch for given in self.arguments for _ in jax.tree.leaves(given)]
-        live = estimate.activations(self.jaxpr, inputs) / self.mesh.size
+        shapes = frozenset(
+            tuple(sorted(leaf.shape)) for leaf in jax.tree.leaves(self.layout.trained)
+        )
+        live = estimate.activations(self.jaxpr, inputs, shapes) / self.mesh.size
         if not self.sample:
             memory["gradients"] = estimate.local_bytes(self.layout.trained)
         memory["activations"] = max(live - memory["batch"], 0.0)
@@ -303,15 +306,21 @@ class Step:
     def _knobs(self, memory: dict, limit: float) -> list[str]:
         config, knobs = self.config, []
         state = sum(memory.get(n, 0.0) for n in ("parameters", "optimizer", "average", "gradients"))
-        fsdp, count = self.mesh.shape["fsdp"], self.mesh.size
-        if fsdp < count:
-            saved = state * (1 - fsdp / count)
-            knobs.append(
-                f"mesh.fsdp=-1 splits the state {count} ways: about {saved / GIB:.3g} GiB less"
-            )
-        levels = len(config.model.channels)
-        if not self.sample and set(config.model.remat or ("none",)) != {"full"}:
-            knobs.append(f"model.remat={('full',) * levels} keeps no activations inside blocks")
+        count, size = self.mesh.size, estimate.local_bytes
+
+        def saved(fsdp: int) -> float:
+            mesh = sharding.make_mesh(fsdp, count)
+            return size(self.layout) - size(sharding.lay_out(mesh, self.layout))
+
+        # More ways are not always better: a dimension that they do not divide stays whole.
+        fsdp = max((ways for ways in range(1, count + 1) if count % ways == 0), key=saved)
+        if saved(fsdp) > 0:
+            knobs.append(f"mesh.fsdp={fsdp} splits the state: {saved(fsdp) / GIB:.3g} GiB less")
+        levels, policies = len(config.model.channels), set(config.model.remat or ("none",))
+        if not self.sample and "none" in policies:
+            knobs.append(f"model.remat={('attention',) * levels} keeps little inside blocks")
+        elif not self.sample and policies != {"full"}:
+            knobs.append(f"model.remat={('full',) * levels} keeps nothing inside blocks")
         own = self.clips // count
         if not self.sample and own > config.accumulate:
             knobs.append(f"accumulate={own}: one clip of each device at a time")

@@ -37,16 +37,19 @@ def make_mesh(fsdp: int = 1, devices=None) -> Mesh | AbstractMesh:
     return jax.make_mesh(shape, names, axis_types=axis_types, devices=devices)
 
 
-def state_sharding(mesh: Mesh, shapes):
-    """A NamedSharding for every leaf: its largest dimension that divides is split over "fsdp"."""
+def lay_out(mesh: Mesh | AbstractMesh, shapes):
+    """Every leaf of a state as jax.ShapeDtypeStruct with its NamedSharding.
 
-    def place(leaf) -> NamedSharding:
-        ways = mesh.shape["fsdp"]
-        fits = [d for d, n in enumerate(leaf.shape) if n % ways == 0]
-        if leaf.size < MIN_SHARDED_SIZE or not fits:
-            return NamedSharding(mesh, P())
-        split = max(fits, key=lambda d: leaf.shape[d])
-        return NamedSharding(mesh, P(*["fsdp" if d == split else None for d in range(leaf.ndim)]))
+    Its largest dimension that divides is split over "fsdp".
+    """
+    ways = mesh.shape["fsdp"]
+
+    def place(leaf) -> jax.ShapeDtypeStruct:
+        spec, fits = P(), [d for d, n in enumerate(leaf.shape) if n % ways == 0]
+        if leaf.size >= MIN_SHARDED_SIZE and fits:
+            split = max(fits, key=lambda d: leaf.shape[d])
+            spec = P(*["fsdp" if d == split else None for d in range(leaf.ndim)])
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
 
     return jax.tree.map(place, shapes)
 

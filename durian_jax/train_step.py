@@ -156,11 +156,7 @@ def state_layout(
 ) -> TrainState:
     """Shape, dtype and sharding of every leaf of the state; computes nothing."""
     shapes = jax.eval_shape(_initializer(config, model, optimizer), jax.random.key(0), {})
-    return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        shapes,
-        sharding.state_sharding(mesh, shapes),
-    )
+    return sharding.lay_out(mesh, shapes)
 
 
 def create_state(

@@ -93,6 +93,15 @@ def test_what_does_not_depend_on_the_batch_does_not_count():
     assert live(function, shape(500, 500), shape(2, 500), inputs=[False, True]) == 2 * 500 * 4
 
 
+def test_gradients_do_not_count():
+    def step(w, x):
+        return w - jax.grad(lambda w: jnp.tanh(x @ w).sum())(w)
+
+    jaxpr = jax.make_jaxpr(step)(shape(500, 400), shape(2, 500)).jaxpr
+    found = estimate.activations(jaxpr, [False, True], frozenset([(400, 500)]))
+    assert 2 * 500 * 4 <= found < 500 * 400 * 4
+
+
 @pytest.mark.parametrize("length", [1, 9])
 def test_the_body_of_a_loop_lives_once(length):
     def function(w, x):

@@ -82,6 +82,18 @@ def test_padding_to_the_matrix_unit_sets_the_ceiling():
     assert work.ceiling(256) == pytest.approx((320 / 512) * (640 / 768))
 
 
+def test_the_gradient_towards_a_kernel_contracts_pixels_and_pads_no_pictures():
+    def convolve(x, w):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=numbers).sum()
+
+    arguments = shape(2, 64, 64, 128), shape(3, 3, 128, 128)
+    assert flops.count(jax.grad(convolve, 1), *arguments).ceiling(128) == 1
+    # Walked, the window keeps the 64 input channels of another kernel padded to 128.
+    arguments = shape(2, 64, 64, 64), shape(3, 3, 64, 128)
+    assert flops.count(convolve, *arguments).ceiling(128) == 0.5
+
+
 @pytest.fixture(scope="module")
 def full():
     """The full-size model with motion modules, and a function that counts one of its methods."""

@@ -31,8 +31,8 @@ def report():
         print("mesh", dict(mesh.shape))
         leaves = {"large": jnp.zeros((100, 256)), "odd": jnp.zeros((129, 255)),
                   "small": jnp.zeros((4, 4))}
-        for name, place in sharding.state_sharding(mesh, leaves).items():
-            print(name, tuple(place.spec))
+        for name, leaf in sharding.lay_out(mesh, leaves).items():
+            print(name, tuple(leaf.sharding.spec))
         batch = sharding.put_batch({"x": np.arange(16.0).reshape(16, 1)}, mesh)["x"]
         print("batch", len(batch.addressable_shards), batch.addressable_shards[3].data.ravel())
         try:
