@@ -1,6 +1,5 @@
 """The Animator: portrait, attribute photos and driving clip in, video out."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -8,20 +7,15 @@ import importlib.metadata
 import itertools
 import json
 import platform
-import time
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
-from tqdm import tqdm
 
 from durian_jax import checkpoint, sampler
-from durian_jax.diffusion import Diffusion
-from durian_jax.models.durian import Durian, DurianConfig
+from durian_jax.generator import Generator, Stopwatch
 from input_pipeline import aligners, faces, inputs, segmenters, transforms, video
 from input_pipeline.driving import FOLLOWING, Following, Motion
 from input_pipeline.errors import InputError
@@ -29,7 +23,47 @@ from input_pipeline.expansion import grow
 from input_pipeline.records import MIN_ATTRIBUTE_AREA
 from input_pipeline.subject import Subject
 
-PROGRESS_PARTS = 10
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a video is made of.
+
+    Attributes:
+      portrait: photo of the person.
+      attributes: (photo, kind) or (photo, kind, mask) tuples; kind is hair, glasses, beard or hat;
+        a mask is a picture as large as the photo, white where the attribute shows. Without one the
+        attribute is looked for. None at all for a model with a single reference.
+      driving: clip; the result has its length, frame rate and sound. Or a photo, or a template
+        (`driving.write_template`).
+      portrait_mask: likewise, white where the portrait shows its own attributes of these kinds.
+      grow_mask: the portrait's mask grows by this share of the face's height.
+      framed: photos and clip are head-and-shoulders squares already and are not cropped, so that
+        the result has the framing of the portrait.
+      following: how the portrait follows the driver.
+      seed: of the noise.
+    """
+
+    portrait: str | Path
+    attributes: list[tuple]
+    driving: str | Path
+    portrait_mask: str | Path | None = None
+    grow_mask: float = 0.03
+    framed: bool = False
+    following: Following = FOLLOWING
+    seed: int = 0
+
+    def to_json(self) -> dict:
+        """All of it in plain values."""
+        return {
+            "portrait": str(self.portrait),
+            "portrait_mask": self.portrait_mask and str(self.portrait_mask),
+            "attributes": [":".join(map(str, attribute)) for attribute in self.attributes],
+            "driving": str(self.driving),
+            **dataclasses.asdict(self.following),
+            "grow_mask": self.grow_mask,
+            "framed": self.framed,
+            "seed": self.seed,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +119,7 @@ class Animator:
         source: str,
         masks: str = "heuristic",
         aligner: str = "geometric",
+        devices: list | None = None,
     ):
         """
         Args:
@@ -94,27 +129,29 @@ class Animator:
           masks: the segmenter, as `segmenters.load` takes it.
           aligner: as `aligners.load` takes it, or "self": the model itself shows the giver in the
             portrait's pose, and the attribute is looked for there.
+          devices: of this process; each takes a job at a time. Default: the first.
 
         Raises InputError for a segmenter or an aligner that cannot be used.
         """
-        self.model = Durian(DurianConfig.from_dict(config["model"]))
-        self.diffusion = Diffusion(**config["diffusion"])
-        self.params = jax.device_put(params)
+        self.generator = Generator(params, config, devices)
         self.source, self._sampling = source, config["sample"]
         self._landmarker = faces.FaceLandmarker()
         self._segmenter, self._aligner = segmenters.load(masks), aligner
         self._align = self._reposed if aligner == "self" else aligners.load(aligner)
-        self._programs = {}
 
     @classmethod
     def load(
-        cls, source: str | Path, masks: str = "heuristic", aligner: str = "geometric"
+        cls,
+        source: str | Path,
+        masks: str = "heuristic",
+        aligner: str = "geometric",
+        devices: list | None = None,
     ) -> "Animator":
         """The averaged weights of a training run, or a folder of weights.
 
         Args:
           source: workdir, folder, hub id USER/NAME@REVISION or shipped name.
-          masks: the segmenter. aligner: likewise as in the constructor.
+          masks, aligner, devices: as in the constructor.
 
         Raises:
           InputError: there is no checkpoint, it lacks a network, or no such segmenter or aligner.
@@ -125,7 +162,12 @@ class Animator:
                 f"{source}: has no {', '.join(absent)}: convert it again together with a source "
                 "of them, --from diffusers --source FOLDER"
             )
-        return cls(params, meta["config"], str(source), masks, aligner)
+        return cls(params, meta["config"], str(source), masks, aligner, devices)
+
+    @property
+    def size(self) -> int:
+        """Side of the videos in pixels."""
+        return self.generator.model.config.resolution
 
     def __call__(
         self,
@@ -133,30 +175,39 @@ class Animator:
         attributes: list[tuple],
         driving: str | Path,
         *,
-        portrait_mask: str | Path | None = None,
-        grow_mask: float = 0.03,
-        framed: bool = False,
-        following: Following = FOLLOWING,
         steps: int | None = None,
         guidance: float | None = None,
         solver: str | None = None,
-        seed: int = 0,
         quiet: bool = False,
+        **more,
     ) -> Video:
         """Animates the portrait with the driver's motion, wearing the attributes.
 
         Args:
-          portrait: photo of the person.
-          attributes: (photo, kind) or (photo, kind, mask) tuples; kind is hair, glasses, beard or
-            hat; a mask is a picture as large as the photo, white where the attribute shows. Without
-            one the attribute is looked for. None at all for a model with a single reference.
-          driving: clip; the result has its length, frame rate and sound. Or a photo, or a template
-            (`driving.write_template`).
-          portrait_mask: likewise, white where the portrait shows its own attributes of these kinds.
-          grow_mask: the portrait's mask grows by this share of the face's height.
-          framed: photos and clip are head-and-shoulders squares already and are not cropped, so
-            that the result has the framing of the portrait.
-          following: how the portrait follows the driver.
+          portrait, attributes, driving, **more: see `Job`.
+          steps, guidance, solver, quiet: see `animate`.
+
+        Raises:
+          InputError: a photo, mask or clip that cannot be used, and why.
+        """
+        job = Job(portrait, attributes, driving, **more)
+        (result,) = self.animate([job], steps, guidance, solver, quiet)
+        return result
+
+    def animate(
+        self,
+        jobs: Iterable[Job],
+        steps: int | None = None,
+        guidance: float | None = None,
+        solver: str | None = None,
+        quiet: bool = False,
+    ) -> Iterator[Video]:
+        """The videos of the jobs, in their order; as many at a time as there are devices.
+
+        Jobs in a row that have as many frames and attributes are sampled together. What comes out
+        does not depend on that, but for rounding.
+
+        Args:
           steps: denoising steps. guidance: classifier-free guidance scale, 1 = none.
           solver: "ddim", or "dpm++" for fewer steps. By default all three are those of the run's
             own samples, `config.sample`.
@@ -165,57 +216,69 @@ class Animator:
         Raises:
           InputError: a photo, mask or clip that cannot be used, and why.
         """
-        steps = self._sampling["steps"] if steps is None else steps
-        guidance = self._sampling["guidance"] if guidance is None else guidance
-        solver = solver or self._sampling.get("solver", "ddim")
-        watch = _Stopwatch(quiet)
-        size = self.model.config.resolution
-        if bool(attributes) == (self.model.config.references == "single"):
+        chosen = {
+            "steps": self._sampling["steps"] if steps is None else steps,
+            "guidance": self._sampling["guidance"] if guidance is None else guidance,
+            "solver": solver or self._sampling.get("solver", "ddim"),
+        }
+        group, watch = [], Stopwatch(quiet)
+        for job in jobs:
+            with watch.phase("reading photos and clip", silent=quiet):
+                scene = self._read(job)
+            for note in () if quiet else scene.notes:
+                print(f"note: {note}")
+            if group and _shapes(scene.batch) != _shapes(group[0][1].batch):
+                yield from self._finish(group, chosen, watch)
+                group, watch = [], Stopwatch(quiet)
+            group.append((job, scene))
+            if len(group) == self.generator.mesh.size:
+                yield from self._finish(group, chosen, watch)
+                group, watch = [], Stopwatch(quiet)
+        if group:
+            yield from self._finish(group, chosen, watch)
+
+    def _read(self, job: Job) -> inputs.Scene:
+        if bool(job.attributes) == (self.generator.model.config.references == "single"):
             raise InputError(
                 f"{self.source} has a single reference, the portrait: leave out the attributes"
-                if attributes
+                if job.attributes
                 else "no attribute is given: name at least one photo and what to take from it"
             )
-        masking = inputs.Masking(self._segmenter, self._align, grow_mask)
-        with watch.phase("reading photos and clip", silent=quiet):
-            scene = inputs.read_scene(
-                portrait, attributes, driving, size, self._landmarker, masking,
-                portrait_mask=portrait_mask, framed=framed, following=following,
-            )  # fmt: skip
-            grid = [scene.portrait.image, *scene.batch["attribute"]]
-            count = len(scene.batch["keypoints"])
-            drivers = list(itertools.islice(itertools.cycle(scene.motion.frames(size)), count))
-        if not quiet:
-            for note in scene.notes:
-                print(f"note: {note}")
-        schedule = sampler.Schedule.trailing(self.diffusion, steps, solver)
-        frames = self._generate(scene.batch, schedule, guidance, seed, watch)
-        settings = {
-            "portrait": str(portrait),
-            "portrait_mask": portrait_mask and str(portrait_mask),
-            "attributes": [":".join(map(str, attribute)) for attribute in attributes],
-            "driving": str(driving),
-            **dataclasses.asdict(following),
-            "masks": str(self._segmenter),
-            "aligner": self._aligner,
-            "grow_mask": grow_mask,
-            "checkpoint": self.source,
-            "weights_sha256": self._weights_hash,
-            "steps": steps,
-            "guidance": guidance,
-            "solver": solver,
-            "seed": seed,
-            "size": size,
-            "frames": len(frames),
-            "fps": str(scene.motion.fps),
-            "notes": scene.notes,
-            "seconds": watch.seconds,
-            "versions": _versions(),
-        }
-        rows = [np.hstack([*grid, driver, frame]) for driver, frame in zip(drivers, frames)]
-        return Video(
-            frames, np.stack(rows), scene.motion.fps, scene.motion, scene.preview(), settings
-        )
+        return inputs.read_scene(
+            job.portrait, job.attributes, job.driving, self.size, self._landmarker,
+            inputs.Masking(self._segmenter, self._align, job.grow_mask),
+            portrait_mask=job.portrait_mask, framed=job.framed, following=job.following,
+        )  # fmt: skip
+
+    def _finish(self, group: list[tuple], chosen: dict, watch: Stopwatch) -> Iterator[Video]:
+        """The videos of jobs and their scenes, of equal shapes."""
+        schedule = self._schedule(chosen["steps"], chosen["solver"])
+        batches, seeds = [scene.batch for _, scene in group], [job.seed for job, _ in group]
+        videos = self.generator(batches, seeds, schedule, chosen["guidance"], watch)
+        for (job, scene), frames in zip(group, videos):
+            drivers = itertools.islice(itertools.cycle(scene.motion.frames(self.size)), len(frames))
+            photos = [scene.portrait.image, *scene.batch["attribute"]]
+            rows = [np.hstack([*photos, driver, frame]) for driver, frame in zip(drivers, frames)]
+            settings = {
+                **job.to_json(),
+                **chosen,
+                "masks": str(self._segmenter),
+                "aligner": self._aligner,
+                "checkpoint": self.source,
+                "weights_sha256": self._weights_hash,
+                "size": self.size,
+                "frames": len(frames),
+                "fps": str(scene.motion.fps),
+                "notes": scene.notes,
+                "seconds": watch.seconds,
+                "versions": _versions(),
+            }
+            yield Video(
+                frames, np.stack(rows), scene.motion.fps, scene.motion, scene.preview(), settings
+            )
+
+    def _schedule(self, steps: int, solver: str) -> sampler.Schedule:
+        return sampler.Schedule.trailing(self.generator.diffusion, steps, solver)
 
     def _reposed(
         self, giver: Subject, kind: str, mask: np.ndarray, portrait: Subject
@@ -234,9 +297,8 @@ class Animator:
             "face": faces.align_face(giver.image, giver.keypoints),
         }
         steps, solver = self._sampling["steps"], self._sampling.get("solver", "ddim")
-        schedule = sampler.Schedule.trailing(self.diffusion, steps, solver)
-        watch = _Stopwatch(quiet=True)
-        (image,) = self._generate(batch, schedule, self._sampling["guidance"], 0, watch)
+        guidance, watch = self._sampling["guidance"], Stopwatch(quiet=True)
+        ((image,),) = self.generator([batch], [0], self._schedule(steps, solver), guidance, watch)
         posed = dataclasses.replace(portrait, image=image, mask=None)
         found = posed.find(frozenset([kind]), self._segmenter)[kind]
         if found.mean() < MIN_ATTRIBUTE_AREA:
@@ -246,70 +308,18 @@ class Animator:
             )
         return found
 
-    def _generate(
-        self,
-        batch: dict,
-        schedule: sampler.Schedule,
-        guidance: float,
-        seed: int,
-        watch: "_Stopwatch",
-    ) -> np.ndarray:
-        """uint8 [F, S, S, 3] of a batch contract without its clip axis."""
-        window, overlap = self._sampling["window"], self._sampling["overlap"]
-        options = sampler.SamplerOptions(window, overlap, guided=guidance != 1)
-        batch = {name: jnp.asarray(value)[None] for name, value in batch.items()}
-        scale = jnp.float32(guidance)
-
-        encoded = self._run(sampler.encode, watch, batch)
-        clips, count = encoded[1].shape[:2]
-        noise = sampler.initial_noise(self.model, jax.random.key(seed), clips, count)
-        walk, steps = sampler.Trajectory.start(noise), len(schedule.timesteps)
-        with tqdm(total=steps, desc="denoising", unit="step", disable=watch.quiet) as bar:
-            for part in schedule.slices(PROGRESS_PARTS):
-                walk = self._run(
-                    sampler.denoise, watch, walk, *encoded, scale, part,
-                    diffusion=self.diffusion, options=options,
-                )  # fmt: skip
-                bar.update(len(part.timesteps))
-        return np.asarray(sampler.to_uint8(self._run(sampler.decode, watch, walk.latents)[0]))
-
-    def _run(self, function: Callable, watch: "_Stopwatch", *arguments, **fixed):
-        """Calls a part of the sampler; says so and times it when it has to be compiled first."""
-        name = function.__name__
-        shapes = jax.tree.map(lambda x: (x.shape, str(x.dtype)), arguments)
-        key = (name, str(shapes), str(fixed))
-        if key not in self._programs:
-            with watch.phase(f"compiling {name}"):
-                program = jax.jit(functools.partial(function, self.model, **fixed))
-                self._programs[key] = program.lower(self.params, *arguments).compile()
-        with watch.phase(name, silent=True):
-            return jax.block_until_ready(self._programs[key](self.params, *arguments))
-
     @functools.cached_property
     def _weights_hash(self) -> str:
         """SHA-256 of all parameters, in the order of their names."""
         digest = hashlib.sha256()
-        for name, leaf in sorted(flatten_dict(self.params, sep="/").items()):
+        for name, leaf in sorted(flatten_dict(self.generator.params, sep="/").items()):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(leaf).tobytes())
         return digest.hexdigest()
 
 
-class _Stopwatch:
-    """Seconds by phase; each phase says on one line what is going on."""
-
-    def __init__(self, quiet: bool = False):
-        self.quiet = quiet
-        self.seconds: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def phase(self, name: str, silent: bool = False):
-        if not silent:
-            tqdm.write(f"{name} ...")
-        start = time.perf_counter()
-        yield
-        spent = self.seconds.get(name, 0.0) + time.perf_counter() - start
-        self.seconds[name] = round(spent, 2)
+def _shapes(batch: dict) -> dict:
+    return {name: np.shape(value) for name, value in batch.items()}
 
 
 def _versions() -> dict[str, str]:

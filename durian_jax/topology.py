@@ -11,6 +11,14 @@ from durian_jax import chips
 from durian_jax.chips import Chip
 from input_pipeline.errors import InputError
 
+# There is no TPU to ask for its kind and its hosts, and none to hold against other processes. The
+# kind does not matter, the topology says it; without one libtpu warns.
+_NO_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 # Rings close, and carry twice as much, where a slice spans a whole pod or whole cubes.
 _WHOLE = {2: 16, 3: 4}
 
@@ -79,9 +87,8 @@ class Topology:
             ) from error
         from jax.experimental import topologies
 
-        # There is no TPU to ask, and none to hold against other processes.
-        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-        os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+        for name, value in _NO_TPU.items():
+            os.environ.setdefault(name, value)
         try:
             found = topologies.get_topology_desc(platform="tpu", topology_name=self.name)
         except jax.errors.JaxRuntimeError as error:

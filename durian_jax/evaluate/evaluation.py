@@ -127,10 +127,10 @@ def _score(method, found, scored, protocol, networks, out: Path) -> reports.Repo
         lines = "".join(f"\n  {problem}" for problem in problems)
         raise InputError(f"{found.path}: {len(problems)} unusable cases, nothing scored{lines}")
     report = reports.Report(method.name, protocol, found, scored)
-    shown = sheets.choose(scored)
+    shown, answered = sheets.choose(scored), method.answers(scored)
     for case in tqdm(scored, "scoring", unit="case"):
         pictures, reference = found.load(case), references[case.id]
-        answers = {method.name: method(case)}
+        answers = {method.name: next(answered)}
         answers |= scores.baseline_frames(case, pictures, reference)
         for name, frames in answers.items():
             if frames is None:

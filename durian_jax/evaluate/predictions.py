@@ -1,5 +1,6 @@
 """Answers to the cases: read from a folder of any method's files, or made by a checkpoint."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -74,13 +75,17 @@ class FolderPredictions:
             return frames.astype(np.float32) / 255
         return frames.astype(np.float32)
 
+    def answers(self, cases: Iterable[Case]) -> Iterator[np.ndarray]:
+        """Those to the cases, in their order."""
+        return map(self, cases)
+
     def facts(self) -> dict:
         """Where the answers come from."""
         return {"predictions": str(self._folder)}
 
 
 class CheckpointPredictions:
-    """Answers by a trained model, through the same road as `durian animate`.
+    """Answers by a trained model, through the same road as `durian animate`, on all local devices.
 
     They are saved without loss in `keep`, from where they can be scored again.
 
@@ -91,31 +96,43 @@ class CheckpointPredictions:
     cannot = "a checkpoint cannot interpolate between two sources"
 
     def __init__(self, checkpoint, cases: CaseSet, keep: Path, *, steps, guidance, seed):
+        import jax
+
         from durian_jax.animate import Animator
 
-        self._animator = Animator.load(checkpoint)
-        self._cases, self._keep = cases, keep
-        self._options = {"steps": steps, "guidance": guidance, "seed": seed}
+        self._animator = Animator.load(checkpoint, devices=jax.local_devices())
+        self._cases, self._keep, self._seed = cases, keep, seed
+        self._options = {"steps": steps, "guidance": guidance, "quiet": True}
         self._settings = {}
         self.name = _name(checkpoint)
-        size = self._animator.model.config.resolution
         self.note = None
-        if size != cases.size:
-            self.note = f"{self.name}: made at {size} px, resized to {cases.size} px (bilinear)"
+        if self._animator.size != cases.size:
+            self.note = (
+                f"{self.name}: made at {self._animator.size} px, resized to {cases.size} px "
+                "(bilinear)"
+            )
 
-    def __call__(self, case: Case) -> np.ndarray | None:
-        """float32 [F, S, S, 3] in [0, 1]; None where the model cannot answer."""
-        if case.interpolates:
-            return None
+    def answers(self, cases: tuple[Case, ...]) -> Iterator[np.ndarray | None]:
+        """float32 [F, S, S, 3] in [0, 1] for each case; None where the model cannot answer."""
+        jobs = (self._job(case) for case in cases if not case.interpolates)
+        results = self._animator.animate(jobs, **self._options)
+        for case in cases:
+            yield None if case.interpolates else self._kept(case, next(results))
+
+    def _job(self, case: Case):
+        from durian_jax.animate import Job
+
         folder = self._cases.path / case.id
         attributes = [
             (folder / f"attribute_{i}.png", one.kind, folder / f"attribute_{i}_mask.png")
             for i, one in enumerate(case.attributes)
         ]
-        result = self._animator(
+        return Job(
             folder / "portrait.png", attributes, folder / "driving.mp4",
-            portrait_mask=folder / "portrait_mask.png", framed=True, quiet=True, **self._options,
+            portrait_mask=folder / "portrait_mask.png", framed=True, seed=self._seed,
         )  # fmt: skip
+
+    def _kept(self, case: Case, result) -> np.ndarray:
         self._settings = result.settings
         frames = np.stack([transforms.resize(one, self._cases.size) for one in result.frames])
         path = self._keep / f"{case.id}.mp4"
