@@ -15,11 +15,10 @@ from collections import defaultdict
 import jax
 import jax.numpy as jnp
 
-from durian_jax import estimate, flops, hlo, sampler, sharding
+from durian_jax import estimate, flops, hlo, sampler, sharding, train_step
 from durian_jax.models.config import blank_batch
 from durian_jax.state import make_optimizer, merge
 from durian_jax.topology import Topology
-from durian_jax.train_step import build, jit_train_step, make_train_step, state_layout
 from input_pipeline.errors import InputError
 
 GIB = 2**30
@@ -159,10 +158,12 @@ class Step:
         """
         self.config, self.topology, self.sample, self.devices = config, topology, sample, devices
         place = topology.count if devices is None else devices
-        self.mesh, model, diffusion = build(config, place)
+        self.mesh, model, diffusion = train_step.build(config, place)
+        if not sample:
+            train_step.check_batch(config, self.mesh)
         optimizer = make_optimizer(**config.optimizer)
         self.model, self.diffusion, self.optimizer = model, diffusion, optimizer
-        self.layout = state_layout(config, model, optimizer, self.mesh)
+        self.layout = train_step.state_layout(config, model, optimizer, self.mesh)
         self.clips, self.frames = config.batch_size, config.data.frames
         if sample:
             self.clips = -(-config.sample.clips // self.mesh.size) * self.mesh.size
@@ -178,8 +179,8 @@ class Step:
             step = jax.jit(function, out_shardings=split)
         else:
             arguments = (self.layout, self.batch)
-            function = make_train_step(model, diffusion, optimizer, config)
-            step = jit_train_step(model, diffusion, optimizer, config, self.layout)
+            function = train_step.make_train_step(model, diffusion, optimizer, config)
+            step = train_step.jit_train_step(model, diffusion, optimizer, config, self.layout)
         self.arguments, self._function, self._step = arguments, function, step
 
     @functools.cached_property

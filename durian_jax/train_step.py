@@ -30,13 +30,17 @@ def build(config, devices=None) -> tuple[jax.sharding.Mesh, Durian, Diffusion]:
         diffusion = Diffusion(**config.diffusion)
     except ValueError as error:
         raise InputError(f"config: {error}") from error
+    return mesh, model, diffusion
+
+
+def check_batch(config, mesh: jax.sharding.Mesh) -> None:
+    """Raises InputError if the batch of a training step cannot be shared out evenly."""
     parts = mesh.size * config.accumulate
     if min(config.batch_size, parts) < 1 or config.batch_size % parts:
         raise InputError(
             f"config: batch_size={config.batch_size} is no multiple of {mesh.size} devices times "
             f"accumulate={config.accumulate}: change one of them"
         )
-    return mesh, model, diffusion
 
 
 def stream_key(seed: int, stream: str, step) -> jax.Array:

@@ -105,6 +105,11 @@ def test_a_batch_that_does_not_divide_is_refused(lean):
         Step(lean("--config.batch_size=12"), Topology.parse("h200:8"))
 
 
+def test_sampling_does_not_mind_the_batch_of_training(lean):
+    config = lean("--config.batch_size=12", "--config.sample.clips=3")
+    assert Step(config, Topology.parse("h200:8"), sample=True).clips == 8
+
+
 @pytest.mark.slow
 def test_accumulation_bounds_the_activations(step, found, lean):
     config = lean("--config.batch_size=16", "--config.mesh.fsdp=4", "--config.accumulate=2")
