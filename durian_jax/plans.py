@@ -48,7 +48,7 @@ def make(
     if devices is None:
         return found
     say(found.table())
-    with _clock("compiling (minutes; full size: an hour and 32 GB or more)", say):
+    with _clock("compiling (minutes; half an hour and 24 GB at full size)", say):
         found = step.compile()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.tmp")
