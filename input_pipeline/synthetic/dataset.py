@@ -219,11 +219,6 @@ class Rendered:
             raise InputError(f"{path}: split {split!r} has no people: ask for 10 or more")
         self.metadata = {"settings": dataclasses.asdict(self.settings), "size": self.size}
 
-    @staticmethod
-    def is_path(path: str | Path) -> bool:
-        """Whether a data set's path asks for rendering."""
-        return str(path).startswith(_PREFIX)
-
     def __len__(self) -> int:
         return len(self._people) * self.settings.clips
 
