@@ -134,7 +134,8 @@ class Animator:
         Raises InputError for a segmenter or an aligner that cannot be used.
         """
         self.generator = Generator(params, config, devices)
-        self.source, self._sampling = source, config["sample"]
+        self.source, sampling = source, {"solver": "ddim"} | config["sample"]
+        self._defaults = {name: sampling[name] for name in ("steps", "guidance", "solver")}
         self._landmarker = faces.FaceLandmarker()
         self._segmenter, self._aligner = segmenters.load(masks), aligner
         self._align = self._reposed if aligner == "self" else aligners.load(aligner)
@@ -216,26 +217,24 @@ class Animator:
         Raises:
           InputError: a photo, mask or clip that cannot be used, and why.
         """
-        chosen = {
-            "steps": self._sampling["steps"] if steps is None else steps,
-            "guidance": self._sampling["guidance"] if guidance is None else guidance,
-            "solver": solver or self._sampling.get("solver", "ddim"),
-        }
-        group, watch = [], Stopwatch(quiet)
+        given = {"steps": steps, "guidance": guidance, "solver": solver}
+        chosen = self._defaults | {name: x for name, x in given.items() if x is not None}
+        group = []
         for job in jobs:
+            watch = Stopwatch(quiet)
             with watch.phase("reading photos and clip", silent=quiet):
                 scene = self._read(job)
             for note in () if quiet else scene.notes:
                 print(f"note: {note}")
             if group and _shapes(scene.batch) != _shapes(group[0][1].batch):
-                yield from self._finish(group, chosen, watch)
-                group, watch = [], Stopwatch(quiet)
-            group.append((job, scene))
+                yield from self._finish(group, chosen, quiet)
+                group = []
+            group.append((job, scene, watch.seconds))
             if len(group) == self.generator.mesh.size:
-                yield from self._finish(group, chosen, watch)
-                group, watch = [], Stopwatch(quiet)
+                yield from self._finish(group, chosen, quiet)
+                group = []
         if group:
-            yield from self._finish(group, chosen, watch)
+            yield from self._finish(group, chosen, quiet)
 
     def _read(self, job: Job) -> inputs.Scene:
         if bool(job.attributes) == (self.generator.model.config.references == "single"):
@@ -250,12 +249,12 @@ class Animator:
             portrait_mask=job.portrait_mask, framed=job.framed, following=job.following,
         )  # fmt: skip
 
-    def _finish(self, group: list[tuple], chosen: dict, watch: Stopwatch) -> Iterator[Video]:
-        """The videos of jobs and their scenes, of equal shapes."""
-        schedule = self._schedule(chosen["steps"], chosen["solver"])
-        batches, seeds = [scene.batch for _, scene in group], [job.seed for job, _ in group]
-        videos = self.generator(batches, seeds, schedule, chosen["guidance"], watch)
-        for (job, scene), frames in zip(group, videos):
+    def _finish(self, group: list[tuple], chosen: dict, quiet: bool) -> Iterator[Video]:
+        """The videos of (job, scene, seconds of reading), scenes of equal shapes."""
+        jobs, scenes, _ = zip(*group)
+        watch = Stopwatch(quiet)
+        videos = self._sample([x.batch for x in scenes], [job.seed for job in jobs], chosen, watch)
+        for (job, scene, reading), frames in zip(group, videos):
             drivers = itertools.islice(itertools.cycle(scene.motion.frames(self.size)), len(frames))
             photos = [scene.portrait.image, *scene.batch["attribute"]]
             rows = [np.hstack([*photos, driver, frame]) for driver, frame in zip(drivers, frames)]
@@ -270,15 +269,21 @@ class Animator:
                 "frames": len(frames),
                 "fps": str(scene.motion.fps),
                 "notes": scene.notes,
-                "seconds": watch.seconds,
+                "seconds": reading | watch.seconds,
                 "versions": _versions(),
             }
             yield Video(
                 frames, np.stack(rows), scene.motion.fps, scene.motion, scene.preview(), settings
             )
 
-    def _schedule(self, steps: int, solver: str) -> sampler.Schedule:
-        return sampler.Schedule.trailing(self.generator.diffusion, steps, solver)
+    def _sample(
+        self, batches: list[dict], seeds: list[int], chosen: dict, watch: Stopwatch
+    ) -> np.ndarray:
+        """Videos uint8 [N, F, S, S, 3] by the chosen steps, guidance and solver."""
+        schedule = sampler.Schedule.trailing(
+            self.generator.diffusion, chosen["steps"], chosen["solver"]
+        )
+        return self.generator(batches, seeds, schedule, chosen["guidance"], watch)
 
     def _reposed(
         self, giver: Subject, kind: str, mask: np.ndarray, portrait: Subject
@@ -296,9 +301,7 @@ class Animator:
             "attribute_mask": mask[None],
             "face": faces.align_face(giver.image, giver.keypoints),
         }
-        steps, solver = self._sampling["steps"], self._sampling.get("solver", "ddim")
-        guidance, watch = self._sampling["guidance"], Stopwatch(quiet=True)
-        ((image,),) = self.generator([batch], [0], self._schedule(steps, solver), guidance, watch)
+        ((image,),) = self._sample([batch], [0], self._defaults, Stopwatch(quiet=True))
         posed = dataclasses.replace(portrait, image=image, mask=None)
         found = posed.find(frozenset([kind]), self._segmenter)[kind]
         if found.mean() < MIN_ATTRIBUTE_AREA:
