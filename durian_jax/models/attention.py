@@ -23,10 +23,22 @@ MAX_LOGITS = 2**20
 
 @struct.dataclass
 class KeyValue:
-    """Projected tokens: `key` and `value` of shape [..., T, heads, D]."""
+    """Projected tokens: `key` and `value` of shape [..., T, heads, D].
+
+    Of a padded set only the first `length`, int32 [...], count; None counts all.
+    """
 
     key: jax.Array
     value: jax.Array
+    length: jax.Array | None = None
+
+
+@struct.dataclass
+class PaddedTokens:
+    """Context tokens [B, M, d], of which only the first `length`, int32 [B], count."""
+
+    tokens: jax.Array
+    length: jax.Array
 
 
 @struct.dataclass
@@ -82,7 +94,7 @@ def _attend_part(query: jax.Array, tokens: KeyValue) -> tuple[jax.Array, jax.Arr
     # Heads before tokens: XLA's CPU dots are several times slower with heads in the middle.
     q, k, v = (x.swapaxes(1, 2) for x in (folded, tokens.key, tokens.value))
     block = _block_length(folded.shape[1], count, frames=len(query) // clips)
-    output, mass = _softmax_attention(q, k, v, block)
+    output, mass = _softmax_attention(q, k, v, tokens.length, block)
     return output.swapaxes(1, 2).reshape(query.shape), mass.swapaxes(1, 2).reshape(
         *query.shape[:3], 1
     )
@@ -94,8 +106,8 @@ def _block_length(queries: int, keys: int, frames: int) -> int:
     return next(n for n in range(longest, 0, -1) if queries % n == 0)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _softmax_attention(q, k, v, block):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _softmax_attention(q, k, v, length, block):
     """Softmax attention, block by block over the queries.
 
     The logits of a 64 x 64 picture with two references are 1.6 GB; neither direction ever holds
@@ -104,6 +116,7 @@ def _softmax_attention(q, k, v, block):
 
     Args:
         q: [b, heads, L, D]; k, v: [b, heads, T, D].
+        length: int32 [b], at least 1, the keys that count; None for all.
         block: divides L.
 
     Returns:
@@ -112,7 +125,7 @@ def _softmax_attention(q, k, v, block):
     """
 
     def attend_block(q):
-        logits = _logits(q, k)
+        logits = _logits(q, k, length)
         peak = logits.max(-1, keepdims=True)
         weights = jnp.exp(logits - peak)
         total = weights.sum(-1, keepdims=True)
@@ -125,14 +138,14 @@ def _softmax_attention(q, k, v, block):
     return jax.tree.map(_join, jax.lax.map(attend_block, _split(q, block)))
 
 
-def _softmax_attention_forward(q, k, v, block):
+def _softmax_attention_forward(q, k, v, length, block):
     # With both kept, no rematerialisation walks through the logits a third time.
-    output, mass = checkpoint_name(_softmax_attention(q, k, v, block), ATTENTION_OUTPUT)
-    return (output, mass), (q, k, v, output, mass)
+    output, mass = checkpoint_name(_softmax_attention(q, k, v, length, block), ATTENTION_OUTPUT)
+    return (output, mass), (q, k, v, length, output, mass)
 
 
 def _softmax_attention_backward(block, saved, cotangents):
-    q, k, v, output, mass = saved
+    q, k, v, length, output, mass = saved
     d_output, d_mass = cotangents
     # The softmax's Jacobian needs the output only through this one number a query.
     shift = d_mass - (d_output * output).sum(-1, keepdims=True)
@@ -140,7 +153,7 @@ def _softmax_attention_backward(block, saved, cotangents):
     def step(sums, now):
         q, mass, d_output, shift = now
         with jax.named_scope("recomputed"):  # so that no FLOP counter takes it for new work
-            logits = _logits(q, k)
+            logits = _logits(q, k, length)
         weights = jnp.exp(logits - mass)
         d_output = d_output.astype(v.dtype)
         d_weights = _product("bhqd,bhkd->bhqk", d_output, v)
@@ -157,14 +170,18 @@ def _softmax_attention_backward(block, saved, cotangents):
         blocks = tuple(_split(x, block) for x in (q, mass, d_output, shift))
         (d_k, d_v), d_q = jax.lax.scan(step, zeros, blocks)
         d_q = _join(d_q)
-    return d_q, d_k.astype(k.dtype), d_v.astype(v.dtype)
+    return d_q, d_k.astype(k.dtype), d_v.astype(v.dtype), None
 
 
 _softmax_attention.defvjp(_softmax_attention_forward, _softmax_attention_backward)
 
 
-def _logits(q, k):
-    return _product("bhqd,bhkd->bhqk", q, k) * q.shape[-1] ** -0.5
+def _logits(q, k, length):
+    logits = _product("bhqd,bhkd->bhqk", q, k) * q.shape[-1] ** -0.5
+    if length is None:
+        return logits
+    counts = jnp.arange(k.shape[2]) < length[:, None, None, None]
+    return jnp.where(counts, logits, -jnp.inf)
 
 
 def _product(form, a, b):
@@ -224,7 +241,7 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        context: jax.Array | None = None,
+        context: jax.Array | PaddedTokens | None = None,
         references: References | None = None,
     ) -> jax.Array:
         """Attends from tokens x [b, L, width].
@@ -234,7 +251,10 @@ class Attention(nn.Module):
             context: [B, M, d] tokens to read instead, B dividing b.
             references: further tokens to read.
         """
-        tokens = self.keys_values(x if context is None else context)
+        if isinstance(context, PaddedTokens):
+            tokens = self.keys_values(context.tokens).replace(length=context.length)
+        else:
+            tokens = self.keys_values(x if context is None else context)
         return self._output(attend(self._split(self.to_q(x)), tokens, references))
 
     def over_frames(self, x: jax.Array) -> jax.Array:

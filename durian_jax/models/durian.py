@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from durian_jax.models.arcface import IResNet
-from durian_jax.models.attention import KeyValue, References
+from durian_jax.models.attention import KeyValue, PaddedTokens, References
 from durian_jax.models.autoencoder import AutoencoderKL, Patchify
 from durian_jax.models.clip import CLIPVisionTower
 from durian_jax.models.conditions import FaceProjection, KeypointEncoder, rasterize_keypoints
@@ -34,11 +34,22 @@ class Conditions:
         references: one KeyValue [I, B, J, heads, D] per site, I alternatives (see `interpolate`).
         mix: weight of each alternative, float32 [I, B, 1] or [I, B, F]; sums to 1 over I.
         context: cross-attention tokens [B, 1, M, d] or [B, F, M, d], or None without CLIP.
+        count: int32 [B], how many of the M count; None for all.
     """
 
     references: tuple[KeyValue, ...]
     mix: jax.Array
     context: jax.Array | None
+    count: jax.Array | None = None
+
+    def frames(self, indices: jax.Array) -> "Conditions":
+        """Those of some frames of the clip, int32 [w], where they change along it."""
+        mix, context = self.mix, self.context
+        if mix.shape[-1] > 1:
+            mix = mix[..., indices]
+        if context is not None and context.shape[1] > 1:
+            context = context[:, indices]
+        return self.replace(mix=mix, context=context)
 
 
 def interpolate(a: Conditions, b: Conditions, alpha: jax.Array | float) -> Conditions:
@@ -66,7 +77,7 @@ def interpolate(a: Conditions, b: Conditions, alpha: jax.Array | float) -> Condi
     if a.context is not None:
         weight = alpha[..., None, None]
         context = (1 - weight) * a.context + weight * b.context
-    return Conditions(references, mix, context)
+    return Conditions(references, mix, context, a.count)
 
 
 class Durian(nn.Module):
@@ -161,7 +172,8 @@ class Durian(nn.Module):
             batch: `portrait` uint8 [B, H, W, 3], already masked; `portrait_mask` [B, H, W], 1 where
                 hidden; `attribute` uint8 [B, N, H, W, 3], already masked; `attribute_mask`
                 [B, N, H, W], 1 on the attribute; with ArcFace `face` uint8 [B, 112, 112, 3].
-                Pictures are encoded as the mean of the autoencoder's posterior. A model with
+                If only the first attributes count and the rest is padding, `attribute_count` int32
+                [B], at least 1. Pictures are encoded as the mean of the autoencoder's posterior. A model with
                 references="single" reads `portrait` alone.
         """
         if self.config.references == "single":
@@ -184,7 +196,14 @@ class Durian(nn.Module):
             jnp.concatenate([one, many.reshape(clips, -1, one.shape[-1])], axis=1)
             for one, many in zip(portrait_bank, attribute_bank)
         )
-        return self._conditions(bank, context)
+        conditions = self._conditions(bank, context)
+        if (present := batch.get("attribute_count")) is None:
+            return conditions
+        references = tuple(
+            site.replace(length=(tokens.shape[1] * (1 + present))[None])
+            for site, tokens in zip(conditions.references, portrait_bank)
+        )
+        return conditions.replace(references=references, count=present)
 
     def _encode_single(self, portrait):
         """Animate Anyone's conditions: one bank; the same CLIP token for encoder and denoiser."""
@@ -256,7 +275,9 @@ class Durian(nn.Module):
             if context is not None and keep is not None:
                 context = jnp.where(keep[:, None, None, None], context, 0)
         if context is not None:
-            context = _fold(context)
+            frames, context = context.shape[1], _fold(context)
+            if conditions is not None and conditions.count is not None:
+                context = PaddedTokens(context, jnp.repeat(conditions.count, frames))
         output = self.denoiser(
             _fold(latents), timesteps, context, references, _fold(keypoint_features), residuals
         )

@@ -160,3 +160,24 @@ def test_blocks_of_queries_give_the_same_values_and_gradients(tokens, monkeypatc
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected
         )
+
+
+def test_padding_of_a_bank_gets_neither_weight_nor_gradient(tokens, monkeypatch):
+    monkeypatch.setattr(attention, "MAX_LOGITS", 2 * J)  # a few blocks
+    query, own, banks = tokens
+    lengths = jnp.array([[J, J - 4]])
+
+    def loss(banks, lengths, clip):
+        banks = banks.replace(length=lengths)
+        out = attend(query, own, References(banks, jnp.ones((1, B, 1))))
+        return (out[clip * F : (clip + 1) * F] ** 2).sum()
+
+    bank = _bank(banks, 0)
+    short = jax.tree.map(lambda x: x[:, :, : J - 4], bank)
+    value, grads = jax.jit(jax.value_and_grad(loss), static_argnums=2)(bank, lengths, 1)
+    expected, wanted = jax.jit(jax.value_and_grad(loss), static_argnums=2)(short, None, 1)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    for name in ("key", "value"):
+        got = getattr(grads, name)
+        np.testing.assert_allclose(got[:, :, : J - 4], getattr(wanted, name), atol=1e-6)
+        assert not got[:, :, J - 4 :].any()

@@ -141,6 +141,22 @@ def test_the_order_of_attributes_does_not_matter(model, batch, inputs):
     assert np.abs(twice - both).max() > 1e-3
 
 
+def test_padding_of_the_attributes_changes_nothing(model, batch, inputs):
+    three = _attributes(batch, 0, 1, 0)
+    bare = model.denoise(inputs, model.conditions(three))
+    padded = _attributes(batch, 0, 1, 0, 1)
+    counted = model.conditions(padded | {"attribute_count": np.full(B, 3, np.int32)})
+    np.testing.assert_allclose(model.denoise(inputs, counted), bare, rtol=0, atol=2e-6)
+    assert np.abs(model.denoise(inputs, model.conditions(padded)) - bare).max() > 1e-3
+    # Each clip has a number of its own; the program is the same.
+    mixed = model.denoise(
+        inputs, model.conditions(padded | {"attribute_count": np.array([1, 3], np.int32)})
+    )
+    alone = model.denoise(inputs, model.conditions(_attributes(batch, 0)))
+    np.testing.assert_allclose(mixed[0], alone[0], rtol=0, atol=2e-6)
+    np.testing.assert_allclose(mixed[1], bare[1], rtol=0, atol=2e-6)
+
+
 def test_interpolation_ends_at_the_single_attributes(model, batch, inputs):
     first, second = (model.conditions(_attributes(batch, i)) for i in (0, 1))
     ends = model.denoise(inputs, first), model.denoise(inputs, second)
@@ -161,6 +177,10 @@ def test_interpolation_may_change_from_clip_to_clip_and_frame_to_frame(model, ba
     per_frame = model.denoise(inputs, interpolate(first, second, alpha))
     expected = ends[alpha, [[0], [1]], [[0, 1], [0, 1]]]
     np.testing.assert_allclose(per_frame, expected, rtol=0, atol=2e-6)
+    # A window over the clip takes along what belongs to its frames.
+    window = interpolate(first, second, alpha).frames(np.array([1]))
+    last = tuple(x[:, [1]] if x.ndim > 1 else x for x in inputs)
+    np.testing.assert_allclose(model.denoise(last, window), per_frame[:, [1]], rtol=0, atol=2e-6)
 
 
 def test_interpolation_needs_equal_numbers_of_references(model, batch):
