@@ -1,7 +1,6 @@
 """Clips and pictures, in and out: PyAV for video, Pillow for pictures. uint8 RGB everywhere."""
 
 import contextlib
-import itertools
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -14,24 +13,15 @@ import numpy as np
 from av.video.reformatter import Colorspace, Interpolation
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from input_pipeline import sound
 from input_pipeline.errors import InputError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"})
 LONGEST_SIDE = 4096
 SHORTEST_SIDE = 64
-# Codecs that both the mp4 container and common players take; others are encoded anew to AAC.
-_MP4_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "alac"})
-_AAC_RATE = 48_000
 _BT709, _MPEG_RANGE = 1, 1
 # Without these flags swscale rounds down: pictures get one level darker with every read or write.
 _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-
-
-@dataclass(frozen=True)
-class _Codec:
-    name: str
-    pixels: str
-    options: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -125,21 +115,13 @@ def read_picture(path: str | Path) -> np.ndarray:
     return np.array(picture)
 
 
-def write_video(
-    path: str | Path,
-    frames: Iterable[np.ndarray],
-    fps: Fraction,
-    audio_from: str | Path | None = None,
-    crf: int = 18,
-    lossless: bool = False,
-    reproducible: bool = False,
-) -> None:
-    """Writes an mp4 (H.264, yuv420p, BT.709, index first), complete or not at all.
+class VideoWriter:
+    """Writes an mp4 (H.264, yuv420p, BT.709, index first) frame by frame, in constant memory.
+
+    Complete or not at all: the file appears when the `with` block ends without an exception.
 
     Args:
       path: must end in .mp4; its folder is made if needed.
-      frames: uint8 [H, W, 3] RGB, all of one size, at least one. An odd side is made even by
-        repeating its last row or column.
       fps: frames per second.
       audio_from: clip whose sound is kept, cut to the length of the frames. AAC, MP3, AC-3 and
         ALAC packets are copied, other codecs are encoded to AAC. A clip without sound is fine.
@@ -148,27 +130,103 @@ def write_video(
         frames back. Few players show such a file.
       reproducible: the same frames give the same bytes, on any number of cores; slower.
 
-    InputError: path is not writable (raised before the first frame is asked for) or not .mp4,
-      audio_from is unreadable, or there are no frames.
+    Raises:
+      InputError: on entering, path is not writable or not .mp4, or audio_from is unreadable; on
+        leaving, no frame was written.
+
+    Example:
+      with VideoWriter("out.mp4", Fraction(25)) as writer:
+          writer.write(frame)
     """
-    path = Path(path)
-    check_output(path, ".mp4")
-    with contextlib.ExitStack() as stack:
-        beside = stack.enter_context(written_beside(path))
-        output = stack.enter_context(
-            av.open(str(beside), "w", format="mp4", options={"movflags": "+faststart"})
-        )
-        audio = iter(())
-        if audio_from is not None:
-            source = stack.enter_context(_open(Path(audio_from)))
-            audio = _audio_packets(source, output, Path(audio_from))
-        codec = _Codec("libx264rgb", "rgb24", {"qp": "0"})
+
+    def __init__(
+        self,
+        path: str | Path,
+        fps: Fraction,
+        audio_from: str | Path | None = None,
+        crf: int = 18,
+        lossless: bool = False,
+        reproducible: bool = False,
+    ):
+        self._path, self._fps, self._audio_from = Path(path), Fraction(fps), audio_from
+        self._codec, self._pixels, self._options = "libx264rgb", "rgb24", {"qp": "0"}
         if not lossless:
-            codec = _Codec("libx264", "yuv420p", {"crf": str(crf)})
+            self._codec, self._pixels, self._options = "libx264", "yuv420p", {"crf": str(crf)}
         if reproducible:
             # mbtree's vector code reads past the rows of narrow pictures.
-            codec.options.update(threads="1", mbtree="0")
-        _mux(output, iter(frames), Fraction(fps), audio, codec, path)
+            self._options |= {"threads": "1", "mbtree": "0"}
+        self._count = 0
+
+    def __enter__(self) -> "VideoWriter":
+        check_output(self._path, ".mp4")
+        with contextlib.ExitStack() as stack:
+            beside = stack.enter_context(written_beside(self._path))
+            self._output = stack.enter_context(
+                av.open(str(beside), "w", format="mp4", options={"movflags": "+faststart"})
+            )
+            self._sounds = iter(())
+            if self._audio_from is not None:
+                source = stack.enter_context(_open(Path(self._audio_from)))
+                picture = _video_stream(source, Path(self._audio_from))
+                start = (picture.start_time or 0) * picture.time_base
+                self._sounds = sound.packets(source, self._output, start)
+            stack.push(self._finish)
+            self._opened = stack.pop_all()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._opened.__exit__(*error)
+
+    def write(self, frame: np.ndarray) -> None:
+        """Adds a frame, uint8 [H, W, 3] RGB; all are of one size. An odd side is made even by
+        repeating its last row or column. Raises ValueError: a frame of another size."""
+        if self._count == 0:
+            self._start(frame.shape)
+        if frame.shape != self._shape:
+            raise ValueError(f"frame {self._count} is {frame.shape}, frame 0 is {self._shape}")
+        height, width, _ = frame.shape
+        even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
+        picture = av.VideoFrame.from_ndarray(even, format="rgb24")
+        if self._pixels == "yuv420p":
+            picture = picture.reformat(
+                format="yuv420p", dst_colorspace=Colorspace.ITU709, interpolation=_EXACT
+            )
+        picture.pts, picture.time_base = self._count, 1 / self._fps
+        self._output.mux(self._stream.encode(picture))
+        self._count += 1
+        end = self._count / self._fps
+        while self._sound is not None and self._sound.pts * self._sound.time_base < end:
+            self._output.mux(self._sound)
+            self._sound = next(self._sounds, None)
+
+    def _start(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        height, width = shape[:2]
+        stream = self._output.add_stream(self._codec, rate=self._fps, options=self._options)
+        stream.width, stream.height = width + width % 2, height + height % 2
+        stream.pix_fmt = self._pixels
+        if self._pixels == "yuv420p":
+            context = stream.codec_context
+            context.colorspace = context.color_primaries = context.color_trc = _BT709
+            context.color_range = _MPEG_RANGE
+        self._stream, self._sound = stream, next(self._sounds, None)
+
+    def _finish(self, error: type[BaseException] | None, *_) -> None:
+        if error is not None:
+            return
+        if self._count == 0:
+            raise InputError(f"{self._path}: 0 frames to write; give a clip with at least 1 frame")
+        self._output.mux(self._stream.encode())
+
+
+def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: Fraction, **options) -> None:
+    """Writes frames, uint8 [H, W, 3] RGB, at least one, as `VideoWriter` does; its options.
+
+    InputError: as there, if the place is bad before the first frame is asked for.
+    """
+    with VideoWriter(path, fps, **options) as writer:
+        for frame in frames:
+            writer.write(frame)
 
 
 def write_picture(path: str | Path, image: np.ndarray) -> None:
@@ -269,78 +327,3 @@ def written_beside(path: Path) -> Iterator[Path]:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
-
-
-def _mux(
-    output: av.container.OutputContainer,
-    frames: Iterator[np.ndarray],
-    fps: Fraction,
-    audio: Iterator[av.Packet],
-    codec: "_Codec",
-    path: Path,
-) -> None:
-    first = next(frames, None)
-    if first is None:
-        raise InputError(f"{path}: 0 frames to write; give a clip with at least 1 frame")
-    height, width = first.shape[:2]
-    stream = output.add_stream(codec.name, rate=fps, options=codec.options)
-    stream.width, stream.height = width + width % 2, height + height % 2
-    stream.pix_fmt = codec.pixels
-    if codec.pixels == "yuv420p":
-        context = stream.codec_context
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
-        context.color_range = _MPEG_RANGE
-    next_sound = next(audio, None)
-    for index, image in enumerate(itertools.chain([first], frames)):
-        if image.shape != first.shape:
-            raise ValueError(f"frame {index} is {image.shape}, frame 0 is {first.shape}")
-        image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
-        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-        if codec.pixels == "yuv420p":
-            frame = frame.reformat(
-                format="yuv420p", dst_colorspace=Colorspace.ITU709, interpolation=_EXACT
-            )
-        frame.pts, frame.time_base = index, 1 / fps
-        output.mux(stream.encode(frame))
-        end = (index + 1) / fps
-        while next_sound is not None and next_sound.pts * next_sound.time_base < end:
-            output.mux(next_sound)
-            next_sound = next(audio, None)
-    output.mux(stream.encode())
-
-
-def _audio_packets(
-    source: av.container.InputContainer, output: av.container.OutputContainer, path: Path
-) -> Iterator[av.Packet]:
-    """Adds the sound track of `source`, if any, to `output`; its packets, timed from frame 0."""
-    if not source.streams.audio:
-        return iter(())
-    track = source.streams.audio[0]
-    picture = _video_stream(source, path)
-    start = (picture.start_time or 0) * picture.time_base
-    if track.codec_context.name in _MP4_AUDIO:
-        return _copied(source, track, output.add_stream_from_template(track), start)
-    encoder = output.add_stream("aac", rate=_AAC_RATE)
-    encoder.layout = "mono" if track.codec_context.channels == 1 else "stereo"
-    return _encoded(source, track, encoder, start)
-
-
-def _copied(source, track, copy, start: Fraction) -> Iterator[av.Packet]:
-    shift = round(start / track.time_base)
-    for packet in source.demux(track):
-        if packet.dts is None:  # the empty packet at the end
-            continue
-        packet.pts -= shift
-        packet.dts -= shift
-        packet.stream = copy
-        yield packet
-
-
-def _encoded(source, track, encoder, start: Fraction) -> Iterator[av.Packet]:
-    resampler = av.AudioResampler("fltp", encoder.layout, _AAC_RATE, encoder.frame_size)
-    for frame in itertools.chain(source.decode(track), [None]):
-        if frame is not None:
-            frame.pts -= round(start / frame.time_base)
-        for sound in resampler.resample(frame):
-            yield from encoder.encode(sound)
-    yield from encoder.encode()

@@ -257,3 +257,53 @@ def test_a_reproducible_video_has_the_same_bytes_every_time(tmp_path, lossless):
         video.write_video(path, frames, Fraction(25), lossless=lossless, reproducible=True)
         written.add(path.read_bytes())
     assert len(written) == 1
+
+
+def test_a_long_video_is_written_while_it_is_made(tmp_path):
+    # Noise cannot be compressed: what is not in the file must be in memory.
+    frames = np.random.default_rng(0).integers(0, 256, (150, 128, 128, 3), dtype=np.uint8)
+
+    def size():
+        return sum(path.stat().st_size for path in tmp_path.iterdir())
+
+    with (
+        video.VideoWriter(tmp_path / "a.mp4", Fraction(25), lossless=True) as one,
+        video.VideoWriter(tmp_path / "b.mp4", Fraction(25), lossless=True) as two,
+    ):
+        sizes = []
+        for frame in frames:
+            one.write(frame)
+            two.write(frame[::-1])
+            sizes.append(size())
+        assert not {"a.mp4", "b.mp4"} & {path.name for path in tmp_path.iterdir()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
+    assert sizes[-1] > 0.8 * size()
+    for name, step in (("a.mp4", 1), ("b.mp4", -1)):
+        for frame, back in zip(frames, video.read_frames(tmp_path / name), strict=True):
+            np.testing.assert_array_equal(frame[::step], back)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "failure", "error", "message"),
+    [
+        ([], None, InputError, r"a\.mp4: 0 frames to write"),
+        ([96, 64], None, ValueError, r"frame 1 is \(64, 128, 3\), frame 0 is \(96, 128, 3\)"),
+        ([96, 96], KeyboardInterrupt("stop"), KeyboardInterrupt, "stop"),
+        ([], RuntimeError("no model"), RuntimeError, "no model"),
+    ],
+)
+def test_a_writer_that_fails_leaves_nothing(tmp_path, photo, shapes, failure, error, message):
+    writing = video.VideoWriter(tmp_path / "a.mp4", Fraction(25))
+    with pytest.raises(error, match=message), writing as writer:
+        for height in shapes:
+            writer.write(photo[:height])
+        if failure is not None:
+            raise failure
+    assert not list(tmp_path.iterdir())
+
+
+def test_sound_that_cannot_be_read_is_found_before_any_frame(tmp_path):
+    writing = video.VideoWriter(tmp_path / "a.mp4", Fraction(25), audio_from=tmp_path / "b.mp4")
+    with pytest.raises(InputError, match=r"b\.mp4: no such file"):
+        writing.__enter__()
+    assert not list(tmp_path.iterdir())
