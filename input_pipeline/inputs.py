@@ -10,13 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from input_pipeline import faces, inspect, records, segmenters, transforms
+from input_pipeline import faces, inspect, layers, records, segmenters, transforms
 from input_pipeline.aligners import Aligner
 from input_pipeline.driving import FOLLOWING, Following, Motion, read_motion
 from input_pipeline.errors import InputError
 from input_pipeline.expansion import grow
 from input_pipeline.records import KINDS
 from input_pipeline.subject import Subject, read_subject
+
+# How many attributes a batch may hold; other numbers are padded, as each is compiled anew.
+PADDED_COUNTS = (1, 2, 4, 8)
+MAX_ATTRIBUTES = PADDED_COUNTS[-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +45,13 @@ class Scene:
     """All that one animation needs.
 
     Attributes:
-      givers: who shows the attributes, and of which kind; N of them.
+      givers: who shows the attributes, and of which kind; N of them, without those of which
+        nothing would be seen.
       own: bool [S, S], where the portrait shows such attributes itself.
       aligned: bool [N, S, S], where the givers' attributes will lie on it.
-      batch: the batch contract without its clip axis and `video`, `id`.
+      batch: the batch contract without its clip axis and `video`, `id`. From the third attribute
+        on, N is padded with zeros to the next of PADDED_COUNTS, and `attribute_count`, an int32
+        scalar, says how many count.
       notes: what the user should know about the inputs, one line each.
     """
 
@@ -55,6 +62,11 @@ class Scene:
     motion: Motion
     batch: dict[str, np.ndarray]
     notes: list[str]
+
+    @property
+    def photos(self) -> list[np.ndarray]:
+        """uint8 [S, S, 3]: the portrait, and the N attributes as the model sees them."""
+        return [self.portrait.image, *self.batch["attribute"][: len(self.givers)]]
 
     def preview(self) -> np.ndarray:
         """uint8 picture of all masks: the portrait with its own, for each attribute the giver with
@@ -85,9 +97,10 @@ def read_scene(
     """Reads and checks the inputs of an animation.
 
     Args:
-      attributes: (photo, kind) or (photo, kind, mask) tuples. A mask is a picture as large as its
-        photo, white where the attribute shows; without one it is looked for. Without any attribute
-        the portrait stays whole.
+      attributes: up to 8 (photo, kind) or (photo, kind, mask) tuples, in any order; several may
+        show the same kind. A mask is a picture as large as its photo, white where the attribute
+        shows; without one it is looked for. What another attribute will cover is taken out of it,
+        see `layers`. Without any attribute the portrait stays whole.
       size: side of the model's pictures in pixels.
       masking: how the portrait's mask comes about.
       portrait_mask: likewise, white where the portrait shows its own attributes of these kinds.
@@ -95,8 +108,14 @@ def read_scene(
       following: how the portrait follows the driver.
 
     Raises:
-      InputError: an unusable photo, mask or clip, an unknown kind, an attribute that is not there.
+      InputError: an unusable photo, mask or clip, an unknown kind, an attribute that is not there,
+        too many attributes.
     """
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise InputError(
+            f"{len(attributes)} attributes: at most {MAX_ATTRIBUTES} can be worn at a time: leave "
+            f"out {len(attributes) - MAX_ATTRIBUTES}"
+        )
     for path, kind, *_ in attributes:
         if kind not in KINDS:
             raise InputError(f"{path}: unknown kind {kind!r}: choose from {', '.join(KINDS)}")
@@ -107,12 +126,15 @@ def read_scene(
     ]
     motion = read_motion(driving, landmarker, framed)
 
+    kinds = frozenset(kind for _, kind in givers)
+    subjects = [person, *(giver for giver, _ in givers)]
     shown = [_attribute_mask(giver, kind, masking.segmenter) for giver, kind in givers]
+    givers, shown, covered = _worn_together(givers, shown)
     if person.mask is not None:
         # Any share of a hidden pixel hides it, as in training.
         own = person.mask > 0
     else:
-        found = person.find(frozenset(kind for _, kind in givers), masking.segmenter)
+        found = person.find(kinds, masking.segmenter)
         own = np.any([np.zeros((size, size), bool), *found.values()], axis=0)
     aligned = [masking.aligner(*giver, mask, person) for giver, mask in zip(givers, shown)]
     hidden = np.any([own, *aligned], axis=0)
@@ -122,11 +144,7 @@ def read_scene(
         "keypoints": keypoints[..., :2],
         "portrait": transforms.hide(person.image, hidden),
         "portrait_mask": hidden,
-        "attribute": np.array(
-            [transforms.hide(giver.image, ~mask) for (giver, _), mask in zip(givers, shown)],
-            np.uint8,
-        ).reshape(-1, size, size, 3),
-        "attribute_mask": np.array(shown, bool).reshape(-1, size, size),
+        **_attribute_arrays(givers, shown, size),
         "face": faces.align_face(person.image, person.keypoints),
     }
     return Scene(
@@ -136,8 +154,38 @@ def read_scene(
         aligned=np.array(aligned, bool).reshape(-1, size, size),
         motion=motion,
         batch=batch,
-        notes=_notes([person, *(giver for giver, _ in givers)], motion),
+        notes=_notes(subjects, motion) + covered,
     )
+
+
+def _worn_together(givers: list[tuple[Subject, str]], masks: list[np.ndarray]):
+    """Givers and masks of what will be seen, and a note for each attribute that will not be."""
+    seen, notes = [], []
+    for (giver, kind), mask, left in zip(givers, masks, layers.uncovered(givers, masks)):
+        # A given mask may be thinner than that to begin with.
+        if left.mean() < min(records.MIN_ATTRIBUTE_AREA, mask.mean() / 2):
+            covers = " or ".join(layers.COVERED_BY[kind])
+            notes.append(f"{giver.path}: its {kind} is left out, the {covers} would cover it")
+        else:
+            seen.append(((giver, kind), left))
+    return [giver for giver, _ in seen], [mask for _, mask in seen], notes
+
+
+def _attribute_arrays(
+    givers: list[tuple[Subject, str]], masks: list[np.ndarray], size: int
+) -> dict[str, np.ndarray]:
+    count = len(givers)
+    padded = min(n for n in (0, *PADDED_COUNTS) if n >= count)
+    arrays = {
+        "attribute": np.zeros((padded, size, size, 3), np.uint8),
+        "attribute_mask": np.zeros((padded, size, size), bool),
+    }
+    for i, ((giver, _), mask) in enumerate(zip(givers, masks)):
+        arrays["attribute"][i] = transforms.hide(giver.image, ~mask)
+        arrays["attribute_mask"][i] = mask
+    if padded > 2:
+        arrays["attribute_count"] = np.array(count, np.int32)
+    return arrays
 
 
 def _attribute_mask(giver: Subject, kind: str, segmenter: segmenters.Segmenter) -> np.ndarray:

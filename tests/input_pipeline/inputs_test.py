@@ -171,3 +171,82 @@ def test_a_given_mask_may_be_thin_but_not_empty(
     white = _mask_file(tmp_path / "white.png", 512, 512, slice(0, 512), slice(0, 512))
     with pytest.raises(InputError, match=r"the glasses mask covers 100% of the picture, at most"):
         shown(white)
+
+
+@pytest.fixture
+def outfit(portrait_picture, talking_head_clips, tmp_path):
+    """A painted hat, two views of somebody's hair, and glasses."""
+    hat = _mask_file(tmp_path / "hat.png", 512, 512, slice(0, 70), slice(150, 310))
+    return [
+        (portrait_picture, "hat", hat),
+        (talking_head_clips / "warm.mp4", "hair"),
+        (talking_head_clips / "dark.mp4", "hair"),
+        (talking_head_clips / "cool.mp4", "glasses"),
+    ]
+
+
+@pytest.fixture
+def dress(portrait_picture, landmarker, segmenter):
+    def read(attributes, size=64):
+        driving = portrait_picture
+        return inputs.read_scene(
+            portrait_picture, attributes, driving, size, landmarker, masking(segmenter)
+        )
+
+    return read
+
+
+def test_the_order_of_attributes_changes_no_mask(outfit, dress):
+    del outfit[3]
+    seen = []
+    for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
+        scene = dress([outfit[i] for i in order])
+        masks = dict(zip(order, scene.batch["attribute_mask"]))
+        photos = dict(zip(order, scene.photos[1:]))
+        seen.append(
+            [scene.batch["portrait_mask"], scene.batch["portrait"]]
+            + [np.stack([by_place[i] for i in range(3)]) for by_place in (masks, photos)]
+        )
+    for other in seen[1:]:
+        for a, b in zip(seen[0], other):
+            np.testing.assert_array_equal(a, b)
+    # The hat takes its part of both views of the hair.
+    for view in (1, 2):
+        alone = dress([outfit[view]]).batch["attribute_mask"][0]
+        assert not (masks[view] & ~alone).any() and masks[view].sum() < 0.95 * alone.sum()
+
+
+def test_attributes_are_padded_to_few_counts(outfit, dress):
+    for count, padded in ((1, 1), (2, 2), (3, 4), (4, 4)):
+        scene = dress(outfit[:count], 32)
+        assert scene.batch["attribute"].shape == (padded, 32, 32, 3)
+        assert scene.batch["attribute_mask"].shape == (padded, 32, 32)
+        assert not scene.batch["attribute"][count:].any()
+        assert not scene.batch["attribute_mask"][count:].any()
+        assert scene.batch["attribute_mask"][:count].any((1, 2)).all()
+        assert ("attribute_count" in scene.batch) == (padded > 2)
+        if padded > 2:
+            value = scene.batch["attribute_count"]
+            assert value == count and value.shape == () and value.dtype == np.int32
+        assert len(scene.photos) == 1 + count
+        assert scene.preview().shape == (32, (3 + 2 * count) * 32, 3)
+        np.testing.assert_array_equal(scene.photos[0], scene.portrait.image)
+        np.testing.assert_array_equal(scene.photos[1:], scene.batch["attribute"][:count])
+
+
+def test_nine_attributes_are_too_many(dress):
+    with pytest.raises(InputError, match=r"9 attributes: at most 8 .* leave out 1"):
+        dress([("none.png", "hair")] * 9)
+
+
+def test_hair_that_a_hat_would_cover_is_left_out_with_a_note(outfit, dress, segmenter, tmp_path):
+    hat, hair = outfit[:2]
+    lock = _mask_file(tmp_path / "lock.png", 256, 256, slice(20, 34), slice(110, 150))
+    scene = dress([hat, (hair[0], "hair", lock)])
+    assert [kind for _, kind in scene.givers] == ["hat"]
+    assert scene.batch["attribute"].shape[0] == 1 and len(scene.photos) == 2
+    (note,) = scene.notes
+    assert "warm.mp4: its hair is left out, the hat would cover it" in note
+    # The portrait's own hair still makes room.
+    own = scene.portrait.find(frozenset({"hair", "hat"}), segmenter)["hair"]
+    assert own.any() and scene.batch["portrait_mask"][own].all()
