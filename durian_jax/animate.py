@@ -1,23 +1,23 @@
 """The Animator: portrait, attribute photos and driving clip in, video out."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib.metadata
-import itertools
-import json
 import platform
 from collections.abc import Iterable, Iterator
-from fractions import Fraction
 from pathlib import Path
 
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 from durian_jax import checkpoint, sampler
 from durian_jax.generator import Generator, Stopwatch
-from input_pipeline import aligners, faces, inputs, segmenters, transforms, video
-from input_pipeline.driving import FOLLOWING, Following, Motion
+from durian_jax.job import Job
+from durian_jax.recording import Recording, Video
+from input_pipeline import aligners, faces, inputs, segmenters, transforms
 from input_pipeline.errors import InputError
 from input_pipeline.expansion import grow
 from input_pipeline.records import MIN_ATTRIBUTE_AREA
@@ -25,83 +25,35 @@ from input_pipeline.subject import Subject
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """What a video is made of.
+class Outcome:
+    """What became of a job.
 
     Attributes:
-      portrait: photo of the person.
-      attributes: (photo, kind) or (photo, kind, mask) tuples; kind is hair, glasses, beard or hat;
-        a mask is a picture as large as the photo, white where the attribute shows. Without one the
-        attribute is looked for. None at all for a model with a single reference.
-      driving: clip; the result has its length, frame rate and sound. Or a photo, or a template
-        (`driving.write_template`).
-      portrait_mask: likewise, white where the portrait shows its own attributes of these kinds.
-      grow_mask: the portrait's mask grows by this share of the face's height.
-      framed: photos and clip are head-and-shoulders squares already and are not cropped, so that
-        the result has the framing of the portrait.
-      following: how the portrait follows the driver.
-      seed: of the noise.
+      path: of its video.
+      scene: what was read. settings: those of OUT.json. Both None if there is an error.
+      error: why its inputs cannot be used, or None.
     """
 
-    portrait: str | Path
-    attributes: list[tuple]
-    driving: str | Path
-    portrait_mask: str | Path | None = None
-    grow_mask: float = 0.03
-    framed: bool = False
-    following: Following = FOLLOWING
-    seed: int = 0
-
-    def to_json(self) -> dict:
-        """All of it in plain values."""
-        return {
-            "portrait": str(self.portrait),
-            "portrait_mask": self.portrait_mask and str(self.portrait_mask),
-            "attributes": [":".join(map(str, attribute)) for attribute in self.attributes],
-            "driving": str(self.driving),
-            **dataclasses.asdict(self.following),
-            "grow_mask": self.grow_mask,
-            "framed": self.framed,
-            "seed": self.seed,
-        }
+    job: Job
+    path: Path
+    scene: inputs.Scene | None
+    settings: dict | None
+    error: InputError | None
 
 
 @dataclasses.dataclass(frozen=True)
-class Video:
-    """A generated clip.
+class _Take:
+    """A job whose inputs were read, or could not be."""
 
-    Attributes:
-      frames: uint8 [F, S, S, 3] RGB.
-      grid: uint8 [F, S, (3 + N) S, 3]: portrait | N attributes | driver | result.
-      fps: frames per second, the driver's.
-      motion: the driver's, with the clip whose sound `save` keeps.
-      masks: uint8 picture of all masks, see `inputs.Scene.preview`.
-      settings: what reproduces the clip, in plain JSON values.
-    """
+    job: Job
+    path: Path | None
+    scene: inputs.Scene | None
+    error: InputError | None
+    seconds: dict
 
-    frames: np.ndarray
-    grid: np.ndarray
-    fps: Fraction
-    motion: Motion
-    masks: np.ndarray
-    settings: dict
-
-    def save(self, path: str | Path) -> None:
-        """Writes OUT.mp4, OUT_grid.mp4 and OUT.json, or of a single frame OUT.png, OUT_grid.png.
-
-        Raises InputError if it cannot.
-        """
-        path = Path(path)
-        for place, frames in (
-            (path, self.frames),
-            (path.with_name(f"{path.stem}_grid{path.suffix}"), self.grid),
-        ):
-            if path.suffix.lower() == ".png" and len(frames) == 1:
-                video.write_picture(place, frames[0])
-            else:
-                video.write_video(place, frames, self.fps, audio_from=self.motion.sound)
-        with video.written_beside(path.with_suffix(".json")) as beside:
-            beside.write_text(json.dumps(self.settings, indent=2) + "\n")
+    def fits(self, other: "_Take") -> bool:
+        """Whether both can be sampled together."""
+        return None not in (self.scene, other.scene) and _shapes(self) == _shapes(other)
 
 
 class Animator:
@@ -134,8 +86,7 @@ class Animator:
         Raises InputError for a segmenter or an aligner that cannot be used.
         """
         self.generator = Generator(params, config, devices)
-        self.source, sampling = source, {"solver": "ddim"} | config["sample"]
-        self._defaults = {name: sampling[name] for name in ("steps", "guidance", "solver")}
+        self.source, self._sampling = source, sampler.Sampling.from_settings(config["sample"])
         self._landmarker = faces.FaceLandmarker()
         self._segmenter, self._aligner = segmenters.load(masks), aligner
         self._align = self._reposed if aligner == "self" else aligners.load(aligner)
@@ -176,65 +127,97 @@ class Animator:
         attributes: list[tuple],
         driving: str | Path,
         *,
-        steps: int | None = None,
-        guidance: float | None = None,
-        solver: str | None = None,
         quiet: bool = False,
-        **more,
+        **options,
     ) -> Video:
         """Animates the portrait with the driver's motion, wearing the attributes.
 
         Args:
-          portrait, attributes, driving, **more: see `Job`.
-          steps, guidance, solver, quiet: see `animate`.
+          portrait, attributes, driving: see `Job`. quiet: see `animate`.
+          options: fields of `Job` and of `sampler.Sampling`.
 
         Raises:
           InputError: a photo, mask or clip that cannot be used, and why.
         """
-        job = Job(portrait, attributes, driving, **more)
-        (result,) = self.animate([job], steps, guidance, solver, quiet)
+        names = {field.name for field in dataclasses.fields(sampler.Sampling)}
+        sampling = {name: options.pop(name) for name in names & options.keys()}
+        job = Job(portrait, attributes, driving, **options)
+        (result,) = self.animate([job], quiet=quiet, **sampling)
         return result
 
-    def animate(
-        self,
-        jobs: Iterable[Job],
-        steps: int | None = None,
-        guidance: float | None = None,
-        solver: str | None = None,
-        quiet: bool = False,
-    ) -> Iterator[Video]:
+    def animate(self, jobs: Iterable[Job], *, quiet: bool = False, **sampling) -> Iterator[Video]:
         """The videos of the jobs, in their order; as many at a time as there are devices.
 
         Jobs in a row that have as many frames and attributes are sampled together. What comes out
         does not depend on that, but for rounding.
 
         Args:
-          steps: denoising steps. guidance: classifier-free guidance scale, 1 = none.
-          solver: "ddim", or "dpm++" for fewer steps. By default all three are those of the run's
-            own samples, `config.sample`.
           quiet: speak of nothing but compilation.
+          sampling: fields of `sampler.Sampling`. What is left out or None is as in the run's own
+            samples, `config.sample`.
 
         Raises:
           InputError: a photo, mask or clip that cannot be used, and why.
         """
-        given = {"steps": steps, "guidance": guidance, "solver": solver}
-        chosen = self._defaults | {name: x for name, x in given.items() if x is not None}
+        chosen = self._sampling.changed(**sampling)
+        for group in self._groups(((job, None) for job in jobs), quiet):
+            if group[0].error is not None:
+                raise group[0].error
+            parts = list(self._sampled(group, chosen, watch := Stopwatch(quiet)))
+            for take, frames in zip(group, np.concatenate(parts, axis=1)):
+                settings = self._settings(take, chosen, watch, len(frames))
+                yield Video(frames, take.job, take.scene, settings)
+
+    def record(
+        self, jobs: Iterable[tuple[Job, Path]], *, quiet: bool = False, **sampling
+    ) -> Iterator[Outcome]:
+        """Like `animate`, but into files that are written while frames are made, see `Recording`.
+
+        Memory does not grow with the length of the clips. A job whose inputs cannot be used has an
+        error, and the others go on.
+        """
+        chosen = self._sampling.changed(**sampling)
+        for group in self._groups(jobs, quiet):
+            if group[0].error is not None:
+                yield Outcome(group[0].job, group[0].path, None, None, group[0].error)
+                continue
+            watch, count = Stopwatch(quiet), 0
+            recordings = [Recording(take.path, take.job, take.scene) for take in group]
+            with contextlib.ExitStack() as stack:
+                for recording in recordings:
+                    stack.enter_context(recording)
+                for part in self._sampled(group, chosen, watch):
+                    count += part.shape[1]
+                    for recording, frames in zip(recordings, part):
+                        recording.write(frames)
+            for recording, take in zip(recordings, group):
+                settings = self._settings(take, chosen, watch, count)
+                recording.write_settings(settings)
+                yield Outcome(take.job, take.path, take.scene, settings, None)
+
+    def _groups(self, jobs: Iterable[tuple[Job, Path | None]], quiet: bool) -> Iterator[list]:
+        """Takes that are sampled together; one with an error stands alone."""
         group = []
-        for job in jobs:
-            watch = Stopwatch(quiet)
+        for take in (self._take(job, path, quiet) for job, path in jobs):
+            if group and (len(group) == self.generator.mesh.size or not take.fits(group[0])):
+                yield group
+                group = []
+            group.append(take)
+        if group:
+            yield group
+
+    def _take(self, job: Job, path: Path | None, quiet: bool) -> _Take:
+        watch, scene, problem = Stopwatch(quiet), None, None
+        try:
+            if path is not None:
+                job.following.check_output(path, job.driving)
             with watch.phase("reading photos and clip", silent=quiet):
                 scene = self._read(job)
-            for note in () if quiet else scene.notes:
-                print(f"note: {note}")
-            if group and _shapes(scene.batch) != _shapes(group[0][1].batch):
-                yield from self._finish(group, chosen, quiet)
-                group = []
-            group.append((job, scene, watch.seconds))
-            if len(group) == self.generator.mesh.size:
-                yield from self._finish(group, chosen, quiet)
-                group = []
-        if group:
-            yield from self._finish(group, chosen, quiet)
+        except InputError as error:
+            problem = error
+        for note in scene.notes if scene and not quiet else ():
+            print(f"note: {note}")
+        return _Take(job, path, scene, problem, watch.seconds)
 
     def _read(self, job: Job) -> inputs.Scene:
         if bool(job.attributes) == (self.generator.model.config.references == "single"):
@@ -247,43 +230,39 @@ class Animator:
             job.portrait, job.attributes, job.driving, self.size, self._landmarker,
             inputs.Masking(self._segmenter, self._align, job.grow_mask),
             portrait_mask=job.portrait_mask, framed=job.framed, following=job.following,
+            towards=job.towards,
         )  # fmt: skip
 
-    def _finish(self, group: list[tuple], chosen: dict, quiet: bool) -> Iterator[Video]:
-        """The videos of (job, scene, seconds of reading), scenes of equal shapes."""
-        jobs, scenes, _ = zip(*group)
-        watch = Stopwatch(quiet)
-        videos = self._sample([x.batch for x in scenes], [job.seed for job in jobs], chosen, watch)
-        for (job, scene, reading), frames in zip(group, videos):
-            drivers = itertools.islice(itertools.cycle(scene.motion.frames(self.size)), len(frames))
-            photos = [scene.portrait.image, *scene.batch["attribute"]]
-            rows = [np.hstack([*photos, driver, frame]) for driver, frame in zip(drivers, frames)]
-            settings = {
-                **job.to_json(),
-                **chosen,
-                "masks": str(self._segmenter),
-                "aligner": self._aligner,
-                "checkpoint": self.source,
-                "weights_sha256": self._weights_hash,
-                "size": self.size,
-                "frames": len(frames),
-                "fps": str(scene.motion.fps),
-                "notes": scene.notes,
-                "seconds": reading | watch.seconds,
-                "versions": _versions(),
-            }
-            yield Video(
-                frames, np.stack(rows), scene.motion.fps, scene.motion, scene.preview(), settings
-            )
+    def _sampled(
+        self, group: list[_Take], sampling: sampler.Sampling, watch: Stopwatch
+    ) -> Iterator[np.ndarray]:
+        """Frames uint8 [N, n, S, S, 3] of takes that fit, as they are finished."""
+        batches = [take.scene.batch for take in group]
+        if group[0].job.towards:
+            count = len(batches[0]["keypoints"])
+            batches = [
+                batch | {"alpha": take.job.alphas(count)} for batch, take in zip(batches, group)
+            ]
+        return self.generator(batches, [take.job.seed for take in group], sampling, watch)
 
-    def _sample(
-        self, batches: list[dict], seeds: list[int], chosen: dict, watch: Stopwatch
-    ) -> np.ndarray:
-        """Videos uint8 [N, F, S, S, 3] by the chosen steps, guidance and solver."""
-        schedule = sampler.Schedule.trailing(
-            self.generator.diffusion, chosen["steps"], chosen["solver"]
-        )
-        return self.generator(batches, seeds, schedule, chosen["guidance"], watch)
+    def _settings(
+        self, take: _Take, sampling: sampler.Sampling, watch: Stopwatch, frames: int
+    ) -> dict:
+        """What reproduces a video."""
+        return {
+            **take.job.to_json(),
+            **dataclasses.asdict(sampling),
+            "masks": str(self._segmenter),
+            "aligner": self._aligner,
+            "checkpoint": self.source,
+            "weights_sha256": self.weights_hash,
+            "size": self.size,
+            "frames": frames,
+            "fps": str(take.scene.motion.fps),
+            "notes": take.scene.notes,
+            "seconds": take.seconds | watch.seconds,
+            "versions": _versions(),
+        }
 
     def _reposed(
         self, giver: Subject, kind: str, mask: np.ndarray, portrait: Subject
@@ -301,7 +280,7 @@ class Animator:
             "attribute_mask": mask[None],
             "face": faces.align_face(giver.image, giver.keypoints),
         }
-        ((image,),) = self._sample([batch], [0], self._defaults, Stopwatch(quiet=True))
+        (((image,),),) = self.generator([batch], [0], self._sampling, Stopwatch(quiet=True))
         posed = dataclasses.replace(portrait, image=image, mask=None)
         found = posed.find(frozenset([kind]), self._segmenter)[kind]
         if found.mean() < MIN_ATTRIBUTE_AREA:
@@ -312,7 +291,7 @@ class Animator:
         return found
 
     @functools.cached_property
-    def _weights_hash(self) -> str:
+    def weights_hash(self) -> str:
         """SHA-256 of all parameters, in the order of their names."""
         digest = hashlib.sha256()
         for name, leaf in sorted(flatten_dict(self.generator.params, sep="/").items()):
@@ -321,8 +300,8 @@ class Animator:
         return digest.hexdigest()
 
 
-def _shapes(batch: dict) -> dict:
-    return {name: np.shape(value) for name, value in batch.items()}
+def _shapes(take: _Take):
+    return jax.tree.map(np.shape, take.scene.batch)
 
 
 def _versions() -> dict[str, str]:

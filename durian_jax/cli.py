@@ -133,19 +133,26 @@ def _animate(options: argparse.Namespace, _) -> None:
     masks = options.out.with_name(f"{options.out.stem}_masks.png")
     _configure_jax()
     from durian_jax.animate import Animator
+    from durian_jax.job import Job
 
-    animator = Animator.load(options.checkpoint, options.masks, options.aligner)
-    result = animator(
+    job = Job(
         options.portrait, options.attribute, options.driving,
         portrait_mask=options.portrait_mask, grow_mask=options.grow_mask, following=following,
-        steps=options.steps, guidance=options.guidance, solver=options.solver, seed=options.seed,
+        seed=options.seed,
     )  # fmt: skip
-    result.save(options.out)
+    animator = Animator.load(options.checkpoint, options.masks, options.aligner)
+    (made,) = animator.record(
+        [(job, options.out)],
+        steps=options.steps, guidance=options.guidance, solver=options.solver,
+    )  # fmt: skip
+    if made.error is not None:
+        raise made.error
     if options.debug_masks:
-        video.write_picture(masks, result.masks)
+        video.write_picture(masks, made.scene.preview())
     if options.save_motion is not None:
-        driving.write_template(options.save_motion, result.motion)
-    print(f"{options.out}: {len(result.frames)} frames at {float(result.fps):g} fps")
+        driving.write_template(options.save_motion, made.scene.motion)
+    frames, fps = made.settings["frames"], float(made.scene.motion.fps)
+    print(f"{options.out}: {frames} frames at {fps:g} fps")
 
 
 def _evaluate(options: argparse.Namespace, _) -> None:

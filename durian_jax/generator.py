@@ -1,18 +1,18 @@
-"""The Generator: inference inputs in, videos out, a clip on each device at a time."""
+"""The Generator: inference inputs in, frames out, a clip on each device at a time."""
 
 import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from durian_jax import sampler, sharding
 from durian_jax.diffusion import Diffusion
 from durian_jax.models.durian import Durian, DurianConfig
+from durian_jax.windows import Windows, walk
 
 PROGRESS_PARTS = 10
 
@@ -55,66 +55,125 @@ class Generator:
         self.mesh = sharding.make_mesh(1, devices or jax.local_devices()[:1])
         self.params = jax.device_put(params, sharding.replicated(self.mesh))
         self._window, self._overlap = config["sample"]["window"], config["sample"]["overlap"]
+        self._parts = _parts(self.model, self.diffusion, self.mesh)
         self._programs = {}
 
     def __call__(
-        self,
-        inputs: list[dict],
-        seeds: list[int],
-        schedule: sampler.Schedule,
-        guidance: float,
-        watch: Stopwatch,
-    ) -> np.ndarray:
-        """Videos uint8 [N, F, S, S, 3].
+        self, inputs: list[dict], seeds: list[int], sampling: sampler.Sampling, watch: Stopwatch
+    ) -> Iterator[np.ndarray]:
+        """Frames uint8 [N, n, S, S, 3] as they are finished, in order; n differs.
 
-        The noise of a clip depends on its seed alone, not on what is sampled beside it.
+        Clips longer than a window of `config.sample` are sampled in overlapping windows, whose
+        memory does not grow with the clip. The noise of a clip depends on its seed alone, not on
+        what is sampled beside it.
 
         Args:
-          inputs: N batch contracts without their clip axis, of equal shapes.
-          seeds: one for each.
-          guidance: classifier-free guidance scale; at 1 the program has no unconditional half.
+          inputs: N batch contracts without their clip axis, of equal shapes; see
+            `sampler.condition` for those that interpolate.
+          seeds: one for each, 0 to 2^32 - 1.
         """
-        options = sampler.SamplerOptions(self._window, self._overlap, guided=guidance != 1)
-        spread, scale = sharding.batch_sharding(self.mesh), jnp.float32(guidance)
         # Devices without a clip of their own repeat the last one.
         filled = [min(i, len(inputs) - 1) for i in range(_up(len(inputs), self.mesh.size))]
-        batch = {
-            name: jax.device_put(np.stack([inputs[i][name] for i in filled]), spread)
-            for name in inputs[0]
-        }
-        encoded = self._run(sampler.encode, watch, batch)
-        frames = encoded[1].shape[1]
-        noise = [
-            sampler.initial_noise(self.model, jax.random.key(seeds[i]), 1, frames) for i in filled
-        ]
-        start = jax.device_put(jnp.concatenate(noise), spread)
-        walk, steps = sampler.Trajectory.start(start), len(schedule.timesteps)
-        with tqdm(total=steps, desc="denoising", unit="step", disable=watch.quiet) as bar:
+        batch = jax.tree.map(lambda *x: np.stack(x), *(inputs[i] for i in filled))
+        keypoints = batch.pop("keypoints")
+        windows = Windows(keypoints.shape[1], self._window, self._overlap)
+        seeds = self._put(np.array([seeds[i] for i in filled], np.uint32))
+        schedule = sampler.Schedule.trailing(self.diffusion, sampling)
+        conditions = self._run("condition", watch, self._put(batch))
+        finished = self._whole if len(windows) == 1 else self._windowed
+        for latents, count in finished(windows, conditions, keypoints, seeds, schedule, watch):
+            videos = self._run("decode", watch, self._put(latents))
+            yield np.asarray(videos)[: len(inputs), :count]
+
+    def _whole(self, windows, conditions, keypoints, seeds, schedule, watch):
+        """The latents of short clips, in one scan that is cut only to show progress."""
+        frames = windows.frames(0)
+        features = self._run("keypoint_features", watch, self._put(keypoints))
+        at = self._run("start", watch, seeds, frames)
+        with self._bar(len(schedule.timesteps), watch) as bar:
             for part in schedule.slices(PROGRESS_PARTS):
-                walk = self._run(
-                    sampler.denoise, watch, walk, *encoded, scale, part,
-                    place=spread, diffusion=self.diffusion, options=options,
-                )  # fmt: skip
+                at = self._run("denoise", watch, at, conditions, features, part)
                 bar.update(len(part.timesteps))
-        videos = sampler.to_uint8(self._run(sampler.decode, watch, walk.latents))
-        return np.asarray(videos)[: len(inputs)]
+        yield at.latents, len(frames)
 
-    def _run(self, function: Callable, watch: Stopwatch, *arguments, place=None, **fixed):
-        """Calls a part of the sampler; says so and times it when it has to be compiled first.
+    def _windowed(self, windows, conditions, keypoints, seeds, schedule, watch):
+        """The latents of long clips, see `windows.walk`, in parts as long as a window."""
+        steps, length = len(schedule.timesteps), windows.length
 
-        `place` is where its results shall lie; None leaves that to the compiler.
-        """
-        name = function.__name__
-        shapes = jax.tree.map(lambda x: (x.shape, str(x.dtype)), arguments)
-        key = (name, str(shapes), str(fixed))
+        def noise(frames):
+            return self._run("start", watch, seeds, frames).latents
+
+        def predict(z, frames, step):
+            return self._run(
+                "predict", watch, self._put(z), conditions.frames(frames),
+                self._put(keypoints[:, frames]), schedule.part(step),
+            )  # fmt: skip
+
+        def advance(z, clean, prediction, frames, step):
+            z, clean, prediction = self._put((z, clean, prediction))
+            at = sampler.Trajectory(z, clean, seeds, frames)
+            at = self._run("advance", watch, at, prediction, schedule.part(step))
+            return at.latents, at.clean
+
+        with self._bar(steps * len(windows), watch) as bar:
+            held = np.zeros((len(keypoints), 0, *self.model.config.latent_shape), np.float32)
+            for latents in walk(windows, steps, noise, predict, advance, bar.update):
+                held = np.concatenate([held, latents], 1)
+                while held.shape[1] >= length:
+                    yield held[:, :length], length
+                    held = held[:, length:]
+            if count := held.shape[1]:
+                yield np.pad(held, ((0, 0), (0, length - count), *((0, 0),) * 3), "edge"), count
+
+    def _bar(self, steps: int, watch: Stopwatch) -> tqdm:
+        return tqdm(total=steps, desc="denoising", unit="step", disable=watch.quiet)
+
+    def _put(self, tree):
+        """Arrays [B, ...], split over the devices."""
+        return jax.device_put(tree, sharding.batch_sharding(self.mesh))
+
+    def _run(self, name: str, watch: Stopwatch, *arguments):
+        """Calls a part of the sampler; says so and times it when it has to be compiled first."""
+        function, place = self._parts[name]
+        shapes = jax.tree.map(lambda x: (np.shape(x), str(x.dtype)), arguments)
+        key = (name, str(shapes))
         if key not in self._programs:
             with watch.phase(f"compiling {name}"):
-                program = jax.jit(
-                    functools.partial(function, self.model, **fixed), out_shardings=place
-                )
+                program = jax.jit(function, out_shardings=place)
                 self._programs[key] = program.lower(self.params, *arguments).compile()
         with watch.phase(name, silent=True):
             return jax.block_until_ready(self._programs[key](self.params, *arguments))
+
+
+def _parts(model: Durian, diffusion: Diffusion, mesh) -> dict[str, tuple[Callable, object]]:
+    """Functions of (params, ...) to compile, and where their results shall lie: None leaves that
+    to the compiler."""
+    spread = sharding.batch_sharding(mesh)
+    walking = sampler.Trajectory(spread, spread, spread, sharding.replicated(mesh))
+
+    def start(params, seeds, frames):
+        noise = sampler.initial_noise(model, diffusion, seeds, frames)
+        return sampler.Trajectory.start(noise, seeds, frames)
+
+    def predict(params, z, conditions, keypoints, now):
+        features = sampler.keypoint_features(model, params, keypoints)
+        return sampler.predict(model, params, z, conditions, features, now)
+
+    def advance(params, at, prediction, now):
+        return sampler.advance(diffusion, at, prediction, now)
+
+    def decode(params, latents):
+        return sampler.to_uint8(sampler.decode(model, params, latents))
+
+    return {
+        "condition": (functools.partial(sampler.condition, model), None),
+        "keypoint_features": (functools.partial(sampler.keypoint_features, model), spread),
+        "start": (start, walking),
+        "denoise": (functools.partial(sampler.denoise, model, diffusion=diffusion), walking),
+        "predict": (predict, spread),
+        "advance": (advance, walking),
+        "decode": (decode, spread),
+    }
 
 
 def _up(n: int, multiple: int) -> int:

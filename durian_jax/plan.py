@@ -173,8 +173,8 @@ class Step:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), shapes
         )
         if sample:
-            key = jax.eval_shape(lambda: jax.random.key(0))
-            arguments = (merge(self.layout.frozen, self.layout.ema), self.batch, key)
+            seeds = jax.ShapeDtypeStruct((self.clips,), jnp.uint32, sharding=split)
+            arguments = (merge(self.layout.frozen, self.layout.ema), self.batch, seeds)
             function = sampler.from_config(model, diffusion, config.sample)
             step = jax.jit(function, out_shardings=split)
         else:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from durian_jax import checkpoint, guards, sampler, sharding
@@ -16,7 +17,7 @@ from durian_jax.models.durian import Durian
 from durian_jax.plan import Step
 from durian_jax.state import TrainState, describe, merge
 from durian_jax.topology import Topology
-from durian_jax.train_step import create_state, stream_key
+from durian_jax.train_step import create_state
 from input_pipeline.errors import InputError, Interrupted
 
 
@@ -195,7 +196,8 @@ def make_sample_grid(
 
     @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
     def run(params: dict, batch: dict) -> tuple:
-        videos = sample(params, batch, stream_key(config.seed, "sample", 0))
+        seeds = jnp.uint32(config.seed) + jnp.arange(len(batch["portrait"]), dtype=jnp.uint32)
+        videos = sample(params, batch, seeds)
         shown = {name: batch[name] for name in ("portrait", "attribute", "video")}
         return sampler.to_uint8(videos), shown
 

@@ -53,6 +53,8 @@ class Scene:
         on, N is padded with zeros to the next of PADDED_COUNTS, and `attribute_count`, an int32
         scalar, says how many count.
       notes: what the user should know about the inputs, one line each.
+      towards: to interpolate, the same person and motion with other attributes; what differs is
+        `batch["towards"]`.
     """
 
     portrait: Subject
@@ -62,11 +64,13 @@ class Scene:
     motion: Motion
     batch: dict[str, np.ndarray]
     notes: list[str]
+    towards: "Scene | None" = None
 
     @property
     def photos(self) -> list[np.ndarray]:
-        """uint8 [S, S, 3]: the portrait, and the N attributes as the model sees them."""
-        return [self.portrait.image, *self.batch["attribute"][: len(self.givers)]]
+        """uint8 [S, S, 3]: the portrait, and all attributes as the model sees them."""
+        others = self.towards.photos[1:] if self.towards else []
+        return [self.portrait.image, *self.batch["attribute"][: len(self.givers)], *others]
 
     def preview(self) -> np.ndarray:
         """uint8 picture of all masks: the portrait with its own, for each attribute the giver with
@@ -79,7 +83,8 @@ class Scene:
         ):
             tiles.append(inspect.draw_masks(giver.image, {kind: mask}))
             tiles.append(inspect.draw_masks(self.portrait.image, {kind: aligned}))
-        return np.hstack([*tiles, self.batch["portrait"]])
+        others = [self.towards.preview()] if self.towards else []
+        return np.hstack([*tiles, self.batch["portrait"], *others])
 
 
 def read_scene(
@@ -93,6 +98,7 @@ def read_scene(
     portrait_mask: str | Path | None = None,
     framed: bool = False,
     following: Following = FOLLOWING,
+    towards: list[tuple] = (),
 ) -> Scene:
     """Reads and checks the inputs of an animation.
 
@@ -106,11 +112,46 @@ def read_scene(
       portrait_mask: likewise, white where the portrait shows its own attributes of these kinds.
       framed: photos and clip are head-and-shoulders squares already and are not cropped.
       following: how the portrait follows the driver.
+      towards: to interpolate, as many other attributes.
 
     Raises:
       InputError: an unusable photo, mask or clip, an unknown kind, an attribute that is not there,
-        too many attributes.
+        too many attributes, or another number of them that is to be seen after interpolation.
     """
+    for worn in (attributes, towards):
+        _check_attributes(worn)
+    person = read_subject(portrait, size, landmarker, portrait_mask, framed)
+    outfits = [
+        [
+            (read_subject(path, size, landmarker, *mask or [None], framed), kind)
+            for path, kind, *mask in worn
+        ]
+        for worn in (attributes, *([towards] if towards else []))
+    ]
+    motion = read_motion(driving, landmarker, framed)
+    keypoints = following.carry(motion, person.keypoints)
+    scene, *others = (_dressed(person, givers, motion, keypoints, masking) for givers in outfits)
+    for other in others:
+        if len(other.givers) != len(scene.givers):
+            raise InputError(
+                f"interpolating from {len(scene.givers)} attributes that can be seen to "
+                f"{len(other.givers)}: give as many on either side"
+            )
+        changed = {name: other.batch[name] for name in other.batch if name not in _SHARED}
+        scene = dataclasses.replace(
+            scene,
+            batch=scene.batch | {"towards": changed},
+            notes=list(dict.fromkeys(scene.notes + other.notes)),
+            towards=other,
+        )
+    return scene
+
+
+# What does not depend on the attributes.
+_SHARED = ("keypoints", "face")
+
+
+def _check_attributes(attributes: list[tuple]) -> None:
     if len(attributes) > MAX_ATTRIBUTES:
         raise InputError(
             f"{len(attributes)} attributes: at most {MAX_ATTRIBUTES} can be worn at a time: leave "
@@ -119,13 +160,17 @@ def read_scene(
     for path, kind, *_ in attributes:
         if kind not in KINDS:
             raise InputError(f"{path}: unknown kind {kind!r}: choose from {', '.join(KINDS)}")
-    person = read_subject(portrait, size, landmarker, portrait_mask, framed)
-    givers = [
-        (read_subject(path, size, landmarker, *mask or [None], framed), kind)
-        for path, kind, *mask in attributes
-    ]
-    motion = read_motion(driving, landmarker, framed)
 
+
+def _dressed(
+    person: Subject,
+    givers: list[tuple[Subject, str]],
+    motion: Motion,
+    keypoints: np.ndarray,
+    masking: Masking,
+) -> Scene:
+    """The person with the attributes of the givers. keypoints [F, 478, 3]: the person's motion."""
+    size = len(person.image)
     kinds = frozenset(kind for _, kind in givers)
     subjects = [person, *(giver for giver, _ in givers)]
     shown = [_attribute_mask(giver, kind, masking.segmenter) for giver, kind in givers]
@@ -139,7 +184,6 @@ def read_scene(
     aligned = [masking.aligner(*giver, mask, person) for giver, mask in zip(givers, shown)]
     hidden = np.any([own, *aligned], axis=0)
     hidden = grow(hidden, masking.grow * np.ptp(person.keypoints[:, 1]))
-    keypoints = following.carry(motion, person.keypoints)
     batch = {
         "keypoints": keypoints[..., :2],
         "portrait": transforms.hide(person.image, hidden),

@@ -17,16 +17,16 @@ from durian_jax.diffusion import Diffusion
 from durian_jax.generator import Generator, Stopwatch
 from durian_jax.models.config import DurianConfig, blank_batch
 from durian_jax.models.durian import Durian
-from durian_jax.sampler import Schedule
+from durian_jax.sampler import Sampling
 
 config = tiny.get_config("stage2").to_dict()
 config["model"].update(resolution=32, patch=8, channels=(32,), attention_levels=(0,), heads=2,
                        norm_groups=4, keypoint_channels=(4, 4, 4, 4))
 model = Durian(DurianConfig.from_dict(config["model"]))
-blank = jax.tree.map(np.asarray, blank_batch(model.config, 1, 3))
 rng = np.random.default_rng(0)
 
-def job():
+def job(frames=3):
+    blank = jax.tree.map(np.asarray, blank_batch(model.config, 1, frames))
     def fill(leaf):
         if leaf.dtype == np.float32:
             return rng.uniform(0, 32, leaf.shape[1:]).astype(np.float32)
@@ -34,15 +34,22 @@ def job():
     return {name: fill(leaf) for name, leaf in blank.items() if name != "video"}
 
 latents = np.zeros((1, 3, *model.config.latent_shape), np.float32)
-shapes = jax.eval_shape(model.init, jax.random.key(0), blank, latents, np.zeros(1, np.int32))
+shapes = jax.eval_shape(model.init, jax.random.key(0), blank_batch(model.config, 1, 3), latents,
+                        np.zeros(1, np.int32))
 params = jax.tree.map(
     lambda leaf: np.random.default_rng(leaf.size).normal(0, 0.15, leaf.shape).astype(np.float32),
     shapes["params"])
+def runner(params, count, **windows):
+    changed = config | {"sample": config["sample"] | windows}
+    generate = Generator(params, changed, jax.local_devices()[:count])
+    def run(some, seeds):
+        parts = generate(some, seeds, Sampling(2, "dpm++", 2.0), Stopwatch(quiet=True))
+        return np.concatenate(list(parts), axis=1)
+    return generate, run
+
 jobs, seeds, found = [job() for _ in range(3)], [5, 6, 7], {}
 for count in (1, 4):
-    generate = Generator(params, config, jax.local_devices()[:count])
-    schedule = Schedule.trailing(generate.diffusion, 2)
-    run = lambda some, seeds: generate(some, seeds, schedule, 2.0, Stopwatch(quiet=True))
+    generate, run = runner(params, count)
     if count == 1:
         found[1] = np.concatenate([run([job], [seed]) for job, seed in zip(jobs, seeds)])
     else:
@@ -50,6 +57,28 @@ for count in (1, 4):
         found["programs"] = len(generate._programs)
         run(jobs[:2], seeds[:2])
         found["then"] = len(generate._programs)
+
+# Motion modules that add nothing: what is left does not see the window it is in.
+still = jax.tree_util.tree_map_with_path(
+    lambda path, x: 0 * x if "motion" in str(path) and "proj_out" in str(path) else x, params)
+long = [job(14), job(14)]
+found["whole"] = runner(still, 1, window=14)[1](long[:1], [9])
+windowing, run = runner(still, 4, window=6, overlap=2)
+found["windowed"] = run(long, [9, 4])
+windowing.params = generate.params
+found["moving"] = run(long, [9, 4])
+compiled = len(windowing._programs)
+found["shorter"] = run([long[0] | {"keypoints": long[0]["keypoints"][:9]}], [9])
+found["more"] = len(windowing._programs) - compiled
+
+# Interpolation between the attributes of two jobs, alpha by the frame.
+generate, run = runner(jax.tree.map(lambda x: 2 * x, params), 1)
+towards = {name: jobs[1][name] for name in
+           ("portrait", "portrait_mask", "attribute", "attribute_mask")}
+for alpha in (0.0, 0.5, 1.0):
+    alphas = np.full(3, alpha, np.float32)
+    found[f"alpha {alpha}"] = run([jobs[0] | {"towards": towards, "alpha": alphas}], [5])
+found["one"], found["other"] = run(jobs[:1], [5]), run([jobs[0] | towards], [5])
 print(json.dumps({str(k): np.asarray(v).tolist() for k, v in found.items()}))
 """
 
@@ -76,6 +105,32 @@ def test_clips_that_share_four_devices_are_those_made_one_by_one(found):
     assert np.abs(alone - together).max() <= 1
     # Another person and another seed make another clip.
     assert np.abs(alone[0] - alone[1]).mean() > 2
+
+
+def _error(found, one, other):
+    return np.abs(np.int32(found[one]) - np.int32(found[other]))
+
+
+def test_windows_change_nothing_where_frames_do_not_see_each_other(found):
+    assert np.shape(found["whole"]) == (1, 14, 32, 32, 3)
+    first = np.int32(found["windowed"])[:1]
+    assert np.abs(first - np.int32(found["whole"])).max() <= 1
+
+
+def test_windows_let_motion_modules_see_their_neighbours(found):
+    assert _error(found, "moving", "windowed").mean() > 1
+
+
+def test_another_length_in_windows_needs_no_program_of_its_own(found):
+    assert np.shape(found["shorter"]) == (1, 9, 32, 32, 3)
+    assert found["more"] == 0
+
+
+def test_interpolation_ends_at_the_single_attributes(found):
+    assert _error(found, "alpha 0.0", "one").max() <= 1
+    assert _error(found, "alpha 1.0", "other").max() <= 1
+    assert _error(found, "alpha 0.5", "alpha 0.0").mean() > 1
+    assert _error(found, "alpha 0.5", "alpha 1.0").mean() > 1
 
 
 def test_fewer_clips_than_devices_need_no_program_of_their_own(found):

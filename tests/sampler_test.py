@@ -8,10 +8,15 @@ import pytest
 
 from durian_jax import sampler
 from durian_jax.diffusion import Diffusion
-from durian_jax.sampler import SamplerOptions, Schedule, windows
+from durian_jax.sampler import Sampling, Schedule
+from input_pipeline.errors import InputError
 
 PROCESS = Diffusion()
-UNGUIDED = SamplerOptions(guided=False)
+SEEDS = jnp.arange(2, dtype=jnp.uint32)
+
+
+def _schedule(steps, solver="ddim", guidance=1.0, process=PROCESS, **more):
+    return Schedule.trailing(process, Sampling(steps, solver, guidance, **more))
 
 
 class Oracle:
@@ -45,11 +50,11 @@ class Oracle:
         return self.diffusion.target(clean, noise, timesteps)
 
 
-def _sample(steps, options=UNGUIDED, frames=5, guidance=1.0, process=PROCESS):
-    clean = jax.random.normal(jax.random.key(1), (2, frames, 3, 3, 2))
+def _sample(steps, frames=5, process=PROCESS, seeds=SEEDS, **sampling):
+    clean = jax.random.normal(jax.random.key(1), (len(seeds), frames, 3, 3, 2))
     video = sampler.sample(
-        Oracle(process), {}, {"keypoints": clean}, jax.random.key(0), jnp.float32(guidance),
-        Schedule.trailing(process, steps), diffusion=process, options=options,
+        Oracle(process), {}, {"keypoints": clean}, seeds,
+        _schedule(steps, process=process, **sampling), diffusion=process,
     )  # fmt: skip
     return np.asarray(video), np.asarray(clean)
 
@@ -66,35 +71,93 @@ def test_eps_prediction_is_sampled_as_well():
     np.testing.assert_allclose(video, clean, atol=1e-3)
 
 
-def test_windows_of_an_exact_model_join_without_a_seam():
-    options = SamplerOptions(window=4, overlap=2, guided=False)
-    video, clean = _sample(4, options, frames=11)
-    np.testing.assert_allclose(video, clean, atol=2e-4)
-
-
 def test_guidance_one_is_the_conditional_prediction_and_others_are_not():
-    video, clean = _sample(3, SamplerOptions(), guidance=1.0)
+    video, clean = _sample(3)
     np.testing.assert_allclose(video, clean, atol=2e-4)
     # One step from pure noise: x_0 = -v, and v is scaled by the guidance as uncond predicts 0.
-    video, clean = _sample(1, SamplerOptions(), guidance=3.0)
+    video, clean = _sample(1, guidance=3.0)
     np.testing.assert_allclose(video, 3 * clean, atol=1e-3)
+
+
+def test_guidance_acts_inside_its_interval_only():
+    whole, clean = _sample(4, guidance=3.0)
+    early, _ = _sample(4, guidance=3.0, guidance_interval=(0.0, 0.5))
+    late, _ = _sample(4, guidance=3.0, guidance_interval=(0.75, 1.0))
+    never, _ = _sample(4, guidance=3.0, guidance_interval=(0.5, 0.5))
+    np.testing.assert_allclose(never, clean, atol=2e-4)
+    for some in (early, late):
+        assert np.abs(some - whole).max() > 0.1 and np.abs(some - clean).max() > 0.0
+    values = _schedule(4, guidance=3.0, guidance_interval=(0.25, 0.75)).guidance
+    assert values.tolist() == [1, 3, 3, 1]
+
+
+def test_rescaled_guidance_has_the_spread_of_the_conditional_prediction_in_every_frame():
+    def predict(rescale):
+        clean = jnp.arange(1.0, 4.0)[None, :, None, None, None] * jax.random.normal(
+            jax.random.key(1), (1, 3, 3, 3, 2)
+        )
+        z = jax.random.normal(jax.random.key(2), clean.shape)
+        now = _schedule(5, guidance=4.0, guidance_rescale=rescale).part(2)
+        wanted = Oracle().denoise(z, jnp.full(1, now.timesteps), clean, "conditions")
+        return sampler.predict(Oracle(), {}, z, "conditions", clean, now), wanted
+
+    def spread(x):
+        return np.std(x, (0, 2, 3, 4))
+
+    (plain, wanted), (half, _), (full, _) = (predict(rescale) for rescale in (0.0, 0.5, 1.0))
+    np.testing.assert_allclose(plain, 4 * wanted, rtol=1e-5)
+    np.testing.assert_allclose(full, wanted, rtol=1e-4)
+    np.testing.assert_allclose(spread(half), (spread(plain) + spread(full)) / 2, rtol=1e-5)
+
+
+def test_noise_belongs_to_seed_and_place_in_the_clip():
+    model = Oracle()
+    both = sampler.initial_noise(model, PROCESS, jnp.array([7, 8], jnp.uint32), jnp.arange(5))
+    one = sampler.initial_noise(model, PROCESS, jnp.array([8], jnp.uint32), jnp.array([3, 1]))
+    np.testing.assert_array_equal(one[0], both[1, np.array([3, 1])])
+    assert np.abs(both[0] - both[1]).min((1, 2, 3)).max() > 0
+    flat = np.asarray(both).reshape(10, -1)
+    assert np.abs(np.corrcoef(flat) - np.eye(10)).max() < 0.99
+    many = sampler.initial_noise(model, PROCESS, jnp.arange(50, dtype=jnp.uint32), jnp.arange(40))
+    assert abs(many.mean()) < 0.02 and abs(many.std() - 1) < 0.02
+
+
+@pytest.mark.parametrize("solver", sampler.SOLVERS)
+def test_a_clip_does_not_depend_on_what_is_sampled_beside_it(solver):
+    # A guided walk does not end at the clean latents, so it depends on the noise.
+    both, _ = _sample(4, seeds=jnp.array([3, 9], jnp.uint32), guidance=1.5, solver=solver)
+    swapped, _ = _sample(4, seeds=jnp.array([3, 5], jnp.uint32), guidance=1.5, solver=solver)
+    np.testing.assert_allclose(both[0], swapped[0], atol=1e-6)
+    assert np.abs(both[1] - swapped[1]).max() > 1e-2
+
+
+def test_lcm_recovers_the_clean_latents_and_adds_new_noise_at_every_step():
+    video, clean = _sample(4, solver="lcm")
+    np.testing.assert_allclose(video, clean, atol=2e-4)
+    at = sampler.Trajectory.start(jnp.zeros((2, 4, 3, 3, 2)), SEEDS, jnp.arange(4))
+    noises = []
+    for now in map(_schedule(3, solver="lcm").part, (0, 1)):
+        at = sampler.advance(PROCESS, at, jnp.zeros_like(at.latents), now)
+        expected = np.sqrt(now.alphas_next) * at.clean
+        noises.append((at.latents - expected) / np.sqrt(1 - now.alphas_next))
+    assert all(abs(np.std(noise) - 1) < 0.15 for noise in noises)
+    assert abs(np.corrcoef(*(np.ravel(noise) for noise in noises))[0, 1]) < 0.25
 
 
 @pytest.mark.parametrize("solver", sampler.SOLVERS)
 def test_slices_of_the_schedule_walk_the_same_way_as_the_whole(solver):
     clean = jax.random.normal(jax.random.key(1), (1, 2, 3, 3, 2))
     noise = jax.random.normal(jax.random.key(2), clean.shape)
-    schedule = Schedule.trailing(PROCESS, 12, solver)
+    schedule = _schedule(12, solver, guidance=1.7)
     slices = schedule.slices(5)
     assert [len(part.timesteps) for part in slices] == [2] * 6
-    assert len(Schedule.trailing(PROCESS, 31).slices(10)) == 31
-    assert len(Schedule.trailing(PROCESS, 3).slices(10)) == 3
+    assert len(_schedule(31).slices(10)) == 31
+    assert len(_schedule(3).slices(10)) == 3
 
     def walk(at, schedule):
         # A guided walk does not end at `clean`, so equality says something about the way.
         return sampler.denoise(
-            Oracle(), {}, at, "conditions", clean, jnp.float32(1.7), schedule,
-            diffusion=PROCESS, options=SamplerOptions(),
+            Oracle(), {}, at, "conditions", clean, schedule, diffusion=PROCESS
         )  # fmt: skip
 
     start = sampler.Trajectory.start(noise)
@@ -105,24 +168,9 @@ def test_slices_of_the_schedule_walk_the_same_way_as_the_whole(solver):
 def test_trailing_timesteps_start_at_the_last_and_match_the_published_spacing():
     # Lin et al. 2305.08891, table 2: trailing, T = 1000, 10 steps.
     expected = [999, 899, 799, 699, 599, 499, 399, 299, 199, 99]
-    assert Schedule.trailing(PROCESS, 10).timesteps.tolist() == expected
-    assert len(Schedule.trailing(PROCESS, 30).timesteps) == 30
-    assert Schedule.trailing(PROCESS, 1000).timesteps.tolist() == list(range(999, -1, -1))
-
-
-@pytest.mark.parametrize(
-    "frames,window,overlap",
-    [(1, 24, 4), (24, 24, 4), (25, 24, 4), (115, 24, 4), (9, 4, 0), (100, 8, 7)],
-)
-def test_windows_cover_every_frame_with_weights_that_sum_to_one(frames, window, overlap):
-    indices, weights = windows(frames, window, overlap)
-    total = np.zeros(frames)
-    np.add.at(total, indices, weights)
-    np.testing.assert_allclose(total, 1, atol=1e-6)
-    assert (weights > 0).all()
-    assert (np.diff(indices, axis=1) == 1).all()
-    shared = indices[:-1, -1] - indices[1:, 0] + 1
-    assert (shared >= overlap).all()
+    assert _schedule(10).timesteps.tolist() == expected
+    assert len(_schedule(30).timesteps) == 30
+    assert _schedule(1000).timesteps.tolist() == list(range(999, -1, -1))
 
 
 def test_pictures_are_clipped_and_rounded_to_uint8():
@@ -131,17 +179,46 @@ def test_pictures_are_clipped_and_rounded_to_uint8():
     assert pictures.tolist() == [0, 0, 128, 255, 255]
 
 
-def test_an_overlap_as_long_as_the_window_is_refused():
-    with pytest.raises(ValueError, match="use 0 to 3"):
-        SamplerOptions(window=4, overlap=4)
-
-
-def test_unknown_solvers_are_refused():
-    with pytest.raises(ValueError, match=r"solver 'euler': choose ddim or dpm\+\+"):
-        Schedule.trailing(PROCESS, 10, "euler")
+@pytest.mark.parametrize(
+    "values,message",
+    [
+        ({"solver": "euler"}, r"solver 'euler': choose ddim, dpm\+\+, lcm"),
+        ({"guidance": -1.0}, "guidance -1: use 0 or more"),
+        ({"guidance": float("nan")}, "guidance nan"),
+        ({"guidance_interval": (0.5, 0.2)}, "guidance interval 0.5:0.2: use shares"),
+        ({"guidance_interval": (0.0, 1.5)}, "guidance interval 0:1.5"),
+        ({"guidance_rescale": 1.5}, r"guidance rescale 1.5: use 0 \(off\) to 1"),
+    ],
+)
+def test_impossible_settings_are_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        Sampling(**values)
 
 
 @pytest.mark.parametrize("steps", [0, 1001])
 def test_impossible_step_counts_are_refused(steps):
-    with pytest.raises(ValueError, match="1 to 1000"):
-        Schedule.trailing(PROCESS, steps)
+    with pytest.raises(InputError, match="1 to 1000"):
+        _schedule(steps)
+
+
+def test_settings_of_a_config_and_changes_to_them():
+    settings = {"steps": 12, "solver": "dpm++", "guidance": 2.0, "window": 8, "every": 100}
+    sampling = Sampling.from_settings(settings)
+    assert sampling == Sampling(12, "dpm++", 2.0)
+    changed = sampling.changed(steps=4, guidance=None)
+    assert changed == Sampling(4, "dpm++", 2.0)
+
+
+def test_pmap_gives_what_jit_gives():
+    """For those who still use it: one device here, so only the transformation is at stake."""
+    clean = jax.random.normal(jax.random.key(1), (1, 2, 3, 3, 3, 2))
+    seeds = jnp.arange(2, dtype=jnp.uint32)[None]
+
+    def run(clean, seeds):
+        return sampler.sample(
+            Oracle(), {}, {"keypoints": clean}, seeds, _schedule(3, guidance=1.5),
+            diffusion=PROCESS,
+        )  # fmt: skip
+
+    expected = jax.jit(run)(clean[0], seeds[0])
+    np.testing.assert_allclose(jax.pmap(run)(clean, seeds)[0], expected, atol=1e-6)

@@ -120,7 +120,7 @@ class CheckpointPredictions:
             yield None if case.interpolates else self._kept(case, next(results))
 
     def _job(self, case: Case):
-        from durian_jax.animate import Job
+        from durian_jax.job import Job
 
         folder = self._cases.path / case.id
         attributes = [

@@ -33,7 +33,7 @@ class Conditions:
     Attributes:
         references: one KeyValue [I, B, J, heads, D] per site, I alternatives (see `interpolate`).
         mix: weight of each alternative, float32 [I, B, 1] or [I, B, F]; sums to 1 over I.
-        context: cross-attention tokens [B, 1, M, d] or [B, F, M, d], or None without CLIP.
+        context: cross-attention tokens of each alternative, [I, B, M, d], or None without CLIP.
         count: int32 [B], how many of the M count; None for all.
     """
 
@@ -43,13 +43,8 @@ class Conditions:
     count: jax.Array | None = None
 
     def frames(self, indices: jax.Array) -> "Conditions":
-        """Those of some frames of the clip, int32 [w], where they change along it."""
-        mix, context = self.mix, self.context
-        if mix.shape[-1] > 1:
-            mix = mix[..., indices]
-        if context is not None and context.shape[1] > 1:
-            context = context[:, indices]
-        return self.replace(mix=mix, context=context)
+        """Those of some frames of the clip, int32 [w]."""
+        return self.replace(mix=self.mix[..., indices]) if self.mix.shape[-1] > 1 else self
 
 
 def interpolate(a: Conditions, b: Conditions, alpha: jax.Array | float) -> Conditions:
@@ -73,10 +68,7 @@ def interpolate(a: Conditions, b: Conditions, alpha: jax.Array | float) -> Condi
         alpha = jnp.broadcast_to(alpha, a.mix.shape[1:2])[:, None]
     references = jax.tree.map(lambda *x: jnp.concatenate(x), a.references, b.references)
     mix = jnp.concatenate([(1 - alpha) * a.mix, alpha * b.mix])
-    context = None
-    if a.context is not None:
-        weight = alpha[..., None, None]
-        context = (1 - weight) * a.context + weight * b.context
+    context = None if a.context is None else jnp.concatenate([a.context, b.context])
     return Conditions(references, mix, context, a.count)
 
 
@@ -148,7 +140,8 @@ class Durian(nn.Module):
         conditions = self.encode_conditions(batch)
         features = self.encode_keypoints(batch["keypoints"])
         if self.is_initializing() and self.config.control_channels:
-            self.encode_control(latents, timesteps, batch["video"] / 255.0, conditions.context)
+            context = None if conditions.context is None else conditions.context[0][:, None]
+            self.encode_control(latents, timesteps, batch["video"] / 255.0, context)
         return self.denoise(latents, timesteps, features, conditions, keep)
 
     def encode_video(self, video: jax.Array, noise: jax.Array | None = None) -> jax.Array:
@@ -173,8 +166,8 @@ class Durian(nn.Module):
                 hidden; `attribute` uint8 [B, N, H, W, 3], already masked; `attribute_mask`
                 [B, N, H, W], 1 on the attribute; with ArcFace `face` uint8 [B, 112, 112, 3].
                 If only the first attributes count and the rest is padding, `attribute_count` int32
-                [B], at least 1. Pictures are encoded as the mean of the autoencoder's posterior. A model with
-                references="single" reads `portrait` alone.
+                [B], at least 1. Pictures are encoded as the mean of the autoencoder's posterior. A
+                model with references="single" reads `portrait` alone.
         """
         if self.config.references == "single":
             return self._encode_single(batch["portrait"])
@@ -187,7 +180,7 @@ class Durian(nn.Module):
             identity = self.face_projection(self.arcface(_signed(batch["face"])))
         if self.config.clip is not None:
             look = self.clip(_fold(attribute) / 255.0)[:, None]
-            context = look.reshape(clips, 1, count, -1)
+            context = look.reshape(clips, count, -1)
         # The references are clean pictures, so their time step is 0.
         now = jnp.zeros(clips * count, jnp.int32)
         portrait_bank = self.portrait_encoder.capture(portrait, now[:clips], identity)
@@ -212,10 +205,11 @@ class Durian(nn.Module):
             look = self.clip(portrait / 255.0)[:, None]
         now = jnp.zeros(len(portrait), jnp.int32)
         bank = self.portrait_encoder.capture(latents, now, look)
-        return self._conditions(bank, None if look is None else look[:, None])
+        return self._conditions(bank, look)
 
     def _conditions(self, bank, context):
-        tokens = jax.tree.map(lambda x: x[None], self.denoiser.project_references(bank))
+        tokens = self.denoiser.project_references(bank)
+        tokens, context = jax.tree.map(lambda x: x[None], (tokens, context))
         return Conditions(tokens, jnp.ones((1, len(bank[0]), 1)), context)
 
     def encode_control(
@@ -232,7 +226,7 @@ class Durian(nn.Module):
         Args:
             latents, timesteps: as `denoise` gets them.
             pictures: what it is told to follow, [B, F, H, W, 3] in [0, 1].
-            context: cross-attention tokens, see `Conditions`.
+            context: cross-attention tokens [B, 1, M, d] or [B, F, M, d].
 
         Returns:
             `residuals` of `denoise`.
@@ -271,9 +265,11 @@ class Durian(nn.Module):
             references = tuple(
                 References(tokens, conditions.mix, keep) for tokens in conditions.references
             )
-            context = conditions.context
-            if context is not None and keep is not None:
-                context = jnp.where(keep[:, None, None, None], context, 0)
+            if conditions.context is not None:
+                mix, tokens = conditions.mix[..., None, None], conditions.context[:, :, None]
+                context = (mix * tokens).sum(0)
+                if keep is not None:
+                    context = jnp.where(keep[:, None, None, None], context, 0)
         if context is not None:
             frames, context = context.shape[1], _fold(context)
             if conditions is not None and conditions.count is not None:

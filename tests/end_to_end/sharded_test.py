@@ -66,11 +66,10 @@ def numbers(stage, devices, fsdp, accumulate):
     large = sum(leaf.nbytes for leaf in jax.tree.leaves(now) if leaf.size >= 2**14)
     batch = sharding.put_batch(batch_of(model, 8, config.data.frames), mesh)
     params = state.merge(now.frozen, now.ema)
-    options = sampler.SamplerOptions(window=4, overlap=1, guided=True)
-    schedule = sampler.Schedule.trailing(diffusion, 2, "ddim")
+    schedule = sampler.Schedule.trailing(diffusion, sampler.Sampling(steps=2, guidance=2.0))
     videos = jax.jit(lambda params, batch: sampler.sample(
-        model, params, batch, jax.random.key(0), jnp.float32(2), schedule,
-        diffusion=diffusion, options=options))(params, batch)
+        model, params, batch, jnp.arange(8, dtype=jnp.uint32), schedule,
+        diffusion=diffusion))(params, batch)
     step = train_step.jit_train_step(model, diffusion, optimizer, config, layout)
     after, metrics = step(now, batch)
     assert jax.tree.leaves(after)[0].sharding.mesh == mesh

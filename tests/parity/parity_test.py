@@ -248,14 +248,13 @@ def test_everything_in_bfloat16(run, scene, outputs, report):
 
 def test_whole_trajectory(params, conditions, scene, outputs, report):
     model, diffusion = Durian(DurianConfig.from_dict(MODEL)), Diffusion()
-    options = sampler.SamplerOptions(window=8, overlap=2)
-    schedule = sampler.Schedule.trailing(diffusion, 4)
+    schedule = sampler.Schedule.trailing(diffusion, sampler.Sampling(steps=4, guidance=2.0))
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def sample(params, noise, known, features):
         latents = sampler.denoise(
-            model, params, sampler.Trajectory.start(noise), known, features, jnp.float32(2.0),
-            schedule, diffusion=diffusion, options=options,
+            model, params, sampler.Trajectory.start(noise), known, features, schedule,
+            diffusion=diffusion,
         ).latents  # fmt: skip
         return latents, sampler.decode(model, params, latents)
 
@@ -313,11 +312,12 @@ def test_schedulers(solver, prediction, steps, outputs, report):
     name = f"schedulers/{solver.removesuffix('++')}{'_eps' if prediction == 'eps' else ''}_{steps}"
     kind = Diffusion if solver == "ddim" else _AlmostZero
     diffusion = kind(prediction=prediction, zero_terminal_snr=prediction == "v")
-    schedule = sampler.Schedule.trailing(diffusion, steps, solver)
+    sampling = sampler.Sampling(steps=steps, solver=solver, guidance=1.0)
+    schedule = sampler.Schedule.trailing(diffusion, sampling)
     assert schedule.timesteps.tolist() == outputs[f"{name}_timesteps"].tolist()
     start = (1.7 * drawn.numbers("start", (3, 5))).astype("f4")[:, None, None, None]
     end = sampler.denoise(
-        _StandIn(), {}, sampler.Trajectory.start(jnp.asarray(start)), None, None, jnp.float32(1),
-        schedule, diffusion=diffusion, options=sampler.SamplerOptions(guided=False),
+        _StandIn(), {}, sampler.Trajectory.start(jnp.asarray(start)), None, None, schedule,
+        diffusion=diffusion,
     )  # fmt: skip
     report(name, end.latents[:, 0, 0, 0], outputs[name], TRAJECTORY)

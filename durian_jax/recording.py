@@ -1,0 +1,123 @@
+"""What an animation becomes: a Video in memory, or a Recording, files that grow frame by frame."""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from durian_jax.job import Job
+from input_pipeline import video
+from input_pipeline.driving import Motion
+from input_pipeline.inputs import Scene
+
+
+@dataclasses.dataclass(frozen=True)
+class Video:
+    """A generated clip.
+
+    Attributes:
+      frames: uint8 [F, S, S, 3] RGB.
+      job, scene: what it was made of.
+      settings: what reproduces the clip, in plain JSON values.
+    """
+
+    frames: np.ndarray
+    job: Job
+    scene: Scene
+    settings: dict
+
+    @property
+    def fps(self) -> Fraction:
+        """Frames per second, the driver's."""
+        return self.scene.motion.fps
+
+    @property
+    def motion(self) -> Motion:
+        """The driver's, with the clip whose sound `save` keeps."""
+        return self.scene.motion
+
+    @property
+    def grid(self) -> np.ndarray:
+        """uint8 [F, S, (3 + N) S, 3]: portrait | N attributes | driver | result."""
+        return np.stack(list(map(_row(self.scene, self.frames.shape[1]), self.frames)))
+
+    def save(self, path: str | Path) -> None:
+        """Writes the files of a Recording. Raises InputError if it cannot."""
+        with Recording(path, self.job, self.scene) as recording:
+            recording.write(self.frames)
+        recording.write_settings(self.settings)
+
+
+class Recording:
+    """OUT.mp4 and OUT_grid.mp4 (of a picture .png), written while frames are made, then OUT.json.
+
+    The grid shows portrait | attributes | driver | result. Videos appear when the `with` block ends
+    without an exception, complete or not at all, and OUT.json at the very end: where it is, all is.
+
+    Raises:
+      InputError: on entering, not writable; on leaving, no frame was written.
+    """
+
+    def __init__(self, path: str | Path, job: Job, scene: Scene):
+        self._path, self._job, self._scene = Path(path), job, scene
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "Recording":
+        self._path.with_suffix(".json").unlink(missing_ok=True)
+        with contextlib.ExitStack() as stack:
+            self._video = stack.enter_context(self._writer(self._path))
+            grid = self._path.with_name(f"{self._path.stem}_grid{self._path.suffix}")
+            self._grid = stack.enter_context(self._writer(grid))
+            self._stack = stack.pop_all()
+        self._row = None
+        return self
+
+    def __exit__(self, *error) -> bool | None:
+        return self._stack.__exit__(*error)
+
+    def write(self, frames: np.ndarray) -> None:
+        """Appends frames, uint8 [n, S, S, 3]."""
+        self._row = self._row or _row(self._scene, frames.shape[1])
+        for frame in frames:
+            self._video.write(frame)
+            self._grid.write(self._row(frame))
+
+    def write_settings(self, settings: dict) -> None:
+        """OUT.json, after the `with` block."""
+        with video.written_beside(self._path.with_suffix(".json")) as beside:
+            beside.write_text(json.dumps(settings, indent=2) + "\n")
+
+    def _writer(self, path: Path):
+        if path.suffix.lower() == ".png":
+            return _PictureWriter(path)
+        motion = self._scene.motion
+        return video.VideoWriter(path, motion.fps, audio_from=motion.sound)
+
+
+class _PictureWriter:
+    """A VideoWriter of a single frame."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def __enter__(self) -> "_PictureWriter":
+        return self
+
+    def __exit__(self, *error) -> None:
+        pass
+
+    def write(self, frame: np.ndarray) -> None:
+        video.write_picture(self._path, frame)
+
+
+def _row(scene: Scene, size: int):
+    """A function of each next frame to the grid's, uint8 [S, (3 + N) S, 3]."""
+    drivers: Iterator[np.ndarray] = scene.motion.frames(size)
+    if len(scene.motion.keypoints) == 1:
+        drivers = itertools.repeat(next(drivers))
+    return lambda frame: np.hstack([*scene.photos, next(drivers), frame])

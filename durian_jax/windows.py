@@ -1,0 +1,129 @@
+"""Long clips: overlapping windows that share one noise, in memory that does not grow with the clip.
+
+At each step every window is predicted and the predictions are blended where windows overlap
+(MultiDiffusion, 2302.08113; Lumiere, 2401.12945), so that all windows walk one trajectory. Done
+step by step that would hold the whole clip. But a window needs only its neighbours to be one step
+behind, so here each goes as far as these allow: a band of frames is under way, and what leaves it
+at its lower end is finished. The result is the same.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from input_pipeline.errors import InputError
+
+
+class Windows:
+    """Overlapping windows that cover a clip evenly.
+
+    Attributes:
+      starts: int32 [n], first frame of each.
+      weights: float32 [n, w], of its predictions: they ramp linearly over the overlaps and sum to 1
+        at every frame.
+
+    Raises:
+      InputError: the overlap does not lie below the window.
+    """
+
+    def __init__(self, num_frames: int, window: int, overlap: int):
+        """
+        Args:
+          window: frames denoised together. overlap: least number that neighbours share.
+        """
+        if not 0 <= overlap < window:
+            raise InputError(f"overlap {overlap}: use 0 to {window - 1} for windows of {window}")
+        self.num_frames, length = num_frames, min(window, num_frames)
+        count = max(1, int(np.ceil((num_frames - overlap) / (window - overlap))))
+        self.starts = np.round(np.linspace(0, num_frames - length, count)).astype(np.int32)
+        ramp = np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)).clip(max=overlap + 1)
+        weights = np.tile(ramp.astype(np.float64), (count, 1))
+        weights[0, : length // 2] = weights[-1, length // 2 :] = overlap + 1
+        total = np.zeros(num_frames)
+        np.add.at(total, self.starts[:, None] + np.arange(length), weights)
+        self.weights = np.stack(
+            [row / total[start : start + length] for start, row in zip(self.starts, weights)]
+        ).astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def length(self) -> int:
+        """Frames of a window."""
+        return self.weights.shape[1]
+
+    def frames(self, i: int) -> np.ndarray:
+        """int32 [w], those of window i."""
+        return self.starts[i] + np.arange(self.length, dtype=np.int32)
+
+    def settled(self, i: int) -> int:
+        """Number of frames that no window behind i covers."""
+        return int(self.starts[i + 1]) if i + 1 < len(self) else self.num_frames
+
+    def order(self, steps: int) -> Iterator[tuple[int, int]]:
+        """(step, window) of all predictions, each after those it depends on.
+
+        A window is ready for a step when all that reach into it have taken the step before. Of
+        those that are, the furthest advanced goes first: fewest frames are under way then.
+        """
+        ahead = np.searchsorted(self.starts, self.starts + self.length)
+        done = [0] * steps
+        while done[-1] < len(self):
+            for step in reversed(range(steps)):
+                i = done[step]
+                if i < len(self) and (step == 0 or done[step - 1] >= ahead[i]):
+                    done[step] += 1
+                    yield step, i
+                    break
+
+
+def walk(
+    windows: Windows,
+    steps: int,
+    noise: Callable[[np.ndarray], np.ndarray],
+    predict: Callable[[np.ndarray, np.ndarray, int], np.ndarray],
+    advance: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int], tuple],
+    report: Callable[[], None] = lambda: None,
+) -> Iterator[np.ndarray]:
+    """The denoised frames, in order, as they are finished.
+
+    All arrays are float32 [B, w, h, w, c], frames are int32 [w], a step is its number.
+
+    Args:
+      noise: of frames. predict: at (latents, frames, step). advance: (latents, clean, prediction,
+      frames, step) to the latents and clean latents after the step.
+      report: called after every prediction.
+
+    Yields:
+      [B, n, h, w, c] of the next n frames, n at least 1.
+    """
+    known = 0
+    latents, clean, sums = {}, {}, {}
+    for step, i in windows.order(steps):
+        frames = windows.frames(i)
+        if frames[-1] >= known:  # only at the first step
+            for frame, start in zip(frames, np.moveaxis(np.asarray(noise(frames)), 1, 0)):
+                if frame >= known:
+                    latents[frame], clean[frame] = start, np.zeros_like(start)
+            known = frames[-1] + 1
+        z = np.stack([latents[f] for f in frames], 1)
+        part = np.asarray(predict(z, frames, step))
+        for k, f in enumerate(frames):
+            weighted = windows.weights[i, k] * part[:, k]
+            sums[f] = sums[f] + weighted if f in sums else weighted
+        count = windows.settled(i) - int(frames[0])
+        # Whole windows, though only the first frames are wanted: one compiled shape.
+        after = advance(
+            z, np.stack([clean[f] for f in frames], 1), np.stack([sums[f] for f in frames], 1),
+            frames, step,
+        )  # fmt: skip
+        after = [np.asarray(x)[:, :count] for x in after]
+        for k, f in enumerate(frames[:count]):
+            latents[f], clean[f] = (x[:, k] for x in after)
+            del sums[f]
+        report()
+        if step == steps - 1:
+            for f in frames[:count]:
+                del latents[f], clean[f]
+            yield after[0]
