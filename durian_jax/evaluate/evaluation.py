@@ -133,9 +133,6 @@ def _score(method, found, scored, protocol, networks, out: Path) -> reports.Repo
         answers = {method.name: next(answered)}
         answers |= scores.baseline_frames(case, pictures, reference)
         for name, frames in answers.items():
-            if frames is None:
-                report.leave_out(name, case, method.cannot)
-                continue
             track = scores.find_track(frames, landmarker)
             answer = scores.Answer(frames, track, case, pictures, reference)
             values = scores.score(answer, protocol)

@@ -90,10 +90,8 @@ class CheckpointPredictions:
     They are saved without loss in `keep`, from where they can be scored again.
 
     Attributes:
-      note: what the reader of the scores should know, or None. cannot: why there is no answer.
+      note: what the reader of the scores should know, or None.
     """
-
-    cannot = "a checkpoint cannot interpolate between two sources"
 
     def __init__(self, checkpoint, cases: CaseSet, keep: Path, *, steps, guidance, seed):
         import jax
@@ -112,24 +110,34 @@ class CheckpointPredictions:
                 "(bilinear)"
             )
 
-    def answers(self, cases: tuple[Case, ...]) -> Iterator[np.ndarray | None]:
-        """float32 [F, S, S, 3] in [0, 1] for each case; None where the model cannot answer."""
-        jobs = (self._job(case) for case in cases if not case.interpolates)
-        results = self._animator.animate(jobs, **self._options)
-        for case in cases:
-            yield None if case.interpolates else self._kept(case, next(results))
+    def answers(self, cases: tuple[Case, ...]) -> Iterator[np.ndarray]:
+        """float32 [F, S, S, 3] in [0, 1] for each case. Raises InputError for a mixture of more
+        than two sources, or of two kinds in different shares."""
+        results = self._animator.animate(map(self._job, cases), **self._options)
+        for case, result in zip(cases, results):
+            yield self._kept(case, result)
 
     def _job(self, case: Case):
         from durian_jax.job import Job
 
         folder = self._cases.path / case.id
-        attributes = [
-            (folder / f"attribute_{i}.png", one.kind, folder / f"attribute_{i}_mask.png")
-            for i, one in enumerate(case.attributes)
-        ]
+        sources: dict[str, list] = {}
+        for i, one in enumerate(case.attributes):
+            paths = folder / f"attribute_{i}.png", one.kind, folder / f"attribute_{i}_mask.png"
+            sources.setdefault(one.kind, []).append((paths, one.weight))
+        mixed = {}
+        if case.interpolates:
+            shares = {some[1][1] for some in sources.values() if len(some) > 1}
+            if len(shares) > 1 or any(len(some) > 2 for some in sources.values()):
+                raise InputError(
+                    f"case {case.id}: a checkpoint mixes two sources of a kind, all kinds alike: "
+                    "leave it out"
+                )
+            mixed = {"towards": [some[-1][0] for some in sources.values()], "alpha": tuple(shares)}
         return Job(
-            folder / "portrait.png", attributes, folder / "driving.mp4",
-            portrait_mask=folder / "portrait_mask.png", framed=True, seed=self._seed,
+            folder / "portrait.png", [some[0][0] for some in sources.values()],
+            folder / "driving.mp4", portrait_mask=folder / "portrait_mask.png", framed=True,
+            seed=self._seed, **mixed,
         )  # fmt: skip
 
     def _kept(self, case: Case, result) -> np.ndarray:

@@ -29,7 +29,6 @@ class Report:
     """Scores as they come in; `write` makes the files.
 
     values: by method and case id, the metrics of that answer, None where there is none to have.
-    left_out: by method and case id, why there is no answer.
     """
 
     method: str
@@ -37,7 +36,6 @@ class Report:
     cases: CaseSet
     scored: tuple[Case, ...]
     values: dict[str, dict[str, dict]] = dataclasses.field(default_factory=dict)
-    left_out: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     facts: dict = dataclasses.field(default_factory=dict)
     networks: dict[str, dict] = dataclasses.field(default_factory=dict)
@@ -45,9 +43,6 @@ class Report:
 
     def add(self, method: str, case: Case, values: dict[str, float | None]) -> None:
         self.values.setdefault(method, {})[case.id] = values
-
-    def leave_out(self, method: str, case: Case, reason: str) -> None:
-        self.left_out.setdefault(method, {})[case.id] = reason
 
     def add_network(self, network) -> None:
         """Facts and values over all cases of a metric with weights."""
@@ -65,18 +60,13 @@ class Report:
     def rows(self) -> list[dict]:
         """One row per group and method: {"group", "method", "cases", "metrics"}.
 
-        A cell is {"mean", "low", "high", "count"} or {"not_available": reason}. The group "all"
-        holds the cases that every method answered, so that its rows can be compared.
+        A cell is {"mean", "low", "high", "count"} or {"not_available": reason}.
         """
-        answered = [
-            case for case in self.scored
-            if not any(case.id in reasons for reasons in self.left_out.values())
-        ]  # fmt: skip
-        groups = {ALL: answered}
+        groups = {ALL: list(self.scored)}
         for case in self.scored:
             groups.setdefault(case.group, []).append(case)
         methods = [self.method, *baselines.NAMES]
-        methods = [name for name in methods if name in self.values or name in self.left_out]
+        methods = [name for name in methods if name in self.values]
         return [
             {"group": group, "method": method, "cases": len(chosen),
              "metrics": {name: self._cell(name, method, group, chosen) for name in self.metrics}}
@@ -85,9 +75,6 @@ class Report:
         ]  # fmt: skip
 
     def _cell(self, name: str, method: str, group: str, chosen: list[Case]) -> dict:
-        reasons = self.left_out.get(method, {})
-        if missing := [case.id for case in chosen if case.id in reasons]:
-            return {"not_available": reasons[missing[0]]}
         if self.metrics[name].truth and not self.protocol.truth:
             return {"not_available": _NO_TRUTH}
         if name not in METRICS and name not in self.networks:
@@ -144,10 +131,6 @@ class Report:
         if len(self.scored) < len(self.cases.cases):
             groups = ", ".join(sorted({case.group for case in self.scored}))
             notes.append(f"only these groups were scored: {groups}")
-        for method, reasons in self.left_out.items():
-            reason = next(iter(reasons.values()))
-            count = f'{len(reasons)} of {len(self.scored)} cases are left out of "{ALL}"'
-            notes.append(f"{count}, for every method: {method}: {reason}")
         if self.frames_without_reference:
             notes.append(
                 f"{self.frames_without_reference} frames of the truth show no face that could be "
