@@ -15,6 +15,7 @@ import numpy as np
 from input_pipeline.errors import InputError
 from input_pipeline.landmarker import EYES, Region, Track, sample
 from input_pipeline.landmarker import FaceLandmarker as FaceLandmarker
+from input_pipeline.landmarker import Follower as Follower
 
 # Chains of keypoint indices to be drawn as lines; a chain that ends where it began is closed.
 CONTOURS = {
@@ -42,7 +43,7 @@ CONTOURS = {
 
 # Points that expressions hardly move, and where they lie on the mean head (see `head_pose`):
 # averaged over the pose-free tracks of 38 clips and photos, made symmetric.
-_RIGID = (10, 8, 168, 6, 195, 33, 263, 133, 362, 116, 345, 127, 356, 234, 454)
+RIGID = (10, 8, 168, 6, 195, 33, 263, 133, 362, 116, 345, 127, 356, 234, 454)
 _HEAD = np.array(
     [(0.0, -0.643, -0.343), (0.0, -0.142, -0.354), (0.0, -0.055, -0.34), (0.0, 0.043, -0.382)]
     + [(0.0, 0.217, -0.488), (-0.5, -0.021, -0.077), (0.5, -0.021, -0.077)]
@@ -153,7 +154,7 @@ def head_pose(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     keypoints: [..., 478, 3] pixels, without NaN. Returns rotation [..., 3, 3], scale [...] (pixels
     per unit), translation [..., 3] (pixels), float64. See `euler_angles` for the axes.
     """
-    return _similarity(_HEAD, np.asarray(keypoints, np.float64)[..., list(_RIGID), :])
+    return _similarity(_HEAD, np.asarray(keypoints, np.float64)[..., list(RIGID), :])
 
 
 def pose_free(

@@ -131,33 +131,15 @@ class FaceLandmarker:
         return points.astype(np.float32)
 
     def track(self, frames: Iterable[np.ndarray]) -> Track:
-        """Follows one face: the largest of the first frame that shows any.
+        """The face that a `Follower` sees in each frame."""
+        follower = Follower(self)
+        points = [follower(image) for image in frames]
+        nowhere = np.full((NUM_KEYPOINTS, 3), np.nan, np.float32)
+        keypoints = np.array([nowhere if p is None else p for p in points], np.float32)
+        found = np.array([p is not None for p in points], bool)
+        return Track(keypoints.reshape(-1, NUM_KEYPOINTS, 3), found, follower.face_count)
 
-        A face that was lost is found again only near its last place and at about its last size;
-        another person's face is not taken for it.
-        """
-        region, keypoints, found, face_count = None, [], [], 0
-        for index, image in enumerate(frames):
-            faces = self._confirmed(image) if index % _RECOUNT == 0 else None
-            points = None
-            if region is not None:
-                points = self.landmarks(image, region)
-            if points is None:
-                faces = self._confirmed(image) if faces is None else faces
-                face = _same_face(faces, region)
-                if face is not None:
-                    points = self.landmarks(image, face.region)
-            face_count = max(face_count, len(faces or ()))
-            found.append(points is not None)
-            if points is None:
-                keypoints.append(np.full((NUM_KEYPOINTS, 3), np.nan, np.float32))
-            else:
-                keypoints.append(points)
-                region = _region_around(points)
-        stacked = np.reshape(np.array(keypoints, np.float32), (-1, NUM_KEYPOINTS, 3))
-        return Track(stacked, np.array(found, bool), face_count)
-
-    def _confirmed(self, image: np.ndarray) -> list[Face]:
+    def confirmed(self, image: np.ndarray) -> list[Face]:
         """Detections in which the mesh network sees a face, too: patches and badges drop out."""
         faces = self.detect(image)
         return [face for face in faces if self._mesh_points(image, face.region) is not None]
@@ -205,6 +187,39 @@ class FaceLandmarker:
         points = np.concatenate([contours.reshape(-1, 3)[:16, :2], iris.reshape(5, 3)[:, :2]])
         points = points @ matrix[:, :2].T + matrix[:, 2]
         return points[:16], points[16:]
+
+
+class Follower:
+    """Follows one face from frame to frame: the largest of the first frame that shows any.
+
+    A face that was lost is found again only near its last place and at about its last size;
+    another person's face is not taken for it.
+
+    Attributes:
+      face_count: the most faces seen so far, see `Track`.
+    """
+
+    def __init__(self, landmarker: FaceLandmarker):
+        self._landmarker, self._region, self._index = landmarker, None, 0
+        self.face_count = 0
+
+    def __call__(self, image: np.ndarray) -> np.ndarray | None:
+        """float32 [478, 3] pixels of the next frame, uint8 [H, W, 3]; None if it is not found."""
+        recount = self._index % _RECOUNT == 0
+        faces = self._landmarker.confirmed(image) if recount else None
+        points = None
+        if self._region is not None:
+            points = self._landmarker.landmarks(image, self._region)
+        if points is None:
+            faces = self._landmarker.confirmed(image) if faces is None else faces
+            face = _same_face(faces, self._region)
+            if face is not None:
+                points = self._landmarker.landmarks(image, face.region)
+        self.face_count = max(self.face_count, len(faces or ()))
+        if points is not None:
+            self._region = _region_around(points)
+        self._index += 1
+        return points
 
 
 def sample(image: np.ndarray, matrix: np.ndarray, size: int, border: int) -> np.ndarray:

@@ -3,6 +3,8 @@
 Pictures are float RGB in [0, 1] and all arithmetic is float64: differences of uint8 would wrap.
 """
 
+import itertools
+
 import cv2
 import numpy as np
 
@@ -121,38 +123,45 @@ class AttributeColours:
 
 
 def flicker(frames: np.ndarray) -> float:
-    """Warping error (Lai et al., 2018, E_warp with L1): change that motion does not explain.
+    """Mean `warping_error` of neighbouring frames: change that motion does not explain.
 
-    Mean absolute difference between each frame and its successor, warped back by the optical flow
-    of the video itself (DIS, medium preset), over pixels whose forward and backward flow agree
-    (Sundaram et al., 2010). 0 .. 1; a still picture has 0, a true video its noise and occlusions.
+    0 .. 1; a still picture has 0, a true video its noise and occlusions.
 
     frames: [F, S, S, 3] in [0, 1]; NaN for a single frame.
     """
-    grey = [
-        cv2.cvtColor(np.round(frame * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY) for frame in frames
-    ]
-    y, x = np.mgrid[: frames.shape[1], : frames.shape[2]].astype(np.float32)
-    errors = []
+    errors = [warping_error(*pair) for pair in itertools.pairwise(frames)]
+    return float(np.mean(errors)) if errors else float("nan")
+
+
+def warping_error(frame: np.ndarray, following: np.ndarray) -> float:
+    """E_warp of Lai et al., 2018, with L1.
+
+    Mean absolute difference between a frame and its successor, warped back by the optical flow
+    between them (DIS, medium preset), over pixels whose forward and backward flow agree (Sundaram
+    et al., 2010); over all pixels if none does.
+
+    frame, following: [H, W, 3] in [0, 1].
+    """
+    first, second = (
+        cv2.cvtColor(np.round(x * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
+        for x in (frame, following)
+    )
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # DIS cuts the picture into one stripe per thread: results would differ
     try:
-        for i in range(len(frames) - 1):
-            forward, backward = _flow(grey[i], grey[i + 1]), _flow(grey[i + 1], grey[i])
-            place = x + forward[..., 0], y + forward[..., 1]
-            back = cv2.remap(backward, *place, cv2.INTER_LINEAR)
-            gap = np.square(forward + back).sum(-1)
-            length = np.square(forward).sum(-1) + np.square(back).sum(-1)
-            seen = gap <= 0.01 * length + 0.5
-            seen &= (
-                (place[0] >= 0) & (place[0] <= x.max()) & (place[1] >= 0) & (place[1] <= y.max())
-            )
-            following = cv2.remap(frames[i + 1].astype(np.float32), *place, cv2.INTER_LINEAR)
-            change = np.abs(following.astype(np.float64) - frames[i]).mean(-1)
-            errors.append(change[seen].mean() if seen.any() else change.mean())
+        forward, backward = _flow(first, second), _flow(second, first)
     finally:
         cv2.setNumThreads(threads)
-    return float(np.mean(errors)) if errors else float("nan")
+    y, x = np.mgrid[: frame.shape[0], : frame.shape[1]].astype(np.float32)
+    place = x + forward[..., 0], y + forward[..., 1]
+    back = cv2.remap(backward, *place, cv2.INTER_LINEAR)
+    gap = np.square(forward + back).sum(-1)
+    length = np.square(forward).sum(-1) + np.square(back).sum(-1)
+    seen = gap <= 0.01 * length + 0.5
+    seen &= (place[0] >= 0) & (place[0] <= x.max()) & (place[1] >= 0) & (place[1] <= y.max())
+    warped = cv2.remap(following.astype(np.float32), *place, cv2.INTER_LINEAR)
+    change = np.abs(warped.astype(np.float64) - frame).mean(-1)
+    return float(change[seen].mean() if seen.any() else change.mean())
 
 
 def _flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
