@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from durian_jax.evaluate.steadiness import Steadiness
 from durian_jax.job import Job
-from input_pipeline import video
+from input_pipeline import faces, video
 from input_pipeline.driving import Motion
 from input_pipeline.inputs import Scene
+from input_pipeline.paste import Paste
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +58,10 @@ class Video:
 class Recording:
     """OUT.mp4 and OUT_grid.mp4 (of a picture .png), written while frames are made, then OUT.json.
 
-    The grid shows portrait | attributes | driver | result. Videos appear when the `with` block ends
-    without an exception, complete or not at all, and OUT.json at the very end: where it is, all is.
+    The grid shows portrait | attributes | driver | result. If the job asks for it OUT.mp4 has the
+    frames pasted back into the portrait's photo, and OUT_report.csv is written, see `Steadiness`.
+    Videos appear when the `with` block ends without an exception, complete or not at all, and
+    OUT.json at the very end: where it is, all is.
 
     Raises:
       InputError: on entering, not writable; on leaving, no frame was written.
@@ -74,7 +78,11 @@ class Recording:
             grid = self._path.with_name(f"{self._path.stem}_grid{self._path.suffix}")
             self._grid = stack.enter_context(self._writer(grid))
             self._stack = stack.pop_all()
-        self._row = None
+        self._paste = Paste.into(self._scene.portrait) if self._job.paste_back else lambda x: x
+        self._row = self._report = None
+        if self._job.report:
+            portrait, fps = self._scene.portrait.keypoints, self._scene.motion.fps
+            self._report = Steadiness(portrait, fps, faces.FaceLandmarker())
         return self
 
     def __exit__(self, *error) -> bool | None:
@@ -84,11 +92,15 @@ class Recording:
         """Appends frames, uint8 [n, S, S, 3]."""
         self._row = self._row or _row(self._scene, frames.shape[1])
         for frame in frames:
-            self._video.write(frame)
+            self._video.write(self._paste(frame))
             self._grid.write(self._row(frame))
+            if self._report is not None:
+                self._report.add(frame)
 
     def write_settings(self, settings: dict) -> None:
-        """OUT.json, after the `with` block."""
+        """OUT_report.csv and OUT.json, after the `with` block."""
+        if self._report is not None:
+            self._report.write(self._path.with_name(f"{self._path.stem}_report.csv"))
         with video.written_beside(self._path.with_suffix(".json")) as beside:
             beside.write_text(json.dumps(settings, indent=2) + "\n")
 

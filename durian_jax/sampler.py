@@ -89,7 +89,7 @@ class Schedule:
       alphas_next: float32 [S], alpha_bar after each step; 1 after the last.
       clean_weights, noise_weights: float32 [S], how much of that change is added to x_0, and taken
         from eps; 0 for DDIM.
-      renewed: bool [S], whether eps is drawn anew.
+      renewed: int32 [S], the draw of new noise that is taken for eps; None for solvers without.
       guidance, rescale: float32 [S], see Sampling; a guidance of 1 spares the unconditional half.
     """
 
@@ -97,7 +97,7 @@ class Schedule:
     alphas_next: np.ndarray
     clean_weights: np.ndarray
     noise_weights: np.ndarray
-    renewed: np.ndarray
+    renewed: np.ndarray | None
     guidance: np.ndarray
     rescale: np.ndarray
 
@@ -128,7 +128,7 @@ class Schedule:
         return cls(
             timesteps,
             *(x.astype(np.float32) for x in (alphas_next, clean, noise)),
-            renewed=np.full(steps, sampling.solver == "lcm"),
+            renewed=timesteps if sampling.solver == "lcm" else None,
             guidance=np.where((begin <= way) & (way < end), sampling.guidance, 1).astype("f4"),
             rescale=np.full(steps, sampling.guidance_rescale, np.float32),
         )
@@ -299,11 +299,8 @@ def advance(
     x_0, eps = diffusion.split(prediction, at.latents, now.timesteps[None])
     change = x_0 - at.clean
     clean, noise = x_0 + now.clean_weights * change, eps - now.noise_weights * change
-    noise = jax.lax.cond(
-        now.renewed,
-        lambda: _noise(at.seeds, at.frames, now.timesteps, noise.shape[2:]),
-        lambda: noise,
-    )
+    if now.renewed is not None:
+        noise = _noise(at.seeds, at.frames, now.renewed, noise.shape[2:])
     z = jnp.sqrt(now.alphas_next) * clean + jnp.sqrt(1 - now.alphas_next) * noise
     return at.replace(latents=z, clean=x_0)
 
