@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -9,10 +10,11 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from durian_jax import sampler, sharding
+from durian_jax import chips, estimate, sampler, sharding
 from durian_jax.diffusion import Diffusion
 from durian_jax.models.durian import Durian, DurianConfig
 from durian_jax.windows import Windows, walk
+from input_pipeline.errors import InputError
 
 PROGRESS_PARTS = 10
 
@@ -41,6 +43,7 @@ class Generator:
       model, diffusion: what the config describes.
       params: whole on every device.
       mesh: of the devices; clips are split over it.
+      memory: bytes that a program may use on each device; None if unknown.
     """
 
     def __init__(self, params: dict, config: dict, devices: list | None = None):
@@ -54,7 +57,7 @@ class Generator:
         self.diffusion = Diffusion(**config["diffusion"])
         self.mesh = sharding.make_mesh(1, devices or jax.local_devices()[:1])
         self.params = jax.device_put(params, sharding.replicated(self.mesh))
-        self._window, self._overlap = config["sample"]["window"], config["sample"]["overlap"]
+        self.memory = _memory(self.mesh)
         self._parts = _parts(self.model, self.diffusion, self.mesh)
         self._programs = {}
 
@@ -63,20 +66,23 @@ class Generator:
     ) -> Iterator[np.ndarray]:
         """Frames uint8 [N, n, S, S, 3] as they are finished, in order; n differs.
 
-        Clips longer than a window of `config.sample` are sampled in overlapping windows, whose
-        memory does not grow with the clip. The noise of a clip depends on its seed alone, not on
+        Clips longer than a window are sampled in overlapping windows, whose memory does not grow
+        with the clip. The noise of a clip depends on its seed alone, not on
         what is sampled beside it.
 
         Args:
           inputs: N batch contracts without their clip axis, of equal shapes; see
             `sampler.condition` for those that interpolate.
           seeds: one for each, 0 to 2^32 - 1.
+
+        Raises:
+          InputError: a program that is about to be compiled will not fit into memory.
         """
         # Devices without a clip of their own repeat the last one.
         filled = [min(i, len(inputs) - 1) for i in range(_up(len(inputs), self.mesh.size))]
         batch = jax.tree.map(lambda *x: np.stack(x), *(inputs[i] for i in filled))
         keypoints = batch.pop("keypoints")
-        windows = Windows(keypoints.shape[1], self._window, self._overlap)
+        windows = Windows(keypoints.shape[1], sampling.window, sampling.overlap)
         seeds = self._put(np.array([seeds[i] for i in filled], np.uint32))
         schedule = sampler.Schedule.trailing(self.diffusion, sampling)
         conditions = self._run("condition", watch, self._put(batch))
@@ -139,10 +145,43 @@ class Generator:
         key = (name, str(shapes))
         if key not in self._programs:
             with watch.phase(f"compiling {name}"):
-                program = jax.jit(function, out_shardings=place)
-                self._programs[key] = program.lower(self.params, *arguments).compile()
+                traced = jax.jit(function, out_shardings=place).trace(self.params, *arguments)
+                self._check_memory(name, traced.jaxpr.jaxpr, arguments)
+                self._programs[key] = traced.lower().compile()
         with watch.phase(name, silent=True):
             return jax.block_until_ready(self._programs[key](self.params, *arguments))
+
+    def _check_memory(self, name: str, jaxpr, arguments: tuple) -> None:
+        """Raises InputError if the program, by arithmetic, needs more than there is."""
+        if self.memory is None:
+            return
+        count = len(jax.tree.leaves(self.params))
+        given = [i >= count for i in range(len(jaxpr.invars))]
+        inputs = sum(np.size(x) * x.dtype.itemsize for x in jax.tree.leaves(arguments))
+        live = (inputs + estimate.activations(jaxpr, given)) / self.mesh.size
+        weights = sum(leaf.nbytes for leaf in jax.tree.leaves(self.params))
+        if weights + live <= self.memory:
+            return
+        knob, shape = "a device with more memory", np.shape(jax.tree.leaves(arguments)[0])
+        if name in ("denoise", "predict"):
+            fitting = int(shape[1] * (self.memory - weights) / live)
+            if 1 < fitting < shape[1]:
+                knob = f"--window {fitting} and a smaller --overlap, or {knob}"
+        elif name == "condition":
+            knob = f"fewer attributes, or {knob}"
+        needed, there = (f"{size / 2**30:.3g} GiB" for size in (weights + live, self.memory))
+        raise InputError(
+            f"{name} needs about {needed} on each device, {there} are there: use {knob}"
+        )
+
+
+def _memory(mesh) -> float | None:
+    """Bytes of each device, where they are known. Devices of a CPU share its memory."""
+    device = mesh.devices.flat[0]
+    if device.platform == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / mesh.size
+    stats = device.memory_stats() or {}
+    return stats.get("bytes_limit", chips.of_device(device).memory)
 
 
 def _parts(model: Durian, diffusion: Diffusion, mesh) -> dict[str, tuple[Callable, object]]:

@@ -77,12 +77,12 @@ class Recording:
             self._video = stack.enter_context(self._writer(self._path))
             grid = self._path.with_name(f"{self._path.stem}_grid{self._path.suffix}")
             self._grid = stack.enter_context(self._writer(grid))
+            self._paste = Paste.into(self._scene.portrait) if self._job.paste_back else lambda x: x
+            self._row = self._report = None
+            if self._job.report:
+                portrait, fps = self._scene.portrait.keypoints, self._scene.motion.fps
+                self._report = Steadiness(portrait, fps, faces.FaceLandmarker())
             self._stack = stack.pop_all()
-        self._paste = Paste.into(self._scene.portrait) if self._job.paste_back else lambda x: x
-        self._row = self._report = None
-        if self._job.report:
-            portrait, fps = self._scene.portrait.keypoints, self._scene.motion.fps
-            self._report = Steadiness(portrait, fps, faces.FaceLandmarker())
         return self
 
     def __exit__(self, *error) -> bool | None:

@@ -27,7 +27,8 @@ SOLVERS = ("ddim", "dpm++", "lcm")
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How clips are sampled; all of it is data to one compiled program but the number of steps.
+    """How clips are sampled. Guidance is data; other steps, solvers to or from "lcm", and windows
+    compile programs of their own.
 
     Attributes:
       steps: denoising steps, 1 to T.
@@ -40,6 +41,8 @@ class Sampling:
         steps outside it cost half as much.
       guidance_rescale: 0 to 1, how far the guided prediction takes the standard deviation of the
         conditional one (2305.08891, Eq. 15-16), frame by frame.
+      window: frames denoised together; a longer clip goes in several, see `windows`.
+      overlap: least number of frames that neighbouring windows share.
 
     Raises:
       InputError: a value out of range, or an unknown solver.
@@ -50,6 +53,8 @@ class Sampling:
     guidance: float = 3.5
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     guidance_rescale: float = 0.0
+    window: int = 24
+    overlap: int = 4
 
     def __post_init__(self):
         if self.solver not in SOLVERS:
@@ -64,6 +69,10 @@ class Sampling:
             )
         if not 0 <= self.guidance_rescale <= 1:
             raise InputError(f"guidance rescale {self.guidance_rescale:g}: use 0 (off) to 1")
+        if not 0 <= self.overlap < self.window:
+            raise InputError(
+                f"overlap {self.overlap}: use 0 to {self.window - 1} for windows of {self.window}"
+            )
 
     @classmethod
     def from_settings(cls, settings) -> "Sampling":

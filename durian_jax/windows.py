@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from input_pipeline.errors import InputError
-
 
 class Windows:
     """Overlapping windows that cover a clip evenly.
@@ -21,18 +19,14 @@ class Windows:
       starts: int32 [n], first frame of each.
       weights: float32 [n, w], of its predictions: they ramp linearly over the overlaps and sum to 1
         at every frame.
-
-    Raises:
-      InputError: the overlap does not lie below the window.
     """
 
     def __init__(self, num_frames: int, window: int, overlap: int):
         """
         Args:
-          window: frames denoised together. overlap: least number that neighbours share.
+          window: frames denoised together.
+          overlap: least number that neighbours share, below the window.
         """
-        if not 0 <= overlap < window:
-            raise InputError(f"overlap {overlap}: use 0 to {window - 1} for windows of {window}")
         self.num_frames, length = num_frames, min(window, num_frames)
         count = max(1, int(np.ceil((num_frames - overlap) / (window - overlap))))
         self.starts = np.round(np.linspace(0, num_frames - length, count)).astype(np.int32)

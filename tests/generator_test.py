@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,8 @@ from durian_jax.diffusion import Diffusion
 from durian_jax.generator import Generator, Stopwatch
 from durian_jax.models.config import DurianConfig, blank_batch
 from durian_jax.models.durian import Durian
-from durian_jax.sampler import Sampling
+from durian_jax.sampler import Sampling, Schedule, sample, to_uint8
+from input_pipeline.errors import InputError
 
 config = tiny.get_config("stage2").to_dict()
 config["model"].update(resolution=32, patch=8, channels=(32,), attention_levels=(0,), heads=2,
@@ -40,11 +42,10 @@ params = jax.tree.map(
     lambda leaf: np.random.default_rng(leaf.size).normal(0, 0.15, leaf.shape).astype(np.float32),
     shapes["params"])
 def runner(params, count, **windows):
-    changed = config | {"sample": config["sample"] | windows}
-    generate = Generator(params, changed, jax.local_devices()[:count])
+    generate = Generator(params, config, jax.local_devices()[:count])
+    sampling = Sampling(2, "dpm++", 2.0, **windows)
     def run(some, seeds):
-        parts = generate(some, seeds, Sampling(2, "dpm++", 2.0), Stopwatch(quiet=True))
-        return np.concatenate(list(parts), axis=1)
+        return np.concatenate(list(generate(some, seeds, sampling, Stopwatch(quiet=True))), axis=1)
     return generate, run
 
 jobs, seeds, found = [job() for _ in range(3)], [5, 6, 7], {}
@@ -71,6 +72,17 @@ compiled = len(windowing._programs)
 found["shorter"] = run([long[0] | {"keypoints": long[0]["keypoints"][:9]}], [9])
 found["more"] = len(windowing._programs) - compiled
 
+# Memory is foretold, not run into.
+windowing._programs.clear()
+def refusal(memory):
+    windowing.memory = memory
+    try:
+        run(long, [9, 4])
+    except InputError as error:
+        return str(error)
+weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+found["refusals"] = [refusal(weights + n) for n in (2e3, 1e6)]
+
 # Interpolation between the attributes of two jobs, alpha by the frame.
 generate, run = runner(jax.tree.map(lambda x: 2 * x, params), 1)
 towards = {name: jobs[1][name] for name in
@@ -79,6 +91,12 @@ for alpha in (0.0, 0.5, 1.0):
     alphas = np.full(3, alpha, np.float32)
     found[f"alpha {alpha}"] = run([jobs[0] | {"towards": towards, "alpha": alphas}], [5])
 found["one"], found["other"] = run(jobs[:1], [5]), run([jobs[0] | towards], [5])
+# The whole sampler, one pure function, under jax.pmap.
+schedule = Schedule.trailing(generate.diffusion, Sampling(2, "dpm++", 2.0))
+pmapped = jax.pmap(lambda params, batch, seeds: to_uint8(sample(
+    model, params, batch, seeds, schedule, diffusion=generate.diffusion)), in_axes=(None, 0, 0))
+batch = {name: np.stack([job[name] for job in jobs])[:, None] for name in jobs[0]}
+found["pmap"] = pmapped(params, batch, np.uint32(seeds)[:, None])[:, 0]
 print(json.dumps({str(k): np.asarray(v).tolist() for k, v in found.items()}))
 """
 
@@ -131,6 +149,16 @@ def test_interpolation_ends_at_the_single_attributes(found):
     assert _error(found, "alpha 1.0", "other").max() <= 1
     assert _error(found, "alpha 0.5", "alpha 0.0").mean() > 1
     assert _error(found, "alpha 0.5", "alpha 1.0").mean() > 1
+
+
+def test_pmap_gives_what_the_mesh_gives(found):
+    assert _error(found, "pmap", "4").max() <= 1
+
+
+def test_too_little_memory_is_refused_with_what_fits(found):
+    nothing, window = found["refusals"]
+    assert re.search(r"^condition needs about .* GiB on each device, .*: use fewer attri", nothing)
+    assert re.search(r"^predict needs about .*: use --window [2-5] and a smaller --ov", window)
 
 
 def test_fewer_clips_than_devices_need_no_program_of_their_own(found):

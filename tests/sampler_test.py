@@ -187,6 +187,7 @@ def test_pictures_are_clipped_and_rounded_to_uint8():
         ({"guidance": float("nan")}, "guidance nan"),
         ({"guidance_interval": (0.5, 0.2)}, "guidance interval 0.5:0.2: use shares"),
         ({"guidance_interval": (0.0, 1.5)}, "guidance interval 0:1.5"),
+        ({"window": 4, "overlap": 4}, "overlap 4: use 0 to 3 for windows of 4"),
         ({"guidance_rescale": 1.5}, r"guidance rescale 1.5: use 0 \(off\) to 1"),
     ],
 )
@@ -204,21 +205,6 @@ def test_impossible_step_counts_are_refused(steps):
 def test_settings_of_a_config_and_changes_to_them():
     settings = {"steps": 12, "solver": "dpm++", "guidance": 2.0, "window": 8, "every": 100}
     sampling = Sampling.from_settings(settings)
-    assert sampling == Sampling(12, "dpm++", 2.0)
+    assert sampling == Sampling(12, "dpm++", 2.0, window=8)
     changed = sampling.changed(steps=4, guidance=None)
-    assert changed == Sampling(4, "dpm++", 2.0)
-
-
-def test_pmap_gives_what_jit_gives():
-    """For those who still use it: one device here, so only the transformation is at stake."""
-    clean = jax.random.normal(jax.random.key(1), (1, 2, 3, 3, 3, 2))
-    seeds = jnp.arange(2, dtype=jnp.uint32)[None]
-
-    def run(clean, seeds):
-        return sampler.sample(
-            Oracle(), {}, {"keypoints": clean}, seeds, _schedule(3, guidance=1.5),
-            diffusion=PROCESS,
-        )  # fmt: skip
-
-    expected = jax.jit(run)(clean[0], seeds[0])
-    np.testing.assert_allclose(jax.pmap(run)(clean, seeds)[0], expected, atol=1e-6)
+    assert changed == Sampling(4, "dpm++", 2.0, window=8)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from durian_jax.windows import Windows, walk
-from input_pipeline.errors import InputError
 
 CASES = [(1, 24, 4), (24, 24, 4), (25, 24, 4), (115, 24, 4), (9, 4, 0), (100, 8, 7)]
 
@@ -82,8 +81,3 @@ def test_walking_in_a_band_is_walking_all_frames_step_by_step(frames, window, ov
     assert len(calls) == steps * len(windows) and len(parts) == len(windows)
     expected = _whole(frames, window, overlap, steps)
     np.testing.assert_allclose(np.concatenate(parts, 1), expected, atol=1e-5)
-
-
-def test_an_overlap_as_long_as_the_window_is_refused():
-    with pytest.raises(InputError, match="overlap 4: use 0 to 3 for windows of 4"):
-        Windows(10, 4, 4)
