@@ -8,8 +8,10 @@ import pytest
 
 from configs import tiny
 from durian_jax import Animator, cli
+from durian_jax.job import Job
 from durian_jax.models.config import blank_batch
 from durian_jax.models.durian import Durian, DurianConfig
+from durian_jax.windows import Windows
 from input_pipeline import driving, video
 from input_pipeline.errors import InputError
 
@@ -88,6 +90,57 @@ def test_the_attribute_changes_the_result(animator, portrait_picture, talking_he
         for name in ("warm", "dark")
     )
     assert np.abs(warm.frames.astype(int) - dark.frames).mean() > 0.3
+
+
+def test_windows_join_without_a_visible_seam(animator, portrait_picture, talking_head_clips):
+    hair, driver = (talking_head_clips / f"{name}.mp4" for name in ("warm", "plain"))
+    clip = animator(portrait_picture, [(hair, "hair")], driver, steps=4, solver="dpm++")
+    change = np.abs(np.diff(clip.frames.astype(float), axis=0)).mean((1, 2, 3))
+    windows = Windows(60, tiny.get_config("stage2").sample.window, 2)
+    assert len(windows) > 5
+    # Between these frames and the one before a window begins or has ended.
+    seams = np.unique([*windows.starts[1:], *(windows.starts[:-1] + windows.length)])
+    assert change[seams - 1].mean() <= 1.1 * change.mean()
+
+
+def test_a_recording_is_the_video_and_bad_jobs_stand_alone(
+    untrained, portrait_picture, talking_head_clips, tmp_path
+):
+    hair = (talking_head_clips / "dark.mp4", "hair")
+    good = Job(portrait_picture, [hair], portrait_picture, seed=3)
+    other = Job(portrait_picture, [hair], portrait_picture, seed=4)
+    bad = Job(tmp_path / "nobody.png", [hair], portrait_picture)
+    jobs = [(good, tmp_path / "a.png"), (bad, tmp_path / "b.png"), (other, tmp_path / "c.png")]
+    first, failed, last = untrained.record(jobs, steps=2)
+    assert "nobody.png: no such file" in str(failed.error) and failed.settings is None
+    assert first.error is None and last.settings["seed"] == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.json", "a.png", "a_grid.png", "c.json", "c.png", "c_grid.png"
+    ]  # fmt: skip
+    (alone,) = untrained.animate([good], steps=2)
+    np.testing.assert_array_equal(video.read_picture(tmp_path / "a.png"), alone.frames[0])
+
+
+def test_pasted_back_the_photo_keeps_its_size_and_its_surroundings(
+    untrained, talking_head_clips, tmp_path
+):
+    photo = video.read_picture(talking_head_clips / "plain.mp4")
+    wide = np.pad(photo, ((20, 0), (150, 60), (0, 0)), "edge")  # a portrait that is not square
+    video.write_picture(tmp_path / "wide.png", wide)
+    hair = (talking_head_clips / "dark.mp4", "hair")
+    job = Job(tmp_path / "wide.png", [hair], tmp_path / "wide.png", paste_back=True, report=True)
+    (made,) = untrained.record([(job, tmp_path / "out.png")], steps=2)
+    assert made.error is None
+    out = video.read_picture(tmp_path / "out.png")
+    assert out.shape == wide.shape
+    crop = made.scene.portrait.crop
+    left = int(crop.cx - crop.side / 2)
+    assert left > 20
+    np.testing.assert_array_equal(out[:, :left], wide[:, :left])
+    middle = slice(int(crop.cy) - 20, int(crop.cy) + 20), slice(int(crop.cx) - 20, int(crop.cx))
+    assert np.abs(out[middle].astype(int) - wide[middle]).mean() > 5
+    second = (tmp_path / "out_report.csv").read_text().splitlines()
+    assert second[0] == "second,frames,faces,identity,flicker" and second[1].startswith("0,1,")
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
