@@ -88,7 +88,7 @@ class Generator:
         conditions = self._run("condition", watch, self._put(batch))
         finished = self._whole if len(windows) == 1 else self._windowed
         for latents, count in finished(windows, conditions, keypoints, seeds, schedule, watch):
-            videos = self._run("decode", watch, self._put(latents))
+            videos = self._run("decode", watch, self._put(latents), tile=sampling.decode_tile)
             yield np.asarray(videos)[: len(inputs), :count]
 
     def _whole(self, windows, conditions, keypoints, seeds, schedule, watch):
@@ -138,14 +138,15 @@ class Generator:
         """Arrays [B, ...], split over the devices."""
         return jax.device_put(tree, sharding.batch_sharding(self.mesh))
 
-    def _run(self, name: str, watch: Stopwatch, *arguments):
+    def _run(self, name: str, watch: Stopwatch, *arguments, **fixed):
         """Calls a part of the sampler; says so and times it when it has to be compiled first."""
         function, place = self._parts[name]
         shapes = jax.tree.map(lambda x: (np.shape(x), str(x.dtype)), arguments)
-        key = (name, str(shapes))
+        key = (name, str(shapes), str(fixed))
         if key not in self._programs:
             with watch.phase(f"compiling {name}"):
-                traced = jax.jit(function, out_shardings=place).trace(self.params, *arguments)
+                program = jax.jit(functools.partial(function, **fixed), out_shardings=place)
+                traced = program.trace(self.params, *arguments)
                 self._check_memory(name, traced.jaxpr.jaxpr, arguments)
                 self._programs[key] = traced.lower().compile()
         with watch.phase(name, silent=True):
@@ -201,8 +202,8 @@ def _parts(model: Durian, diffusion: Diffusion, mesh) -> dict[str, tuple[Callabl
     def advance(params, at, prediction, now):
         return sampler.advance(diffusion, at, prediction, now)
 
-    def decode(params, latents):
-        return sampler.to_uint8(sampler.decode(model, params, latents))
+    def decode(params, latents, tile):
+        return sampler.to_uint8(sampler.decode(model, params, latents, tile))
 
     return {
         "condition": (functools.partial(sampler.condition, model), None),

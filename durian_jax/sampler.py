@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from durian_jax import tiles
 from durian_jax.diffusion import Diffusion
 from durian_jax.models.durian import Conditions, Durian, interpolate
 from input_pipeline.errors import InputError
@@ -43,6 +44,8 @@ class Sampling:
         conditional one (2305.08891, Eq. 15-16), frame by frame.
       window: frames denoised together; a longer clip goes in several, see `windows`.
       overlap: least number of frames that neighbouring windows share.
+      decode_tile: side in latent cells of the tiles that pictures are decoded in, from 4 on; 0
+        decodes them whole, see `tiles`.
 
     Raises:
       InputError: a value out of range, or an unknown solver.
@@ -55,6 +58,7 @@ class Sampling:
     guidance_rescale: float = 0.0
     window: int = 24
     overlap: int = 4
+    decode_tile: int = 0
 
     def __post_init__(self):
         if self.solver not in SOLVERS:
@@ -73,6 +77,9 @@ class Sampling:
             raise InputError(
                 f"overlap {self.overlap}: use 0 to {self.window - 1} for windows of {self.window}"
             )
+
+        if self.decode_tile and self.decode_tile < 4:
+            raise InputError(f"decode tile {self.decode_tile}: use 4 cells or more, or 0 for none")
 
     @classmethod
     def from_settings(cls, settings) -> "Sampling":
@@ -314,9 +321,16 @@ def advance(
     return at.replace(latents=z, clean=x_0)
 
 
-def decode(model: Durian, params: dict, latents: jax.Array) -> jax.Array:
-    """float32 [B, F, H, W, 3], about [-1, 1]."""
-    return _per_frame(lambda z: model.apply({"params": params}, z, method="decode_video"), latents)
+def decode(model: Durian, params: dict, latents: jax.Array, tile: int = 0) -> jax.Array:
+    """float32 [B, F, H, W, 3], about [-1, 1]. tile: see Sampling."""
+
+    def whole(z):
+        return model.apply({"params": params}, z, method="decode_video")
+
+    if not tile:
+        return _per_frame(whole, latents)
+    factor = model.config.factor
+    return _per_frame(lambda z: tiles.decode(whole, z[:, 0], tile, factor)[:, None], latents)
 
 
 def to_uint8(video: jax.Array) -> jax.Array:

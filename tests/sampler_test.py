@@ -25,7 +25,7 @@ class Oracle:
     The unconditional branch predicts 0, so guidance shows.
     """
 
-    config = types.SimpleNamespace(latent_shape=(3, 3, 2))
+    config = types.SimpleNamespace(latent_shape=(3, 3, 2), factor=1)
 
     def __init__(self, diffusion=PROCESS):
         self.diffusion = diffusion
@@ -173,6 +173,11 @@ def test_trailing_timesteps_start_at_the_last_and_match_the_published_spacing():
     assert _schedule(1000).timesteps.tolist() == list(range(999, -1, -1))
 
 
+def test_frames_may_be_decoded_in_tiles():
+    latents = jax.random.normal(jax.random.key(0), (2, 3, 9, 7, 3))
+    np.testing.assert_allclose(sampler.decode(Oracle(), {}, latents, 4), latents, atol=1e-6)
+
+
 def test_pictures_are_clipped_and_rounded_to_uint8():
     pictures = sampler.to_uint8(jnp.array([-2.0, -1.0, 0.0, 1.0, 2.0]))
     assert pictures.dtype == np.uint8
@@ -188,6 +193,7 @@ def test_pictures_are_clipped_and_rounded_to_uint8():
         ({"guidance_interval": (0.5, 0.2)}, "guidance interval 0.5:0.2: use shares"),
         ({"guidance_interval": (0.0, 1.5)}, "guidance interval 0:1.5"),
         ({"window": 4, "overlap": 4}, "overlap 4: use 0 to 3 for windows of 4"),
+        ({"decode_tile": 2}, "decode tile 2: use 4 cells or more, or 0 for none"),
         ({"guidance_rescale": 1.5}, r"guidance rescale 1.5: use 0 \(off\) to 1"),
     ],
 )
