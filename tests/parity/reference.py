@@ -77,7 +77,7 @@ def adding(layer: nn.Module, features: torch.Tensor):
 def capture(encoder: nn.Module, latents: torch.Tensor, context: torch.Tensor) -> list[torch.Tensor]:
     """The normalised tokens that enter each self-attention of a reference encoder, at t = 0."""
     with reading(encoder, None) as processors:
-        encoder(latents, torch.zeros(len(latents)), context)
+        encoder(latents, torch.zeros(len(latents), device=latents.device), context)
     return [processor.seen for processor in processors]
 
 
