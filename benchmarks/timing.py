@@ -24,7 +24,9 @@ REST = 0.05
 
 def header(title: str, command: str, packages: tuple[str, ...] = ()) -> str:
     """The first lines of a page of results: machine, load and versions."""
-    versions = [f"{n} {importlib.metadata.version(n)}" for n in ("jax", "jaxlib", "flax", *packages)]
+    versions = [
+        f"{n} {importlib.metadata.version(n)}" for n in ("jax", "jaxlib", "flax", *packages)
+    ]
     return (
         f"# {title}, {datetime.date.today()}\n\n{_processor()}, {os.cpu_count()} cores, "
         f"{jax.devices()[0].device_kind}; load average at the start {os.getloadavg()[0]:.1f}. "

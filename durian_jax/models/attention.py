@@ -17,8 +17,10 @@ from jax.ad_checkpoint import checkpoint_name
 # What a rematerialisation policy may keep by name.
 ATTENTION_OUTPUT = "attention_output"
 
-# Logits of one head and frame that exist at a time: 4 MiB of float32.
+# Logits that exist at a time, 4 MiB of float32, as far as MIN_QUERIES a block allow: on a CPU they
+# stay in its cache; below that many queries the products slow down.
 MAX_LOGITS = 2**20
+MIN_QUERIES = 128
 
 
 @struct.dataclass
@@ -93,16 +95,16 @@ def _attend_part(query: jax.Array, tokens: KeyValue) -> tuple[jax.Array, jax.Arr
     folded = query.reshape(clips, -1, heads, size)
     # Heads before tokens: XLA's CPU dots are several times slower with heads in the middle.
     q, k, v = (x.swapaxes(1, 2) for x in (folded, tokens.key, tokens.value))
-    block = _block_length(folded.shape[1], count, frames=len(query) // clips)
+    block = _block_length(folded.shape[1], clips * heads * count)
     output, mass = _softmax_attention(q, k, v, tokens.length, block)
     return output.swapaxes(1, 2).reshape(query.shape), mass.swapaxes(1, 2).reshape(
         *query.shape[:3], 1
     )
 
 
-def _block_length(queries: int, keys: int, frames: int) -> int:
-    """Queries of one block: the largest divisor of their number that keeps to MAX_LOGITS."""
-    longest = max(1, min(queries, MAX_LOGITS * frames // keys))
+def _block_length(queries: int, logits: int) -> int:
+    """Queries of one block, each with so many logits: the largest divisor of their number."""
+    longest = min(queries, max(MIN_QUERIES, MAX_LOGITS // logits))
     return next(n for n in range(longest, 0, -1) if queries % n == 0)
 
 
@@ -125,13 +127,14 @@ def _softmax_attention(q, k, v, length, block):
     """
 
     def attend_block(q):
-        logits = _logits(q, k, length)
+        logits, scale = _logits(q, k, length), q.shape[-1] ** -0.5
         peak = logits.max(-1, keepdims=True)
-        weights = jnp.exp(logits - peak)
+        # Scaled here, not before: one pass less over the logits.
+        weights = jnp.exp((logits - peak) * scale)
         total = weights.sum(-1, keepdims=True)
         # Normalising after the product touches L x D numbers instead of L x T.
         output = _product("bhqk,bhkd->bhqd", weights.astype(v.dtype), v)
-        return output / total, jnp.log(total) + peak
+        return output / total, jnp.log(total) + peak * scale
 
     if block == q.shape[2]:
         return attend_block(q)
@@ -154,7 +157,7 @@ def _softmax_attention_backward(block, saved, cotangents):
         q, mass, d_output, shift = now
         with jax.named_scope("recomputed"):  # so that no FLOP counter takes it for new work
             logits = _logits(q, k, length)
-        weights = jnp.exp(logits - mass)
+        weights = jnp.exp(logits * q.shape[-1] ** -0.5 - mass)
         d_output = d_output.astype(v.dtype)
         d_weights = _product("bhqd,bhkd->bhqk", d_output, v)
         d_logits = (weights * (d_weights + shift) * q.shape[-1] ** -0.5).astype(q.dtype)
@@ -177,7 +180,8 @@ _softmax_attention.defvjp(_softmax_attention_forward, _softmax_attention_backwar
 
 
 def _logits(q, k, length):
-    logits = _product("bhqd,bhkd->bhqk", q, k) * q.shape[-1] ** -0.5
+    """Not yet scaled; -inf where padded."""
+    logits = _product("bhqd,bhkd->bhqk", q, k)
     if length is None:
         return logits
     counts = jnp.arange(k.shape[2]) < length[:, None, None, None]
@@ -256,6 +260,10 @@ class Attention(nn.Module):
         else:
             tokens = self.keys_values(x if context is None else context)
         return self._output(attend(self._split(self.to_q(x)), tokens, references))
+
+    def of_one(self, context: jax.Array) -> jax.Array:
+        """What any query gets from a single token each, [B, 1, d] -> [B, 1, width]."""
+        return self.to_out[0](self.to_v(context))
 
     def over_frames(self, x: jax.Array) -> jax.Array:
         """Attends over F from tokens x [B, F, L, width]."""

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from durian_jax.models.attention import ATTENTION_OUTPUT, Attention, References
+from durian_jax.models.attention import ATTENTION_OUTPUT, Attention, PaddedTokens, References
 
 REMAT_POLICIES = ("none", "full", "attention")
 
@@ -149,8 +149,15 @@ class TransformerBlock(nn.Module):
         lent = self.norm1(x)
         x = x + self.attn1(lent, references=references)
         if self.cross:
-            x = x + self.attn2(self.norm2(x), context)
+            x = x + self._attend_context(x, context)
         return x + self.ff(self.norm3(x)), lent
+
+    def _attend_context(self, x, context):
+        padded = isinstance(context, PaddedTokens)
+        if padded or context.shape[1] > 1 or self.is_initializing():
+            return self.attn2(self.norm2(x), context)
+        # The softmax over one key is 1: norm2, to_q and to_k have no say.
+        return jnp.repeat(self.attn2.of_one(context), len(x) // len(context), axis=0)
 
 
 class SpatialTransformer(nn.Module):

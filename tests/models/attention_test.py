@@ -151,9 +151,10 @@ def test_blocks_of_queries_give_the_same_values_and_gradients(tokens, monkeypatc
 
     inputs = (query, own, references.tokens)
     expected = jax.jit(jax.value_and_grad(textbook, (0, 1, 2)))(*inputs)
-    # Blocks of 3 of 6 own queries, and of 3 of the 18 queries that a clip has for its bank.
-    for limit, loops in ((2**20, 0), (20, 4), (1, 4)):
+    # Whole; blocks of 3 of 6 own queries and of 9 of the 18 that a clip has for its bank; of 1.
+    for limit, least, loops in ((2**20, 1, 0), (9 * B * HEADS * J, 1, 4), (1, 3, 4), (1, 1, 4)):
         monkeypatch.setattr(attention, "MAX_LOGITS", limit)
+        monkeypatch.setattr(attention, "MIN_QUERIES", least)
         step = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
         assert step.lower(*inputs).as_text().count("stablehlo.while") == loops
         found = step(*inputs)
@@ -163,7 +164,8 @@ def test_blocks_of_queries_give_the_same_values_and_gradients(tokens, monkeypatc
 
 
 def test_padding_of_a_bank_gets_neither_weight_nor_gradient(tokens, monkeypatch):
-    monkeypatch.setattr(attention, "MAX_LOGITS", 2 * J)  # a few blocks
+    monkeypatch.setattr(attention, "MAX_LOGITS", 1)
+    monkeypatch.setattr(attention, "MIN_QUERIES", 2)  # a few blocks
     query, own, banks = tokens
     lengths = jnp.array([[J, J - 4]])
 

@@ -1,7 +1,8 @@
 import jax
 import numpy as np
 
-from durian_jax.models.blocks import GEGLU, ResnetBlock, timestep_features
+from durian_jax.models.attention import PaddedTokens
+from durian_jax.models.blocks import GEGLU, ResnetBlock, TransformerBlock, timestep_features
 
 
 def test_timestep_features_put_cosines_first_and_slow_down_by_10000():
@@ -29,3 +30,21 @@ def test_time_reaches_every_frame_of_its_own_clip_only(fill):
     changed = np.abs(apply(params, x, time) - apply(params, x, time + [[0.0], [1.0]]))
     assert changed[:3].max() == 0
     assert (changed[3:].max(axis=(1, 2, 3)) > 0.01).all()
+
+
+def test_a_single_context_token_needs_no_queries_and_changes_nothing(fill):
+    block = TransformerBlock(16, 2, cross=True)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4, 5, 16)).astype(np.float32)
+    context = rng.standard_normal((2, 1, 12)).astype(np.float32)
+    params = fill(jax.eval_shape(block.init, jax.random.key(0), x, context, None))
+
+    def run(context):
+        return jax.jit(lambda p: block.apply(p, x, context, None)[0])(params)
+
+    # The same token twice is the same average, by way of queries, keys and a softmax.
+    np.testing.assert_allclose(run(context), run(context.repeat(2, 1)), rtol=0, atol=2e-6)
+    padded = PaddedTokens(context.repeat(3, 1), np.array([1, 2]))
+    np.testing.assert_allclose(run(context), run(padded), rtol=0, atol=2e-6)
+    # The parameters are there all the same: checkpoints have them.
+    assert {"to_q", "to_k"} < params["params"]["attn2"].keys() and "norm2" in params["params"]
