@@ -75,7 +75,7 @@ class Peer:
         return torch.from_numpy(array.copy()).to(self.device)
 
     def inputs(self, batch: dict, keypoint_pictures) -> dict[str, torch.Tensor]:
-        """The batch contract with one clip, moved over."""
+        """The batch contract with one attribute a clip, moved over."""
         found = {
             name: self.tensor(batch[name]) for name in ("video", "portrait", "attribute", "face")
         }
@@ -91,7 +91,7 @@ class Peer:
         return latents * vae.config.scaling_factor
 
     def encode(self, batch: dict) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Features of both references at each site [1, J, C], and the context [1, 1, d]."""
+        """Features of both references at each site [B, J, C], and the context [B, 1, d]."""
         nets, dtype = self.nets, self.nets["portrait_encoder"].dtype
         attribute = batch["attribute"][:, 0]
         mean, std = (
@@ -108,19 +108,19 @@ class Peer:
         banks = []
         for name, pictures in (("portrait", batch["portrait"]), ("attribute", attribute)):
             latents = self.latents(pictures)
-            mask = batch[f"{name}_mask"].reshape(1, 1, *pictures.shape[2:])
+            mask = batch[f"{name}_mask"].reshape(-1, 1, *pictures.shape[2:])
             small = functional.avg_pool2d(mask, pictures.shape[-1] // latents.shape[-1])
             seen = torch.cat([latents, small.to(latents.dtype)], dim=1).to(dtype)
             banks.append(reference.capture(nets[f"{name}_encoder"], seen, context[name].to(dtype)))
         return [torch.cat(pair, dim=1) for pair in zip(*banks, strict=True)], look.to(dtype)
 
     def features(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Keypoint pictures [1, F, 3, H, W] -> [F, C0, h, w]."""
+        """Keypoint pictures [B, F, 3, H, W] -> [B * F, C0, h, w]."""
         net = self.nets["keypoint_encoder"]
         return net(pictures.flatten(0, 1).to(net.conv_in.weight.dtype))
 
     def forward(self, noisy, t, features, banks, context) -> torch.Tensor:
-        """One evaluation with references; noisy [1, F, c, h, w]."""
+        """One evaluation with references; noisy [B, F, c, h, w], t [] or [B]."""
         return self._denoise(noisy, t, features, context, reference.Attend, banks)
 
     def step(self, noisy, t, features, banks, context, guidance: float) -> torch.Tensor:
@@ -137,7 +137,10 @@ class Peer:
             layer.set_processor(processor(bank))
         context = context.repeat_interleave(frames, 0)
         with reference.adding(denoiser.conv_in, features):
-            return denoiser(noisy.transpose(1, 2), t, context).sample.transpose(1, 2)
+            if self.model.temporal:
+                return denoiser(noisy.transpose(1, 2), t, context).sample.transpose(1, 2)
+            t = t.repeat_interleave(frames)
+            return denoiser(noisy.flatten(0, 1), t, context).sample.unflatten(0, noisy.shape[:2])
 
 
 def _load(config, params: dict, folder: Path, model: DurianConfig) -> dict[str, torch.nn.Module]:
@@ -146,7 +149,7 @@ def _load(config, params: dict, folder: Path, model: DurianConfig) -> dict[str, 
     weights.write(folder / "ours", networks, {"config": config.to_dict()})
     exporter.to_diffusers(folder / "ours", folder / "theirs")
     nets = {
-        "denoiser": diffusers.UNetMotionModel,
+        "denoiser": diffusers.UNetMotionModel if model.temporal else diffusers.UNet2DConditionModel,
         "portrait_encoder": diffusers.UNet2DConditionModel,
         "attribute_encoder": diffusers.UNet2DConditionModel,
         "autoencoder": diffusers.AutoencoderKL,

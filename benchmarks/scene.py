@@ -11,9 +11,9 @@ from durian_jax.models.durian import Durian
 SIZES = ("reduced", "full")
 
 
-def load_config(size: str, dtype: str) -> ConfigDict:
-    """configs/durian.py's stage 2; reduced: a fifth of the widths, 256 px, 32 x 32 latents."""
-    config = durian.get_config("stage2")
+def load_config(size: str, dtype: str, stage: str = "stage2") -> ConfigDict:
+    """configs/durian.py; reduced: a fifth of the widths, 256 px, 32 x 32 latents."""
+    config = durian.get_config(stage)
     if size == "reduced":
         config.model.update(
             resolution=256, channels=(64, 128, 256, 256), heads=2, temporal_heads=2, norm_groups=16,
@@ -51,12 +51,12 @@ def build(config: ConfigDict) -> tuple[Durian, dict]:
     return model, jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def draw_batch(model: Durian, frames: int) -> dict[str, np.ndarray]:
-    """One clip of the batch contract: noise for pictures, halves for masks."""
+def draw_batch(model: Durian, frames: int, clips: int = 1) -> dict[str, np.ndarray]:
+    """The batch contract: noise for pictures, halves for masks."""
     rng = np.random.default_rng(1)
     size = model.config.resolution
     batch = {}
-    for name, blank in blank_batch(model.config, 1, frames).items():
+    for name, blank in blank_batch(model.config, clips, frames).items():
         if blank.dtype == bool:
             batch[name] = np.arange(size) < np.full(blank.shape[:-1] + (1,), size // 2)
         elif name == "keypoints":

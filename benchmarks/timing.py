@@ -124,7 +124,7 @@ def _resident() -> int:
 
 
 def check_equal(name: str, ours, theirs, limit: float) -> str:
-    """A line with the relative difference. Exits if it is above the limit: nothing is timed then."""
+    """A line with the relative difference. Exits if it is above the limit: nothing is timed."""
     ours, theirs = (np.asarray(x, np.float64) for x in (ours, theirs))
     gap = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
     if not gap <= limit:
