@@ -13,14 +13,14 @@ import functools
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import scene, timing
 from benchmarks.peer import Peer
-from durian_jax import flops
+from durian_jax import flops, sampler
+from durian_jax.diffusion import Diffusion
 from durian_jax.models.conditions import rasterize_keypoints
 
 GUIDANCE = 3.5
@@ -104,17 +104,17 @@ class Ours:
             {"params": params}, noisy, t, features, conditions, method="denoise"
         )
 
-    def step(self, params, noisy, t, features, conditions, guidance):
-        """The prediction of one guided step."""
-        with_ = self.forward(params, noisy, t, features, conditions)
-        without = self.forward(params, noisy, t, features, None)
-        return without + guidance * (with_ - without)
+    def step(self, params, noisy, t, features, conditions, now):
+        """The prediction of one guided step, `now`, as the sampler makes it."""
+        now = now.replace(timesteps=t[0])
+        return sampler.predict(self.model, params, noisy, conditions, features, now)
 
     def compiled(self, name: str) -> tuple:
         """The compiled function and what to call it with."""
         arguments = self.params, self.noisy, self.timesteps, self.features, self.conditions
         if name == "step":
-            arguments += (jnp.float32(GUIDANCE),)
+            sampling = sampler.Sampling(guidance=GUIDANCE)
+            arguments += (sampler.Schedule.trailing(Diffusion(), sampling).part(0),)
         arguments = jax.device_put(arguments)
         return jax.jit(getattr(self, name)).lower(*arguments).compile(), arguments
 

@@ -14,7 +14,6 @@ import argparse
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from flax.traverse_util import flatten_dict
@@ -144,10 +143,11 @@ class Theirs:
         for tensor in self.trained:
             tensor.requires_grad_(True)
         settings = config.optimizer
+        matrices, vectors = ([p for p in self.trained if (p.ndim > 1) == m] for m in (True, False))
         groups = [
-            {"params": [p for p in self.trained if p.ndim > 1], "weight_decay": settings.weight_decay},
-            {"params": [p for p in self.trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]  # fmt: skip
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
         self.average = [p.detach().clone() for p in self.trained]
 

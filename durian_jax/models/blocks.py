@@ -153,11 +153,11 @@ class TransformerBlock(nn.Module):
         return x + self.ff(self.norm3(x)), lent
 
     def _attend_context(self, x, context):
-        padded = isinstance(context, PaddedTokens)
-        if padded or context.shape[1] > 1 or self.is_initializing():
+        tokens = context.tokens if isinstance(context, PaddedTokens) else context
+        if tokens.shape[1] > 1 or self.is_initializing():
             return self.attn2(self.norm2(x), context)
         # The softmax over one key is 1: norm2, to_q and to_k have no say.
-        return jnp.repeat(self.attn2.of_one(context), len(x) // len(context), axis=0)
+        return jnp.repeat(self.attn2.of_one(tokens), len(x) // len(tokens), axis=0)
 
 
 class SpatialTransformer(nn.Module):
