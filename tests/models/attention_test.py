@@ -183,3 +183,37 @@ def test_padding_of_a_bank_gets_neither_weight_nor_gradient(tokens, monkeypatch)
         got = getattr(grads, name)
         np.testing.assert_allclose(got[:, :, : J - 4], getattr(wanted, name), atol=1e-6)
         assert not got[:, :, J - 4 :].any()
+
+
+@pytest.mark.parametrize("kept, padded", [(False, False), (True, False), (False, True)])
+def test_the_fused_path_is_the_same_attention(tokens, monkeypatch, kept, padded):
+    monkeypatch.setattr(attention, "FUSED", "xla")  # no cuDNN here: JAX's own in its place
+    query, own, banks = tokens
+    alpha = jnp.linspace(0, 1, B * F).reshape(B, F)
+    references = References(
+        banks.replace(length=jnp.array([[J, 4], [2, J]]) if padded else None),
+        jnp.stack([1 - alpha, alpha]),
+        jnp.array([False, True]) if kept else None,
+    )
+    out = jax.jit(attention._attend_fused)(query, own, references)
+    np.testing.assert_allclose(out, attend(query, own, references), rtol=0, atol=1e-6)
+    alone = jax.jit(attention._attend_fused)(query, own, None)
+    np.testing.assert_allclose(alone, attend(query, own), rtol=0, atol=1e-6)
+
+
+def test_a_gpu_runs_the_fused_kernel_forward_and_backward(tokens, monkeypatch):
+    """Lowered for CUDA, which needs no GPU; whether it runs there is not seen here."""
+    monkeypatch.setattr(attention, "_is_fusible", lambda *_: True)
+    module = "jax._src.cudnn.fused_attention_stablehlo"
+    monkeypatch.setattr(f"{module}.check_cudnn_version", lambda: 91000)
+    query, own, banks = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), tokens)
+
+    def loss(query, own, bank, keep):
+        references = References(bank, jnp.ones((1, B, 1)), keep)
+        return attend(query, own, references).astype(jnp.float32).sum()
+
+    traced = jax.jit(jax.grad(loss)).trace(query, own, _bank(banks, 0), jnp.array([True, False]))
+    there = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert "__cudnn$fmhaSoftmax" in there and "__cudnn$fmhaSoftmaxBackward" in there
+    assert "stablehlo.exponential" not in there
+    assert "cudnn" not in traced.lower(lowering_platforms=("cpu",)).as_text()
