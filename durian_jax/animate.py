@@ -31,7 +31,7 @@ class Outcome:
     Attributes:
       path: of its video.
       scene: what was read. settings: those of OUT.json. Both None if there is an error.
-      error: why its inputs cannot be used, or None.
+      error: why it cannot be made, or None.
     """
 
     job: Job
@@ -173,27 +173,55 @@ class Animator:
     ) -> Iterator[Outcome]:
         """Like `animate`, but into files that are written while frames are made, see `Recording`.
 
-        Memory does not grow with the length of the clips. A job whose inputs cannot be used has an
-        error, and the others go on.
+        Memory does not grow with the length of the clips. A job that cannot be made (an unusable
+        photo, more attributes than fit into memory) has an error, and the others go on.
         """
         chosen = self._sampling.changed(**sampling)
         for group in self._groups(jobs, quiet):
-            if group[0].error is not None:
-                yield Outcome(group[0].job, group[0].path, None, None, group[0].error)
-                continue
-            watch, count = Stopwatch(quiet), 0
-            recordings = [Recording(take.path, take.job, take.scene) for take in group]
+            yield from self._record(group, chosen, quiet)
+
+    def _record(
+        self, group: list[_Take], sampling: sampler.Sampling, quiet: bool
+    ) -> Iterator[Outcome]:
+        first, watch, count = group[0], Stopwatch(quiet), 0
+        recordings = [Recording(take.path, take.job, take.scene) for take in group]
+        try:
+            if first.error is not None:
+                raise first.error
             with contextlib.ExitStack() as stack:
                 for recording in recordings:
                     stack.enter_context(recording)
-                for part in self._sampled(group, chosen, watch):
+                for part in self._sampled(group, sampling, watch):
                     count += part.shape[1]
                     for recording, frames in zip(recordings, part):
                         recording.write(frames)
-            for recording, take in zip(recordings, group):
-                settings = self._settings(take, chosen, watch, count)
-                recording.write_settings(settings)
-                yield Outcome(take.job, take.path, take.scene, settings, None)
+        except InputError as error:
+            if len(group) == 1:
+                yield Outcome(first.job, first.path, None, None, error)
+            else:  # whose fault it is
+                for take in group:
+                    yield from self._record([take], sampling, quiet)
+            return
+        for recording, take in zip(recordings, group):
+            settings = self._settings(take, sampling, watch, count)
+            recording.write_settings(settings)
+            yield Outcome(take.job, take.path, take.scene, settings, None)
+
+    def settings(self, job: Job, **sampling) -> dict:
+        """What OUT.json will say of how the video of a job was made, in plain values.
+
+        Args:
+          sampling: as in `animate`.
+        """
+        return {
+            **job.to_json(),
+            **dataclasses.asdict(self._sampling.changed(**sampling)),
+            "masks": str(self._segmenter),
+            "aligner": self._aligner,
+            "checkpoint": self.source,
+            "weights_sha256": self.weights_hash,
+            "size": self.size,
+        }
 
     def _groups(self, jobs: Iterable[tuple[Job, Path | None]], quiet: bool) -> Iterator[list]:
         """Takes that are sampled together; one with an error stands alone."""
@@ -250,13 +278,7 @@ class Animator:
     ) -> dict:
         """What reproduces a video."""
         return {
-            **take.job.to_json(),
-            **dataclasses.asdict(sampling),
-            "masks": str(self._segmenter),
-            "aligner": self._aligner,
-            "checkpoint": self.source,
-            "weights_sha256": self.weights_hash,
-            "size": self.size,
+            **self.settings(take.job, **dataclasses.asdict(sampling)),
             "frames": frames,
             "fps": str(take.scene.motion.fps),
             "notes": take.scene.notes,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from input_pipeline.records import KINDS
 
+_ATTRIBUTE = "IMAGE:KIND[:MASK]"
 _MASKS = {
     "default": "heuristic",
     "metavar": "SPEC",
@@ -101,43 +102,46 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", action="store_true", help="print all numbers as JSON")
 
     animate = verb("animate", "Portrait + attributes + driving clip -> video.")
-    animate.add_argument("--portrait", type=Path, required=True, help="photo of the person")
+    _add_portrait(animate)
     animate.add_argument(
-        "--attribute", type=_attribute, action="append", default=[],
-        metavar="IMAGE:KIND[:MASK]",
+        "--attribute", type=attribute, action="append", default=[], metavar=_ATTRIBUTE,
         help=f"photo, what to take from it ({', '.join(KINDS)}), and if you have one a mask, white "
         "where the attribute shows; may be repeated",
     )  # fmt: skip
-    animate.add_argument(
-        "--portrait-mask", type=Path, help="white where the portrait shows its own such attributes"
-    )
-    animate.add_argument("--masks", **_MASKS)
-    animate.add_argument(
-        "--aligner", default="geometric", metavar="SPEC",
-        help="what says where attributes will lie on the portrait: geometric (default), self (the "
-        "model re-poses the giver), or files:FOLDER with KIND.png; see docs/masks.md",
-    )  # fmt: skip
-    animate.add_argument(
-        "--grow-mask", type=float, default=0.03, metavar="SHARE",
-        help="grow the portrait's mask by this share of the face's height (default 0.03)",
-    )  # fmt: skip
+    _add_driver(animate)
+    _add_masking(animate)
     animate.add_argument("--debug-masks", action="store_true", help="write OUT_masks.png, too")
-    animate.add_argument("--driving", type=Path, required=True, help="clip, photo or motion .npz")
-    animate.add_argument(
-        "--motion", metavar="CONVENTION", help="relative to the driver's first frame, or absolute"
-    )
-    animate.add_argument("--smooth", type=float, default=1.0, help="strength, 0 = off (default 1)")
-    animate.add_argument("--frames", type=int, help="with a photo: length of the clip (default 1)")
     animate.add_argument("--save-motion", type=Path, metavar="FILE.npz", help="to drive again")
-    animate.add_argument(
-        "--checkpoint", required=True, metavar="RUN_OR_NAME",
-        help="workdir of a train run, converted folder, or hub id USER/NAME@REVISION",
-    )  # fmt: skip
+    _add_sampling(animate)
     animate.add_argument("--out", type=Path, required=True, help="OUT.mp4")
-    animate.add_argument("--steps", type=int, help="denoising steps (default: config.sample)")
-    animate.add_argument("--guidance", type=float, help="its scale, 1 = none (likewise)")
-    animate.add_argument("--solver", choices=("ddim", "dpm++"), help="(likewise)")
-    animate.add_argument("--seed", type=int, default=0)
+
+    interpolate = verb("interpolate", "From some attributes to others, in steps or over time.")
+    _add_portrait(interpolate)
+    for option, kept, alpha in (("--from", "attribute", 0), ("--to", "towards", 1)):
+        interpolate.add_argument(
+            option, dest=kept, type=attribute, action="append", required=True, metavar=_ATTRIBUTE,
+            help=f"photo and what to take from it at alpha = {alpha}; may be repeated",
+        )  # fmt: skip
+    interpolate.add_argument(
+        "--alphas", type=alphas, default=(0.0, 0.25, 0.5, 0.75, 1.0), metavar="A,B,...",
+        help="0 to 1 (default 0,0.25,0.5,0.75,1): a clip for each, and all of them side by side",
+    )  # fmt: skip
+    interpolate.add_argument(
+        "--over-time", action="store_true", help="one clip that goes through the alphas instead"
+    )
+    _add_driver(interpolate)
+    _add_masking(interpolate)
+    _add_sampling(interpolate)
+    interpolate.add_argument("--out", type=Path, required=True, help="OUT.mp4")
+
+    batch = verb("batch", "A table of jobs -> videos, on all devices of all machines.")
+    batch.add_argument("jobs", type=Path, metavar="JOBS.csv", help="see docs/sampling.md")
+    batch.add_argument("--out", type=Path, required=True, help="folder of the videos")
+    batch.add_argument(
+        "--skip-done", action="store_true", help="leave alone what is there and made the same way"
+    )
+    _add_masking(batch)
+    _add_sampling(batch)
 
     evaluate = verb("evaluate", "Scores a checkpoint or any method's predictions.")
     evaluate.add_argument("--protocol", choices=("counterfactual", "self", "cross"))
@@ -180,6 +184,75 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
+def _add_portrait(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--portrait", type=Path, required=True, help="photo of the person")
+    verb.add_argument(
+        "--portrait-mask", type=Path, help="white where the portrait shows its own such attributes"
+    )
+
+
+def _add_driver(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--driving", type=Path, required=True, help="clip, photo or motion .npz")
+    verb.add_argument(
+        "--motion", metavar="CONVENTION", help="relative to the driver's first frame, or absolute"
+    )
+    verb.add_argument("--smooth", type=float, default=1.0, help="strength, 0 = off (default 1)")
+    verb.add_argument("--frames", type=int, help="with a photo: length of the clip (default 1)")
+
+
+def _add_masking(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--masks", **_MASKS)
+    verb.add_argument(
+        "--aligner", default="geometric", metavar="SPEC",
+        help="what says where attributes will lie on the portrait: geometric (default), self (the "
+        "model re-poses the giver), or files:FOLDER with KIND.png; see docs/masks.md",
+    )  # fmt: skip
+    verb.add_argument(
+        "--grow-mask", type=float, default=0.03, metavar="SHARE",
+        help="grow the portrait's mask by this share of the face's height (default 0.03)",
+    )  # fmt: skip
+
+
+def _add_sampling(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--checkpoint", required=True, metavar="RUN_OR_NAME",
+        help="workdir of a train run, converted folder, or hub id USER/NAME@REVISION",
+    )  # fmt: skip
+    verb.add_argument("--steps", type=int, help="denoising steps (default: config.sample)")
+    verb.add_argument(
+        "--solver", choices=("ddim", "dpm++", "lcm"),
+        help="(likewise) dpm++ for about half the steps, lcm for 1 to 8 of a distilled model",
+    )  # fmt: skip
+    verb.add_argument("--guidance", type=float, help="its scale, 1 = none (likewise)")
+    verb.add_argument(
+        "--guidance-interval", type=_interval, metavar="FROM:TO",
+        help="where on the way guidance acts, such as 0.2:0.8 (default 0:1); the rest is faster",
+    )  # fmt: skip
+    verb.add_argument(
+        "--guidance-rescale", type=float, metavar="SHARE",
+        help="0 (default) to 1: against the contrast that much guidance adds",
+    )  # fmt: skip
+    verb.add_argument(
+        "--window", type=int, metavar="FRAMES", help="sampled together (default: config.sample)"
+    )
+    verb.add_argument(
+        "--overlap", type=int, metavar="FRAMES", help="that windows share at least (likewise)"
+    )
+    verb.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
+    verb.add_argument(
+        "--paste-back", action="store_true", help="put the result back into the whole portrait"
+    )
+    verb.add_argument(
+        "--report", action="store_true", help="OUT_report.csv: identity and flicker by the second"
+    )
+
+
+def sampling(options: argparse.Namespace) -> dict:
+    """What the options say of sampling, as `Animator.record` takes it."""
+    names = ("steps", "solver", "guidance", "guidance_interval", "guidance_rescale")
+    return {name: getattr(options, name) for name in (*names, "window", "overlap")}
+
+
 def _weights(text: str) -> tuple[str, str]:
     name, equals, source = text.partition("=")
     if not equals or not source:
@@ -187,7 +260,24 @@ def _weights(text: str) -> tuple[str, str]:
     return name, source
 
 
-def _attribute(text: str) -> tuple:
+def _interval(text: str) -> tuple[float, float]:
+    try:
+        begin, end = map(float, text.split(":"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: write FROM:TO, such as 0.2:0.8") from None
+    return begin, end
+
+
+def alphas(text: str) -> tuple[float, ...]:
+    """Numbers with commas between them. ArgumentTypeError: one is none, or there are none."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: write numbers from 0 to 1: 0,0.5,1") from None
+
+
+def attribute(text: str) -> tuple:
+    """(photo, kind) or (photo, kind, mask). ArgumentTypeError: no kind, or an unknown one."""
     parts = text.split(":")
     # From the end: a path may hold a colon, too.
     for i in range(len(parts) - 1, 0, -1):

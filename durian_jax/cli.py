@@ -125,26 +125,17 @@ def _plan(options: argparse.Namespace, overrides: list[str]) -> None:
 def _animate(options: argparse.Namespace, _) -> None:
     from input_pipeline import driving, video
 
-    following = driving.Following(options.motion, options.smooth, options.frames)
     # Before minutes of work, not after.
-    following.check_output(options.out, options.driving)
+    _following(options).check_output(options.out, options.driving)
     if options.save_motion is not None:
         video.check_output(options.save_motion, driving.TEMPLATE)
     masks = options.out.with_name(f"{options.out.stem}_masks.png")
     _configure_jax()
     from durian_jax.animate import Animator
-    from durian_jax.job import Job
 
-    job = Job(
-        options.portrait, options.attribute, options.driving,
-        portrait_mask=options.portrait_mask, grow_mask=options.grow_mask, following=following,
-        seed=options.seed,
-    )  # fmt: skip
+    job = _job(options)
     animator = Animator.load(options.checkpoint, options.masks, options.aligner)
-    (made,) = animator.record(
-        [(job, options.out)],
-        steps=options.steps, guidance=options.guidance, solver=options.solver,
-    )  # fmt: skip
+    (made,) = animator.record([(job, options.out)], **arguments.sampling(options))
     if made.error is not None:
         raise made.error
     if options.debug_masks:
@@ -153,6 +144,68 @@ def _animate(options: argparse.Namespace, _) -> None:
         driving.write_template(options.save_motion, made.scene.motion)
     frames, fps = made.settings["frames"], float(made.scene.motion.fps)
     print(f"{options.out}: {frames} frames at {fps:g} fps")
+
+
+def _interpolate(options: argparse.Namespace, _) -> None:
+    _following(options).check_output(options.out, options.driving)
+    _configure_jax()
+    import jax
+
+    from durian_jax import interpolate
+    from durian_jax.animate import Animator
+
+    job = _job(options, towards=options.towards, alpha=options.alphas)
+    animator = Animator.load(
+        options.checkpoint, options.masks, options.aligner, jax.local_devices()
+    )
+    interpolate.run(animator, job, options.out, options.over_time, **arguments.sampling(options))
+    print(f"{options.out}: alpha {', '.join(f'{alpha:g}' for alpha in options.alphas)}")
+
+
+def _batch(options: argparse.Namespace, _) -> None:
+    _configure_jax()
+    processes.initialize()
+    import jax
+
+    from durian_jax import batch, job_table
+    from durian_jax.animate import Animator
+    from durian_jax.job import Job
+
+    defaults = Job("", [], "", **_job_options(options))
+    rows = job_table.read(options.jobs, defaults)
+    batch.check_output(options.out)
+    animator = Animator.load(
+        options.checkpoint, options.masks, options.aligner, jax.local_devices()
+    )
+    results = batch.run(
+        rows, options.out, animator, skip_done=options.skip_done, **arguments.sampling(options)
+    )
+    if results:
+        skipped = sum(result.status == batch.SKIPPED for result in results)
+        print(f"{options.out}: {len(results) - skipped} rows made, {skipped} skipped")
+
+
+def _following(options: argparse.Namespace):
+    from input_pipeline.driving import Following
+
+    return Following(options.motion, options.smooth, options.frames)
+
+
+def _job(options: argparse.Namespace, **more):
+    """The job of `animate` and `interpolate`."""
+    from durian_jax.job import Job
+
+    return Job(
+        options.portrait, options.attribute, options.driving,
+        portrait_mask=options.portrait_mask, following=_following(options),
+        **_job_options(options), **more,
+    )  # fmt: skip
+
+
+def _job_options(options: argparse.Namespace) -> dict:
+    """Those that all verbs with jobs have."""
+    names = ("grow_mask", "seed", "paste_back", "report")
+    return {name: getattr(options, name) for name in names}
 
 
 def _evaluate(options: argparse.Namespace, _) -> None:
@@ -222,6 +275,8 @@ _VERBS = {
     "train": _train,
     "plan": _plan,
     "animate": _animate,
+    "interpolate": _interpolate,
+    "batch": _batch,
     "evaluate": _evaluate,
     "convert": _convert,
 }

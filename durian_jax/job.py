@@ -77,7 +77,7 @@ class Job:
             "towards": [":".join(map(str, attribute)) for attribute in self.towards],
             "alpha": list(self.alpha),
             "driving": str(self.driving),
-            **dataclasses.asdict(self.following),
+            "following": dataclasses.asdict(self.following),
             "grow_mask": self.grow_mask,
             "framed": self.framed,
             "seed": self.seed,

@@ -88,12 +88,16 @@ class Following:
         if self.frames is not None and self.frames < 1:
             raise InputError(f"frames {self.frames}: must be at least 1")
 
+    def suffix(self, driver: str | Path) -> str:
+        """Of the result's file: ".png" for a single picture, else ".mp4"."""
+        return ".png" if is_still(driver) and self.frames in (None, 1) else ".mp4"
+
     def check_output(self, path: Path, driver: Path) -> None:
         """InputError: a file of this name cannot hold the result, or cannot be made."""
-        picture = is_still(driver) and self.frames in (None, 1)
-        if picture and path.suffix.lower() != ".png":
+        suffix = self.suffix(driver)
+        if suffix == ".png" and path.suffix.lower() != suffix:
             raise InputError(f"{path}: a photo drives a picture: name it *.png, or add --frames")
-        video.check_output(path, ".png" if picture else ".mp4")
+        video.check_output(path, suffix)
 
     def carry(self, driver: Motion, portrait: np.ndarray) -> np.ndarray:
         """float32 [F, 478, 3]: the motion on a portrait [478, 3], in its pixels.

@@ -172,6 +172,82 @@ def test_steps_out_of_range(animate, capsys):
     assert "use 1 to 1000" in _fails([*animate(), "--steps=0"], capsys)
 
 
+@pytest.fixture
+def interpolate(animate, portrait_picture):
+    """A function from further options to the arguments of `durian interpolate`."""
+
+    def arguments(*more):
+        ends = [f"--{name}={portrait_picture}:hair" for name in ("from", "to")]
+        kept = [option for option in animate()[1:] if not option.startswith("--attribute")]
+        return ["interpolate", *kept, *ends, *more]
+
+    return arguments
+
+
+@pytest.mark.parametrize(
+    ("alphas", "reason"),
+    [
+        ("2", "alpha 2: use 0 "),
+        ("0,-0.1", "alpha -0.1: use 0 "),
+        ("nan", "alpha nan: use 0 "),
+        ("0,half", "'0,half': write numbers from 0 to 1"),
+        ("0,,1", "'0,,1': write numbers from 0 to 1"),
+        ("", "'': write numbers from 0 to 1"),
+        ("0.5,1,0.5", "alpha 0.5 is there 2 times"),
+    ],
+)
+def test_alphas_that_cannot_be(interpolate, tmp_path, capsys, alphas, reason):
+    assert reason in _fails(interpolate(f"--alphas={alphas}"), capsys)
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
+def test_interpolation_goes_in_pairs(interpolate, portrait_picture, capsys):
+    line = _fails(interpolate(f"--to={portrait_picture}:glasses"), capsys)
+    assert "interpolating from 1 attributes to 2: give as many on either side" in line
+
+
+def test_what_interpolation_cannot_read_leaves_no_output(interpolate, tmp_path, capsys):
+    line = _fails(interpolate("--driving=nobody.mp4"), capsys)
+    assert "nobody.mp4: no such file" in line
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.fixture
+def batch(tmp_path, fake_run):
+    """A function from the lines of a table to the arguments of `durian batch`."""
+
+    def arguments(*lines):
+        (tmp_path / "jobs.csv").write_text("\n".join(lines))
+        out = tmp_path / "videos"
+        return ["batch", tmp_path / "jobs.csv", f"--out={out}", f"--checkpoint={fake_run}"]
+
+    return arguments
+
+
+def test_a_table_without_its_columns_writes_nothing(batch, tmp_path, capsys):
+    line = _fails(batch("portrait,driving", "a.png,b.mp4"), capsys)
+    assert "jobs.csv: no column 'attributes'" in line and not (tmp_path / "videos").exists()
+
+
+def test_rows_that_fail_are_listed(batch, tmp_path, capsys):
+    line = _fails(
+        batch("portrait,attributes,driving,seed", "a.png,b.png:hair,c.mp4,x", "a.png,b.png:hair,d"),
+        capsys,
+    )
+    report = tmp_path / "videos" / "report.csv"
+    assert f"2 of 2 rows failed: {report} lists them: job-0001 (line 2: seed 'x': write a " in line
+    assert f"job-0002 ({tmp_path / 'a.png'}: no such file" in line
+    assert [path.name for path in report.parent.iterdir()] == ["report.csv"]
+    assert len(report.read_text().splitlines()) == 3
+
+
+def test_a_batch_with_impossible_options_makes_no_row(batch, tmp_path, portrait_picture, capsys):
+    row = f"{portrait_picture},{portrait_picture}:hair,{portrait_picture}"
+    line = _fails([*batch("portrait,attributes,driving", row), "--steps=0"], capsys)
+    assert "use 1 to 1000" in line
+    assert not list((tmp_path / "videos").glob("*.png"))
+
+
 def test_empty_clip_folder(tmp_path, capsys):
     assert "no clips" in _fails(["prepare", tmp_path, "--out", tmp_path / "out"], capsys)
 
@@ -205,7 +281,7 @@ def test_help_needs_no_jax():
     code += "try: cli.main()\nexcept SystemExit: pass\nassert 'jax' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for verb in ("prepare", "check", "synth", "train", "animate", "evaluate", "convert"):
+    for verb in ("prepare", "check", "synth", "train", "animate", "interpolate", "batch"):
         assert verb in done.stdout
 
 
