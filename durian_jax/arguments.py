@@ -238,6 +238,10 @@ def _add_sampling(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--overlap", type=int, metavar="FRAMES", help="that windows share at least (likewise)"
     )
+    verb.add_argument(
+        "--decode-tile", type=int, metavar="CELLS",
+        help="decode pictures in tiles of so many latent cells (default 0, whole): less memory",
+    )  # fmt: skip
     verb.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
     verb.add_argument(
         "--paste-back", action="store_true", help="put the result back into the whole portrait"
@@ -250,7 +254,8 @@ def _add_sampling(verb: argparse.ArgumentParser) -> None:
 def sampling(options: argparse.Namespace) -> dict:
     """What the options say of sampling, as `Animator.record` takes it."""
     names = ("steps", "solver", "guidance", "guidance_interval", "guidance_rescale")
-    return {name: getattr(options, name) for name in (*names, "window", "overlap")}
+    names += ("window", "overlap", "decode_tile")
+    return {name: getattr(options, name) for name in names}
 
 
 def _weights(text: str) -> tuple[str, str]:
