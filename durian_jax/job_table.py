@@ -15,7 +15,7 @@ OPTIONAL = (
     "name", "seed", "portrait_mask", "towards", "alpha", "motion", "smooth", "frames", "framed"
 )  # fmt: skip
 _LONGEST_NAME = 200
-_TRUTH = {"": False, "no": False, "false": False, "0": False, "yes": True, "true": True, "1": True}
+_TRUTH = {"no": False, "false": False, "0": False, "yes": True, "true": True, "1": True}
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ def _check_columns(path: Path, columns: list[str]) -> None:
     known = ", ".join((*REQUIRED, *OPTIONAL))
     for name in REQUIRED:
         if name not in columns:
-            raise InputError(f"{path}: no column {name!r}: name the columns in the first line")
+            raise InputError(
+                f"{path}: no column {name!r}: name the columns in the first line, with commas"
+            )
     for name in columns:
         if name not in REQUIRED + OPTIONAL:
             raise InputError(f"{path}: unknown column {name!r}: choose from {known}")

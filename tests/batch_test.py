@@ -106,6 +106,14 @@ def test_what_is_done_is_skipped_only_if_asked(tmp_path):
     assert _again(tmp_path, GOOD, skip_done=False) == ["a.mp4", "b.mp4", "c.mp4"]
 
 
+def test_the_progress_bar_begins_behind_what_is_done(tmp_path, capsys):
+    _again(tmp_path, GOOD)
+    assert "0/3" in capsys.readouterr().err
+    _again(tmp_path, [*GOOD, _row("d")])
+    shown = capsys.readouterr().err
+    assert "0/4" not in shown and shown.index("3/4") < shown.index("4/4")
+
+
 def test_a_changed_row_is_made_again(tmp_path):
     _again(tmp_path, GOOD)
     changed = [GOOD[0], _row("b", seed=1), _row("c", following=Following(smooth=0.0))]
