@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--size", choices=scene.SIZES, default="reduced")
     parser.add_argument("--frames", type=int, default=4)
+    parser.add_argument("--clock", choices=tuple(timing.CLOCKS), default="wall")
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     gpu = options.device == "gpu"
@@ -63,7 +64,7 @@ def _report(title, cases, flops, gradient, options, dtype) -> None:
             print(timing.check_equal(name, _array(ours), _array(theirs), LIMITS[dtype]))
     cases["matmul"], product = timing.peak_product(dtype)
     cases["matmul"]()
-    times = timing.interleave(cases, options.rounds)
+    times = timing.interleave(cases, options.rounds, options.clock)
     work = {name: flops for name in cases} | {"matmul": product}
     print(f"\n{timing.table(times, 'PyTorch', work, {})}", flush=True)
 

@@ -131,6 +131,25 @@ class Peer:
         without, with_ = self._denoise(*both, Guided, twice).chunk(2)
         return without + guidance * (with_ - without)
 
+    def clip(self, noise, table, inputs, guidance: float) -> torch.Tensor:
+        """A whole clip [1, F, 3, H, W]: references, guided DDIM steps, decoding frame by frame.
+
+        Args:
+            noise: [1, F, c, h, w].
+            table: (t, alpha_bar at t, alpha_bar after it) of each step; the model predicts v.
+        """
+        banks, context = self.encode(inputs)
+        features, z = self.features(inputs["keypoint_pictures"]), noise.float()
+        for t, alpha, after in table:
+            now = torch.tensor(t, device=self.device)
+            v = self.step(z.to(self.dtype), now, features, banks, context, guidance).float()
+            clean = alpha**0.5 * z - (1 - alpha) ** 0.5 * v
+            eps = (1 - alpha) ** 0.5 * z + alpha**0.5 * v
+            z = after**0.5 * clean + (1 - after) ** 0.5 * eps
+        vae = self.nets["autoencoder"]
+        latents = (z[0] / vae.config.scaling_factor).to(vae.dtype)
+        return torch.stack([vae.decode(frame[None]).sample[0] for frame in latents])[None]
+
     def _denoise(self, noisy, t, features, context, processor, banks):
         denoiser, frames = self.nets["denoiser"], noisy.shape[1]
         for layer, bank in zip(reference.sites(denoiser), banks, strict=True):

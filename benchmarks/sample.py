@@ -1,11 +1,13 @@
 """Denoiser forward pass and guided step against the PyTorch peer, in one process.
 
     python -m benchmarks.sample --device cpu --size reduced
-    python -m benchmarks.sample --device gpu --size full --frames 24 --rounds 20
+    XLA_PYTHON_CLIENT_PREALLOCATE=false python -m benchmarks.sample --device gpu --size full \
+        --frames 24 --steps 25
 
 Needs the [torch] extra. The step is ours as it is sampled (references projected once, nothing
 computed and dropped) and the peer's as it is usually written, see benchmarks/peer.py. Outputs are
-compared first. Prints a report in Markdown for benchmarks/results.
+compared first. --steps adds whole clips of so many steps, references and decoding included.
+Prints a report in Markdown for benchmarks/results.
 """
 
 import argparse
@@ -38,12 +40,13 @@ def main() -> None:
     model, params = scene.build(config)
     peer = Peer(config, params, "cuda" if gpu else "cpu").half()
     params = jax.device_put(params)
-    run = Ours(model, params, options.frames)
+    run = Ours(model, params, options.frames, options.steps)
     theirs = Theirs(peer, run, options.frames)
 
     cases, work, memory = {}, {}, {}
     limit = LIMITS[config.model.dtype]
-    for name in ("forward", "step"):
+    names = ("forward", "step", "clip")[: 3 if options.steps else 2]
+    for name in names:
         compiled, arguments = run.compiled(name)
         ours = functools.partial(_wait, compiled, *arguments)
         theirs_now = functools.partial(theirs, name)
@@ -57,14 +60,14 @@ def main() -> None:
         work[f"{name}, PyTorch"] = counter.get_total_flops()
     if gpu:
         compiled_peer = Theirs(peer.compile(), run, options.frames)
-        for name in ("forward", "step"):
+        for name in names:
             cases[f"{name}, PyTorch compiled"] = functools.partial(compiled_peer, name)
             cases[f"{name}, PyTorch compiled"]()
             work[f"{name}, PyTorch compiled"] = work[f"{name}, PyTorch"]
     cases["matmul"], work["matmul"] = timing.peak_product(config.model.dtype)
     cases["matmul"]()
-    times = timing.interleave(cases, options.rounds)
-    for name in ("forward", "step"):
+    times = timing.interleave(cases, options.rounds, options.clock)
+    for name in names:
         mine = {n: t for n, t in times.items() if n.startswith(name) or n == "matmul"}
         print(f"\n## {name}\n\n{timing.table(mine, f'{name}, PyTorch', work, memory)}", flush=True)
 
@@ -75,6 +78,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--size", choices=scene.SIZES, default="reduced")
     parser.add_argument("--frames", type=int, default=4)
     parser.add_argument("--dtype", choices=tuple(LIMITS), help="default: bfloat16 on a GPU")
+    parser.add_argument("--steps", type=int, default=0, help="of whole clips; 0 leaves them out")
+    parser.add_argument("--clock", choices=tuple(timing.CLOCKS), default="wall")
     parser.add_argument("--rounds", type=int, default=12)
     options = parser.parse_args()
     jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[options.device])
@@ -84,8 +89,11 @@ def _options() -> argparse.Namespace:
 class Ours:
     """Our forward pass and step, each a function of arrays alone."""
 
-    def __init__(self, model, params: dict, frames: int):
+    def __init__(self, model, params: dict, frames: int, steps: int):
         self.model, self.params = model, params
+        self.diffusion, self.seeds = Diffusion(), np.array([3], np.uint32)
+        sampling = sampler.Sampling(steps=steps or 25, guidance=GUIDANCE)
+        self.schedule = sampler.Schedule.trailing(self.diffusion, sampling)
         self.batch = scene.draw_batch(model, frames)
         rng = np.random.default_rng(2)
         self.noisy = rng.standard_normal((1, frames, *model.config.latent_shape), np.float32)
@@ -109,12 +117,18 @@ class Ours:
         now = now.replace(timesteps=t[0])
         return sampler.predict(self.model, params, noisy, conditions, features, now)
 
+    def clip(self, params, batch, seeds, schedule):
+        """A whole clip, from pictures to pictures."""
+        return sampler.sample(self.model, params, batch, seeds, schedule, diffusion=self.diffusion)
+
     def compiled(self, name: str) -> tuple:
         """The compiled function and what to call it with."""
-        arguments = self.params, self.noisy, self.timesteps, self.features, self.conditions
+        if name == "clip":
+            arguments = self.params, self.batch, self.seeds, self.schedule
+        else:
+            arguments = self.params, self.noisy, self.timesteps, self.features, self.conditions
         if name == "step":
-            sampling = sampler.Sampling(guidance=GUIDANCE)
-            arguments += (sampler.Schedule.trailing(Diffusion(), sampling).part(0),)
+            arguments += (self.schedule.part(0),)
         arguments = jax.device_put(arguments)
         return jax.jit(getattr(self, name)).lower(*arguments).compile(), arguments
 
@@ -130,12 +144,25 @@ class Theirs:
             features = peer.features(inputs["keypoint_pictures"])
         noisy = peer.tensor(ours.noisy).to(peer.dtype)
         t = torch.tensor(int(ours.timesteps[0]), device=peer.device)
-        self.arguments = noisy, t, features, banks, context
+        common = noisy, t, features, banks, context
+        noise = sampler.initial_noise(
+            ours.model, ours.diffusion, ours.seeds, np.arange(frames, dtype=np.int32)
+        )
+        times = ours.schedule.timesteps
+        alphas = ours.diffusion.alphas_cumprod[times]
+        table = [
+            (int(t), float(alpha), float(after))
+            for t, alpha, after in zip(times, alphas, [*alphas[1:], 1.0], strict=True)
+        ]
+        self.arguments = {
+            "forward": common,
+            "step": (*common, GUIDANCE),
+            "clip": (peer.tensor(noise), table, inputs, GUIDANCE),
+        }
 
     @torch.no_grad()
     def __call__(self, name: str) -> torch.Tensor:
-        more = (GUIDANCE,) if name == "step" else ()
-        result = getattr(self.peer, name)(*self.arguments, *more)
+        result = getattr(self.peer, name)(*self.arguments[name])
         if self.peer.device == "cuda":
             torch.cuda.synchronize()
         return result

@@ -49,19 +49,26 @@ def peak_product(dtype: str) -> tuple[Callable[[], object], int]:
     return lambda: product(a, a).block_until_ready(), 2 * side**3
 
 
-def interleave(cases: dict[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+
+
+def interleave(
+    cases: dict[str, Callable[[], object]], rounds: int, clock: str = "wall"
+) -> dict[str, np.ndarray]:
     """Seconds of every call, [rounds] for each case; the order rotates from round to round.
 
-    Each case waits for its own result, and has run once before.
+    Each case waits for its own result, and has run once before. Of CLOCKS "processor" is for a busy
+    machine and one core (`taskset -c 0`): two threads that wait for each other would spin.
     """
+    now = CLOCKS[clock]
     names, times = list(cases), {name: [] for name in cases}
     for turn in range(rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             time.sleep(REST)
-            start = time.perf_counter()
+            start = now()
             cases[name]()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(now() - start)
     return {name: np.array(seconds) for name, seconds in times.items()}
 
 

@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=4)
     parser.add_argument("--clips", type=int, default=1)
     parser.add_argument("--remat", choices=("none", "attention", "full"), default="none")
+    parser.add_argument("--clock", choices=tuple(timing.CLOCKS), default="wall")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     gpu = options.device == "gpu"
@@ -90,7 +91,7 @@ def main() -> None:
         theirs()
     cases["matmul"], work["matmul"] = timing.peak_product(config.model.dtype)
     cases["matmul"]()
-    times = timing.interleave(cases, options.rounds)
+    times = timing.interleave(cases, options.rounds, options.clock)
     print(f"\n{timing.table(times, 'PyTorch', work, memory)}", flush=True)
 
 
