@@ -72,7 +72,6 @@ class Recording:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "Recording":
-        self._path.with_suffix(".json").unlink(missing_ok=True)
         with contextlib.ExitStack() as stack:
             self._video = stack.enter_context(self._writer(self._path))
             grid = self._path.with_name(f"{self._path.stem}_grid{self._path.suffix}")
@@ -85,8 +84,11 @@ class Recording:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *error) -> bool | None:
-        return self._stack.__exit__(*error)
+    def __exit__(self, kind, *error) -> bool | None:
+        if kind is None:
+            # It may speak of another video of this name, which is about to go.
+            self._path.with_suffix(".json").unlink(missing_ok=True)
+        return self._stack.__exit__(kind, *error)
 
     def write(self, frames: np.ndarray) -> None:
         """Appends frames, uint8 [n, S, S, 3]."""

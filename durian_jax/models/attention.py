@@ -113,6 +113,7 @@ def _attend_fused(query, tokens, references):
             seen = seen if references.keep is None else jnp.where(references.keep, seen, 0)
             lengths = jnp.repeat(own + seen, frames).astype(jnp.int32)
         mixed = attention(query, key, value, key_value_seq_lengths=lengths)
+        mixed = checkpoint_name(mixed, ATTENTION_OUTPUT)
         weight = jnp.broadcast_to(references.mix[i], (clips, frames))
         output += weight.reshape(-1, 1, 1, 1) * mixed
     return output.astype(query.dtype)
