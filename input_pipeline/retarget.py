@@ -43,6 +43,7 @@ _CLOSED_EYE, _CLOSED_LIPS = 0.12, 0.03
 _STEEPEST = 4
 _BLINK = 0.6  # eyes opened less than this, of the clip's median, are in a blink
 _OPEN_EYE = 0.25  # eyes opened less than this, of their width, do not show how open they can be
+_PIECE = 500  # frames that are worked on at a time; see smoothing
 
 
 def retarget(driver: np.ndarray, portrait: np.ndarray, motion: str = "relative") -> np.ndarray:
@@ -67,7 +68,7 @@ def retarget(driver: np.ndarray, portrait: np.ndarray, motion: str = "relative")
     moving = faces.pose_free(driver, turn, size, place)
     own = faces.pose_free(portrait, own_turn, own_size, own_place)
     if motion == "relative":
-        face = _express(moving, moving[0], own, motion)
+        still = moving[0]
         new_turn = turn @ turn[0].T @ own_turn
         new_size = own_size * size / size[0]
         neck = place + size[:, None] * (turn @ _NECK)
@@ -76,11 +77,17 @@ def retarget(driver: np.ndarray, portrait: np.ndarray, motion: str = "relative")
         new_place = new_neck - new_size[:, None] * (new_turn @ _NECK)
     else:
         # What one photo of a turned head shows of its shape is lopsided.
-        face = _express(moving, _symmetric(neutral(moving)), _symmetric(own), motion)
+        still, own = _symmetric(neutral(moving)), _symmetric(own)
         ratio = own_size / np.median(size)
         new_turn, new_size = turn, ratio * size
         new_place = _middle(portrait[None]) + ratio * (place - _middle(driver))
-    return faces.posed(face, new_turn, new_size, new_place)
+    usual = [np.median(_opening(moving, *lids), 0) for lids in _LIDS]
+    result = np.empty(driver.shape, np.float32)
+    for start in range(0, len(driver), _PIECE):
+        now = slice(start, start + _PIECE)
+        face = _express(moving[now], still, own, usual, motion)
+        result[now] = faces.posed(face, new_turn[now], new_size[now], new_place[now])
+    return result
 
 
 def approach(portrait: np.ndarray, target: np.ndarray, frames: int) -> np.ndarray:
@@ -119,8 +126,11 @@ def neutral(shapes: np.ndarray) -> np.ndarray:
     return np.median(shapes[calm], 0)
 
 
-def _express(moving, still, own, motion: str) -> np.ndarray:
-    """[T, 478, 3]: the portrait's pose-free shape with the change from `still` to `moving`."""
+def _express(moving, still, own, usual, motion: str) -> np.ndarray:
+    """[T, 478, 3]: the portrait's pose-free shape with the change from `still` to `moving`.
+
+    usual: [7] for each eye, the median opening over the whole clip.
+    """
     ratio = _face_size(own) / _face_size(still)
     face = own + ratio * (moving - still)
     # The mouth: first with the jaw, as far as its middle opens, then the lips all along.
@@ -135,15 +145,15 @@ def _express(moving, still, own, motion: str) -> np.ndarray:
     more = wide - _opening(face, *_LIPS)
     for row in (_LIPS[1], *_LOWER_LIP):
         face[:, row, 1] += more
-    for lids, (outer, inner, iris, _) in zip(_LIDS, EYES):
+    for lids, median, (outer, inner, iris, _) in zip(_LIDS, usual, EYES):
         own_middle, own_width = _eye(own, outer, inner)
         middle, width = _eye(still, outer, inner)
         scale = own_width / width
         opening = scale * _opening(moving, *lids)
         start, goal = scale * _opening(still, *lids), _opening(own, *lids)
-        usual = np.median(opening, 0)
-        if start.mean() < _BLINK * usual.mean():
-            start = usual
+        calm = scale[0] * median
+        if start.mean() < _BLINK * calm.mean():
+            start = calm
         least = _OPEN_EYE * own_width
         if motion == "absolute" and min(start.max(), goal.max()) < least:
             goal = start

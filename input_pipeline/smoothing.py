@@ -8,6 +8,8 @@ from input_pipeline import faces
 _POSE, _EXPRESSION = 0.06, 0.04
 # Eye distances (`faces.head_pose`) by which a point must move within the window to be left alone.
 _JITTER = 0.015
+# Frames that are worked on at a time: the double precision of a whole film would fill the memory.
+_PIECE = 500
 
 
 def smooth(keypoints: np.ndarray, fps: float, strength: float) -> np.ndarray:
@@ -28,6 +30,17 @@ def smooth(keypoints: np.ndarray, fps: float, strength: float) -> np.ndarray:
     """
     if strength == 0 or len(keypoints) < 2:
         return np.asarray(keypoints, np.float32)
+    # No window reaches further.
+    reach = int(np.ceil(3 * _POSE * strength * float(fps)))
+    result = np.empty(np.shape(keypoints), np.float32)
+    for start in range(0, len(keypoints), _PIECE):
+        first = max(0, start - reach)
+        piece = _smooth(keypoints[first : start + _PIECE + reach], fps, strength)
+        result[start : start + _PIECE] = piece[start - first :][:_PIECE]
+    return result
+
+
+def _smooth(keypoints: np.ndarray, fps: float, strength: float) -> np.ndarray:
     turn, size, place = faces.head_pose(keypoints)
     shape = faces.pose_free(np.asarray(keypoints, np.float64), turn, size, place)
     frames = strength * float(fps)
