@@ -1,0 +1,59 @@
+"""A long clip needs the memory of a short one, but for its keypoints."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+CODE = """
+import dataclasses, resource, sys
+from fractions import Fraction
+from pathlib import Path
+import jax, numpy as np
+from configs import tiny
+from durian_jax.animate import Animator
+from durian_jax.job import Job
+from durian_jax.models.config import blank_batch
+from durian_jax.models.durian import Durian, DurianConfig
+from input_pipeline import driving, faces
+
+photo, frames, out = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+config = tiny.get_config("stage2").to_dict()
+config["model"].update(resolution=32, patch=8, channels=(32,), attention_levels=(0,), heads=2,
+                       norm_groups=4, keypoint_channels=(4, 4, 4, 4))
+model = Durian(DurianConfig.from_dict(config["model"]))
+latents = np.zeros((1, 1, *model.config.latent_shape), np.float32)
+shapes = jax.eval_shape(model.init, jax.random.key(0), blank_batch(model.config), latents,
+                        np.zeros(1, np.int32))
+params = jax.tree.map(
+    lambda leaf: np.random.default_rng(leaf.size).normal(0, 0.1, leaf.shape).astype(np.float32),
+    shapes["params"])
+still = driving.read_motion(photo, faces.FaceLandmarker())
+sway = 5 * np.sin(np.arange(frames, dtype=np.float32) / 10)[:, None, None] * np.float32([1, 0.5, 0])
+moving = dataclasses.replace(still, keypoints=still.keypoints + sway, fps=Fraction(25))
+driving.write_template(out / "motion.npz", moving)
+job = Job(photo, [(photo, "hair")], out / "motion.npz")
+(made,) = Animator(params, config, "untrained").record([(job, out / "out.mp4")], steps=2)
+assert made.error is None and made.settings["frames"] == frames
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def _peak(photo, frames, folder) -> int:
+    """Bytes that a process held at its peak."""
+    folder.mkdir()
+    command = [sys.executable, "-c", CODE, str(photo), str(frames), str(folder)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_five_thousand_frames_need_little_more_memory_than_a_hundred(portrait_picture, tmp_path):
+    _peak(portrait_picture, 20, tmp_path / "compiles")  # the others find the programs compiled
+    short, long = (_peak(portrait_picture, n, tmp_path / str(n)) for n in (100, 5000))
+    # Keypoints of a frame, in all the forms they are held in; its pictures are more at any size.
+    assert long - short < 4900 * 40_000
