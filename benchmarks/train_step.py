@@ -139,7 +139,9 @@ class Theirs:
         )
         self.trained = []
         for network, tree in trained.items():
-            tensors = dict(self.peer.nets[network].named_parameters())
+            parameters = self.peer.nets[network].named_parameters()
+            # The peer wraps the norms of its motion modules.
+            tensors = {name.replace("norm.norm.", "norm."): p for name, p in parameters}
             self.trained += [tensors[torch_key(path)] for path in flatten_dict(tree, sep="/")]
         for tensor in self.trained:
             tensor.requires_grad_(True)
