@@ -145,7 +145,10 @@ class Generator:
         key = (name, str(shapes), str(fixed))
         if key not in self._programs:
             with watch.phase(f"compiling {name}"):
-                program = jax.jit(functools.partial(function, **fixed), out_shardings=place)
+                program = jax.jit(
+                    functools.partial(function, **fixed), out_shardings=place,
+                    donate_argnums=1 if name == "denoise" else (),
+                )  # fmt: skip
                 traced = program.trace(self.params, *arguments)
                 self._check_memory(name, traced.jaxpr.jaxpr, arguments)
                 self._programs[key] = traced.lower().compile()

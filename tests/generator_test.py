@@ -56,6 +56,8 @@ for count in (1, 4):
     else:
         found[4] = run(jobs, seeds)
         found["programs"] = len(generate._programs)
+        texts = {key[0]: program.as_text() for key, program in generate._programs.items()}
+        found["donated"] = texts["denoise"].splitlines()[0].count("may-alias")
         run(jobs[:2], seeds[:2])
         found["then"] = len(generate._programs)
 
@@ -160,6 +162,10 @@ def test_interpolation_ends_at_the_single_attributes(found):
 
 def test_pmap_gives_what_the_mesh_gives(found):
     assert _error(found, "pmap", "4").max() <= 1
+
+
+def test_the_walk_takes_over_the_memory_of_its_start(found):
+    assert found["donated"] == 2  # latents, and the last clean ones
 
 
 def test_too_little_memory_is_refused_with_what_fits(found):
