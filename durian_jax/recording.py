@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class Video:
     @property
     def grid(self) -> np.ndarray:
         """uint8 [F, S, (3 + N) S, 3]: portrait | N attributes | driver | result."""
-        return np.stack(list(map(_row(self.scene, self.frames.shape[1]), self.frames)))
+        return np.stack(list(map(_row(self.scene), self.frames)))
 
     def save(self, path: str | Path) -> None:
         """Writes the files of a Recording. Raises InputError if it cannot."""
@@ -77,7 +77,7 @@ class Recording:
             grid = self._path.with_name(f"{self._path.stem}_grid{self._path.suffix}")
             self._grid = stack.enter_context(self._writer(grid))
             self._paste = Paste.into(self._scene.portrait) if self._job.paste_back else lambda x: x
-            self._row = self._report = None
+            self._row, self._report = _row(self._scene), None
             if self._job.report:
                 portrait, fps = self._scene.portrait.keypoints, self._scene.motion.fps
                 self._report = Steadiness(portrait, fps, faces.FaceLandmarker())
@@ -92,7 +92,6 @@ class Recording:
 
     def write(self, frames: np.ndarray) -> None:
         """Appends frames, uint8 [n, S, S, 3]."""
-        self._row = self._row or _row(self._scene, frames.shape[1])
         for frame in frames:
             self._video.write(self._paste(frame))
             self._grid.write(self._row(frame))
@@ -129,9 +128,9 @@ class _PictureWriter:
         video.write_picture(self._path, frame)
 
 
-def _row(scene: Scene, size: int):
+def _row(scene: Scene) -> Callable[[np.ndarray], np.ndarray]:
     """A function of each next frame to the grid's, uint8 [S, (3 + N) S, 3]."""
-    drivers: Iterator[np.ndarray] = scene.motion.frames(size)
+    drivers = scene.motion.frames(len(scene.portrait.image))
     if len(scene.motion.keypoints) == 1:
         drivers = itertools.repeat(next(drivers))
     return lambda frame: np.hstack([*scene.photos, next(drivers), frame])

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from durian_jax.windows import blend, spread
+
 
 def decode(function: Callable, latents: jax.Array, tile: int, factor: int) -> jax.Array:
     """function over overlapping tiles of the latents, blended.
@@ -49,12 +51,5 @@ def decode(function: Callable, latents: jax.Array, tile: int, factor: int) -> ja
 def _line(cells: int, tile: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
     """First cells of the tiles along a line, and their weights at each pixel, which sum to 1."""
     length, overlap = min(tile, cells), tile // 4
-    count = int(np.ceil((cells - overlap) / (length - overlap))) if length < cells else 1
-    starts = np.round(np.linspace(0, cells - length, count)).astype(int)
-    pixels = np.arange(length * factor)
-    ramp = np.minimum(pixels + 1, len(pixels) - pixels).clip(max=overlap * factor + 1)
-    weights, total = np.tile(ramp.astype(np.float64), (count, 1)), np.zeros(cells * factor)
-    for row, start in zip(weights, starts):
-        total[start * factor + pixels] += row
-    shares = [row / total[start * factor + pixels] for row, start in zip(weights, starts)]
-    return starts, np.array(shares, np.float32)
+    starts = spread(cells, tile, overlap)
+    return starts, blend(starts * factor, length * factor, cells * factor, overlap * factor)

@@ -27,17 +27,9 @@ class Windows:
           window: frames denoised together.
           overlap: least number that neighbours share, below the window.
         """
-        self.num_frames, length = num_frames, min(window, num_frames)
-        count = max(1, int(np.ceil((num_frames - overlap) / (window - overlap))))
-        self.starts = np.round(np.linspace(0, num_frames - length, count)).astype(np.int32)
-        ramp = np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)).clip(max=overlap + 1)
-        weights = np.tile(ramp.astype(np.float64), (count, 1))
-        weights[0, : length // 2] = weights[-1, length // 2 :] = overlap + 1
-        total = np.zeros(num_frames)
-        np.add.at(total, self.starts[:, None] + np.arange(length), weights)
-        self.weights = np.stack(
-            [row / total[start : start + length] for start, row in zip(self.starts, weights)]
-        ).astype(np.float32)
+        self.num_frames = num_frames
+        self.starts = spread(num_frames, window, overlap)
+        self.weights = blend(self.starts, min(window, num_frames), num_frames, overlap)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -70,6 +62,22 @@ class Windows:
                     done[step] += 1
                     yield step, i
                     break
+
+
+def spread(total: int, length: int, overlap: int) -> np.ndarray:
+    """int32 [n], where n pieces begin that cover a line evenly and share at least `overlap`."""
+    count = max(1, int(np.ceil((total - overlap) / (length - overlap))))
+    return np.round(np.linspace(0, total - min(length, total), count)).astype(np.int32)
+
+
+def blend(starts: np.ndarray, length: int, total: int, overlap: int) -> np.ndarray:
+    """float32 [n, length], weights of pieces that ramp over `overlap` and sum to 1 on the line."""
+    ramp = np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)).clip(max=overlap + 1)
+    weights = np.tile(ramp.astype(np.float64), (len(starts), 1))
+    weights[0, : length // 2] = weights[-1, length // 2 :] = overlap + 1
+    places, sums = starts[:, None] + np.arange(length), np.zeros(total)
+    np.add.at(sums, places, weights)
+    return (weights / sums[places]).astype(np.float32)
 
 
 def walk(
