@@ -68,19 +68,21 @@ install() {
         ${PREPARE:-true}"
 }
 
-# Each machine runs the command on its own, keeps what it says and the code it ends with.
+# Each machine runs the command on its own, keeps what it says and the code it ends with. The log is
+# there before the run is, and the code at once whole: who looks meanwhile sees a run.
 start() {
     local command
     command=$(printf '%q ' "$@")
-    on all "cd durian && rm -f exit_code
+    on all "set -e
+        cd durian && rm -f exit_code && : >output.log
         nohup setsid bash -c 'export PATH=\$PWD/.venv/bin:\$PATH; $(
         # Quotes inside the quotes of bash -c.
         printf '%s' "$command" | sed "s/'/'\\\\''/g"
-    ) >output.log 2>&1; echo \$? >exit_code' >/dev/null 2>&1 </dev/null &"
+    ) >output.log 2>&1; echo \$? >code && mv code exit_code' >/dev/null 2>&1 </dev/null &"
 }
 
-# Code of the run, that the first machine, which ends with the others; RUNNING, NONE when there is no
-# run, LOST when the machine does not answer.
+# Code of the run, that of the first machine, which ends with the others; RUNNING, NONE when there is
+# no run, LOST when the machine does not answer.
 code() {
     on 0 'if test -e durian/exit_code; then cat durian/exit_code
         elif test -e durian/output.log; then echo RUNNING
@@ -124,7 +126,8 @@ while true; do
     ended=$(follow)
     fetch || true
     case $ended in
-        LOST) say "the machines were taken away: once more" ;;
+        # NONE: others have taken their place between two looks.
+        LOST | NONE) say "the machines were taken away: once more" ;;
         75) say "interrupted and saved: once more" ;;
         *) exit "$ended" ;;
     esac

@@ -181,9 +181,19 @@ def tpu(tmp_path):
     programs.mkdir()
     (programs / "gcloud").write_text(GCLOUD)
     (programs / "gcloud").chmod(0o755)
-    run = 'echo "$@" >>../commands; code=$(head -n 1 ../codes); sed -i 1d ../codes; exit $code'
-    (machine / "run").write_text(f"#!/bin/sh\n{run}\n")
+    run = """#!/bin/sh
+echo "$@" >>../commands
+code=$(head -n 1 ../codes)
+sed -i 1d ../codes
+[ "$code" != replaced ] || rm -r ../durian
+exit $code
+"""
+    (machine / "run").write_text(run)
     (machine / "run").chmod(0o755)
+    # The run starts later than the script looks for it first.
+    slow = f'#!/bin/sh\nsleep 0.5\nexec {shutil.which("setsid")} "$@"\n'
+    (programs / "setsid").write_text(slow)
+    (programs / "setsid").chmod(0o755)
 
     def train(states, codes):
         (machine / "states").write_text("".join(f"{state}\n" for state in states))
@@ -223,6 +233,14 @@ def test_tpu_machines_that_are_gone_are_asked_for_anew(tpu):
     asked = [call for call in calls if call.split()[1] in ("create", "delete")]
     assert asked == ["queued-resources delete", "queued-resources create"]
     assert len(commands) == 1
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="the script installs what git holds")
+def test_a_tpu_run_goes_on_when_other_machines_took_the_place_of_its_own_unseen(tpu):
+    done, _, commands = tpu(["ACTIVE"], ["replaced", 3])
+    assert done.returncode == 3, done.stderr
+    assert "the machines were taken away: once more" in done.stdout
+    assert len(commands) == 2
 
 
 def _job_set():
