@@ -83,13 +83,40 @@ def make_optimizer(
     Vectors (biases and norms) do not decay.
     """
     return optax.chain(
-        optax.clip_by_global_norm(clip_norm),
+        clip(clip_norm),
         optax.adamw(
             optax.linear_schedule(learning_rate / (warmup_steps + 1), learning_rate, warmup_steps),
             weight_decay=weight_decay,
             mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
         ),
     )
+
+
+def clip(limit: float) -> optax.GradientTransformation:
+    """Scales gradients whose global norm is above the limit down to it, as optax does."""
+
+    def scale(grads: dict, params: dict | None = None) -> dict:
+        del params
+        factor = limit / jnp.maximum(global_norm(grads), limit)
+        return jax.tree.map(lambda leaf: leaf * factor, grads)
+
+    return optax.stateless(scale)
+
+
+def global_norm(grads: dict) -> jax.Array:
+    """The L2 norm over all leaves, float32 scalar.
+
+    Written as one sum it takes XLA's CPU compiler a time that grows with more than the square of
+    the number of leaves, most of a quarter of an hour for three U-Nets: it fuses the sums of all
+    leaves into one kernel. It fuses nothing into a loop.
+    """
+    squares = jnp.stack([jnp.square(leaf).sum() for leaf in jax.tree.leaves(grads)])
+    odd = jnp.arange(len(squares)) % 2
+
+    def add(half: jax.Array, total: jax.Array) -> jax.Array:
+        return total + jnp.where(odd == half, squares, 0).sum()
+
+    return jnp.sqrt(jax.lax.fori_loop(0, 2, add, 0.0))
 
 
 def init_state(

@@ -14,7 +14,7 @@ from durian_jax.diffusion import Diffusion
 from durian_jax.metrics import NUM_NOISE_BINS
 from durian_jax.models.config import DurianConfig, blank_batch
 from durian_jax.models.durian import Durian
-from durian_jax.state import TrainState, apply_gradients, group_name, init_state, merge
+from durian_jax.state import TrainState, apply_gradients, global_norm, group_name, init_state, merge
 from input_pipeline.errors import InputError
 
 
@@ -115,7 +115,7 @@ def make_train_step(
 
         grads, metrics = _accumulate(gradients, (batch, keys), config.accumulate)
         grads, loss = jax.tree.map(lambda x: x / config.accumulate, (grads, metrics["loss"]))
-        norm = optax.tree.norm(grads)
+        norm = global_norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         state = apply_gradients(state, grads, optimizer, config.ema_decay, finite)
         return state, {**metrics, "loss": loss, "grad_norm": norm, "skipped": state.skipped}

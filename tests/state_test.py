@@ -101,6 +101,27 @@ def test_optimizer_clips_the_norm_and_decays_matrices_only():
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
+def test_norm_is_taken_over_all_leaves():
+    grads = {"a": jnp.arange(6.0).reshape(2, 3), "b": {"c": jnp.float32(-2), "d": jnp.ones(4)}}
+    expected = np.sqrt(55 + 4 + 4)
+    np.testing.assert_allclose(train_state.global_norm(grads), expected, rtol=1e-6)
+    assert jnp.isnan(train_state.global_norm({**grads, "e": jnp.full(2, jnp.nan)}))
+
+
+def test_norm_is_not_fused_into_one_kernel_of_all_leaves():
+    # The compiler's time grows with more than the square of what one kernel reads: see `global_norm`.
+    def norm(inputs):
+        return train_state.global_norm([jnp.cos(x).sum(0) for x in inputs])
+
+    program = jax.jit(norm).lower([jnp.ones((2, 4, 4))] * 100).compile().as_text()
+    read = [
+        line.split(" fusion(")[1].split(")")[0]
+        for line in program.splitlines()
+        if " fusion(" in line
+    ]
+    assert max(operands.count("%") for operands in read) < 10
+
+
 def test_learning_rate_warms_up_linearly():
     optimizer = train_state.make_optimizer(
         learning_rate=0.4, warmup_steps=3, weight_decay=0.0, clip_norm=1e9
