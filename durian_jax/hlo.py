@@ -99,14 +99,30 @@ class Program:
         for instruction in self.computations[name].values():
             called = _called(instruction)
             if instruction.opcode == "while":
-                trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', instruction.attributes)
+                trips = self._trips(instruction)
                 self.unknown_loops += trips is None
-                inner = times * (int(trips[1]) if trips else 1)
+                inner = times * (1 if trips is None else trips)
             else:
                 inner = times
             for other in called:
                 if other in self.computations:
                     self._visit(other, inner)
+
+    def _trips(self, loop: _Instruction) -> int | None:
+        """How often a loop runs, counting from 0 as those of lax.scan do; None if not in the text.
+
+        The TPU compiler states only the condition, `i < n`.
+        """
+        if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
+            return int(known[1])
+        name = re.search(r"condition=%?([\w.\-]+)", loop.attributes)
+        condition = self.computations.get(name[1], {}) if name else {}
+        for one in condition.values():
+            if one.root and one.opcode == "compare" and "direction=LT" in one.attributes:
+                bound = condition.get(one.operands[-1])
+                if bound is not None and bound.opcode == "constant":
+                    return int(bound.attributes)
+        return None
 
     def collectives(self, devices: int) -> list[Collective]:
         """The exchanges of the program, by kind and group, largest first."""
@@ -198,7 +214,7 @@ def _parse(root: str | None, name: str, rest: str) -> _Instruction:
     close = _closing(rest, start)
     opcode, inside, attributes = rest[:start], rest[start + 1 : close], rest[close + 1 :]
     operands = re.findall(r"%([\w.\-]+)", inside)
-    if opcode == "parameter":
+    if opcode in ("parameter", "constant"):
         attributes = inside
     return _Instruction(name, opcode, kind, operands, attributes, bool(root))
 

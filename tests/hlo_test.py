@@ -66,6 +66,17 @@ def test_a_loop_of_unknown_length_is_reported():
     assert unknown.unknown_loops == 1 and unknown.collectives(8)[0].count == 1
 
 
+def test_the_tpu_compiler_states_the_length_only_in_the_condition():
+    counted = """  %i.1 = s32[]{:T(128)} get-tuple-element(%carry), index=0
+  %bound = s32[]{:T(128)} constant(3)
+  ROOT %more = pred[]{:T(512)} compare(%i.1, %bound), direction=DIRECTION"""
+    text = LOOP.replace("TRIPS", "metadata={}").replace("GROUPS", "{}")
+    text = text.replace("  ROOT %more = pred[] constant(true)", counted)
+    loop = hlo.Program(text.replace("DIRECTION", "LT"))
+    assert loop.unknown_loops == 0 and loop.collectives(8)[0].count == 3
+    assert hlo.Program(text.replace("DIRECTION", "NE")).unknown_loops == 1
+
+
 @pytest.mark.parametrize(
     "groups, expected",
     [
