@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from durian_jax.flops import branches
 from durian_jax.state import TrainState
 
 # XLA computes these where they are used.
@@ -65,7 +66,8 @@ def activations(jaxpr, inputs: list[bool], parameters: frozenset = frozenset()) 
                 if v in last and not (fused and uses.get(v, 0) <= 1):
                     sizes[v] = float(np.prod(v.aval.shape) * _width(v.aval))
                     alive += sizes[v]
-            for inner in core.jaxprs_in_params(equation.params):
+            cond = equation.primitive.name == "cond"
+            for inner in branches(equation) if cond else core.jaxprs_in_params(equation.params):
                 flags = _fit(touched, len(inner.invars))
                 inside = max(inside, activations(inner, flags, parameters))
         most = max(most, alive + inside)

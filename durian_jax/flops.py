@@ -84,6 +84,16 @@ def count_jaxpr(jaxpr) -> Work:
     return Work(_count(jaxpr, [True] * len(jaxpr.outvars)))
 
 
+def branches(equation) -> list:
+    """The jaxprs of a `cond`; of a choice by platform only that for any platform.
+
+    The others do the same work, by kernels of which the jaxpr shows one block.
+    """
+    params = equation.params
+    platforms = params.get("branches_platforms") or (None,) * len(params["branches"])
+    return [b.jaxpr for b, only in zip(params["branches"], platforms, strict=True) if only is None]
+
+
 def _count(jaxpr, wanted: list[bool], scope: str = "") -> Counter:
     """FLOPs of the equations that the wanted outputs depend on."""
     live = {v for v, want in zip(jaxpr.outvars, wanted) if want and isinstance(v, core.Var)}
@@ -109,8 +119,8 @@ def _count_equation(equation, wanted: list[bool], scope: str) -> Counter:
             raise ValueError("a while loop of unknown length computes products: use lax.scan")
         return Counter()
     if name == "cond":
-        branches = [_count(b.jaxpr, wanted, scope) for b in params["branches"]]
-        return max(branches, key=lambda parts: sum(parts.values()))
+        counts = [_count(branch, wanted, scope) for branch in branches(equation)]
+        return max(counts, key=lambda parts: sum(parts.values()))
     total = Counter()
     for inner in _jaxprs(params):
         same = name != "scan" and len(inner.outvars) == len(wanted)

@@ -112,3 +112,11 @@ def test_the_body_of_a_loop_lives_once(length):
 
     sizes = live(function, shape(16, 16), shape(1000, 16), inputs=[False, True])
     assert sizes <= 3 * 1000 * 16 * 4
+
+
+def test_of_a_choice_by_platform_the_branch_for_any_lives():
+    def function(x):
+        wide = lambda x: (x @ x.T) @ x  # noqa: E731
+        return jax.lax.platform_dependent(x, tpu=wide, default=lambda x: x @ (x.T @ x))
+
+    assert live(function, shape(1000, 16), inputs=[True]) < 1000 * 1000 * 4

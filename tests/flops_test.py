@@ -83,6 +83,14 @@ def test_a_while_loop_of_unknown_length_is_refused():
         flops.count(function, shape(4, 4))
 
 
+def test_of_a_choice_by_platform_the_branch_for_any_counts():
+    def function(x, w):
+        many = lambda x, w: x @ w @ w @ w  # noqa: E731
+        return jax.lax.platform_dependent(x, w, tpu=many, default=jnp.dot)
+
+    assert flops.count(function, shape(8, 32), shape(32, 32)).executed == 2 * 8 * 32 * 32
+
+
 def test_padding_to_the_matrix_unit_sets_the_ceiling():
     work = flops.count(jnp.dot, shape(1000, 320), shape(320, 640))
     assert work.ceiling(128) == pytest.approx((320 / 384) * (640 / 640))
