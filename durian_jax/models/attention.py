@@ -6,7 +6,8 @@ they are never copied to the frames: the frames are folded into the query axis i
 two partial attentions are merged by their log-sum-exp, which equals one softmax over all keys.
 
 On NVIDIA GPUs cuDNN's fused kernel does the same in half precision. There the tokens are copied: in
-public JAX the kernel gives away its log-sum-exp only rounded, which costs a merge about 1 %.
+public JAX the kernel gives away its log-sum-exp only rounded, which costs a merge about 1 %. On
+TPUs long parts go through kernels (splash.py) and are merged as everywhere.
 """
 
 import functools
@@ -16,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax.ad_checkpoint import checkpoint_name
+
+from durian_jax.models import splash
 
 # What a rematerialisation policy may keep by name.
 ATTENTION_OUTPUT = "attention_output"
@@ -174,7 +177,13 @@ def _softmax_attention(q, k, v, length, block):
         Output [b, heads, L, D] and log-sum-exp [b, heads, L, 1], both float32. The log-sum-exp must
         stay float32: in bfloat16 the merge of two parts loses about 1 %.
     """
+    blockwise = functools.partial(_blockwise_attention, block=block)
+    if splash.pays(q, k):
+        return jax.lax.platform_dependent(q, k, v, length, tpu=splash.attend, default=blockwise)
+    return blockwise(q, k, v, length)
 
+
+def _blockwise_attention(q, k, v, length, block):
     def attend_block(q):
         logits, scale = _logits(q, k, length), q.shape[-1] ** -0.5
         peak = logits.max(-1, keepdims=True)
@@ -201,7 +210,16 @@ def _softmax_attention_backward(block, saved, cotangents):
     d_output, d_mass = cotangents
     # The softmax's Jacobian needs the output only through this one number a query.
     shift = d_mass - (d_output * output).sum(-1, keepdims=True)
+    inputs = q, k, v, length, mass, d_output, shift
+    blockwise = functools.partial(_blockwise_gradients, block=block)
+    if splash.pays(q, k):
+        found = jax.lax.platform_dependent(*inputs, tpu=splash.gradients, default=blockwise)
+    else:
+        found = blockwise(*inputs)
+    return *found, None
 
+
+def _blockwise_gradients(q, k, v, length, mass, d_output, shift, block):
     def step(sums, now):
         q, mass, d_output, shift = now
         with jax.named_scope("recomputed"):  # so that no FLOP counter takes it for new work
@@ -222,7 +240,7 @@ def _softmax_attention_backward(block, saved, cotangents):
         blocks = tuple(_split(x, block) for x in (q, mass, d_output, shift))
         (d_k, d_v), d_q = jax.lax.scan(step, zeros, blocks)
         d_q = _join(d_q)
-    return d_q, d_k.astype(k.dtype), d_v.astype(v.dtype), None
+    return d_q, d_k.astype(k.dtype), d_v.astype(v.dtype)
 
 
 _softmax_attention.defvjp(_softmax_attention_forward, _softmax_attention_backward)
