@@ -109,7 +109,7 @@ def test_norm_is_taken_over_all_leaves():
 
 
 def test_norm_is_not_fused_into_one_kernel_of_all_leaves():
-    # The compiler's time grows with more than the square of what one kernel reads: see `global_norm`.
+    # The compiler's time grows with more than the square of the leaves that one kernel reads.
     def norm(inputs):
         return train_state.global_norm([jnp.cos(x).sum(0) for x in inputs])
 
