@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -46,7 +47,7 @@ class Pool:
                 os.environ.setdefault(name, value)
             pool = concurrent.futures.ProcessPoolExecutor(
                 min(self.workers, len(items)),
-                multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,),
+                multiprocessing.get_context("spawn"), _begin_worker,
             )  # fmt: skip
             try:
                 futures = [pool.submit(function, item) for item in items]
@@ -61,6 +62,17 @@ class Pool:
                 ) from None
             finally:
                 pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # Workers hold both ends of the queue: of a parent that was killed they would wait forever.
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,7 @@
+import multiprocessing
 import os
 import signal
+import time
 import uuid
 
 import pytest
@@ -29,6 +31,27 @@ def test_results_are_in_the_order_of_the_items(workers):
 def test_a_killed_worker_is_no_traceback():
     with pytest.raises(InputError, match=r"one of 2 workers was killed.*run again"):
         mapping.Pool(2, progress=False).map(dies_at_three, range(5), "item")
+
+
+def holds_the_pipe(path):
+    with path.open("wb", buffering=0) as pipe:
+        pipe.write(b".")
+        time.sleep(60)
+
+
+def test_workers_end_with_a_command_that_is_killed(tmp_path):
+    os.mkfifo(path := tmp_path / "pipe")
+    pool = mapping.Pool(2, progress=False)
+    command = multiprocessing.get_context("spawn").Process(
+        target=pool.map, args=(holds_the_pipe, [path] * 4, "item")
+    )
+    command.start()
+    with path.open("rb", buffering=0) as pipe:
+        assert pipe.read(1) + pipe.read(1) == b".."
+        command.kill()
+        begin = time.monotonic()
+        assert pipe.read(1) == b""  # once nobody holds it any more
+        assert time.monotonic() - begin < 30
 
 
 @pytest.fixture
