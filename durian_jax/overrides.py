@@ -1,7 +1,6 @@
 """Configs from the command line: a file of configs/, one of its stages, and what overrides it."""
 
 import ast
-import functools
 import importlib.util
 from pathlib import Path
 
@@ -30,11 +29,16 @@ def load_config(path: str, overrides: list[str]):
         name, equals, value = override.partition("=")
         if not equals or not name.startswith("--config."):
             raise InputError(f"{override}: unknown option: overrides read --config.KEY=VALUE")
-        *parents, key = name.removeprefix("--config.").split(".")
+        node = config
+        for key in name.removeprefix("--config.").split("."):
+            parent, names = node, getattr(node, "keys", tuple)()
+            if key not in names:
+                choice = f"choose from {', '.join(names)}" if names else f"see {file}"
+                raise InputError(f"{override}: unknown name {key!r}: {choice}")
+            node = parent[key]
         try:
-            node = functools.reduce(lambda node, parent: node[parent], parents, config)
-            node[key] = value if isinstance(node[key], str) else ast.literal_eval(value)
-        except (KeyError, TypeError, ValueError, SyntaxError) as error:
-            reason = str(error).strip("'\"").splitlines()[0]
-            raise InputError(f"{override}: {reason}: see {file} for names and types") from error
+            parent[key] = value if isinstance(node, str) else ast.literal_eval(value)
+        except (TypeError, ValueError, SyntaxError):
+            kind = type(node).__name__
+            raise InputError(f"{override}: {value!r} is no {kind}: see {file} for types") from None
     return config

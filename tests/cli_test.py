@@ -257,8 +257,10 @@ def test_empty_clip_folder(tmp_path, capsys):
     [
         (["--config=configs/nothing.py"], "no such file"),
         (["--config=configs/tiny.py:stage9"], "choose stage1 or stage2"),
-        (["--config=configs/tiny.py", "--config.sped=3"], "sped"),
-        (["--config=configs/tiny.py", "--config.steps=many"], "many"),
+        (["--config=configs/tiny.py", "--config.sped=3"], "'sped': choose from"),
+        (["--config=configs/tiny.py", "--config.model.heads.x=3"], "'x': see configs/tiny.py"),
+        (["--config=configs/tiny.py", "--config.steps=many"], "'many' is no int"),
+        (["--config=configs/tiny.py", "--config.model.channels=(1,2"], "'(1,2' is no tuple"),
         (["--config=configs/tiny.py", "--config.data.path=nowhere"], "run durian prepare"),
         (["--config=configs/tiny.py", "--config.batch_size=0"], "batch_size"),
         (["--config=configs/tiny.py", "--config.model.heads=7"], "heads=7"),
