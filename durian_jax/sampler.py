@@ -73,11 +73,12 @@ class Sampling:
             )
         if not 0 <= self.guidance_rescale <= 1:
             raise InputError(f"guidance rescale {self.guidance_rescale:g}: use 0 (off) to 1")
+        if self.window < 1:
+            raise InputError(f"window {self.window}: use 1 frame or more")
         if not 0 <= self.overlap < self.window:
             raise InputError(
                 f"overlap {self.overlap}: use 0 to {self.window - 1} for windows of {self.window}"
             )
-
         if self.decode_tile and self.decode_tile < 4:
             raise InputError(f"decode tile {self.decode_tile}: use 4 cells or more, or 0 for none")
 

@@ -194,6 +194,7 @@ def test_pictures_are_clipped_and_rounded_to_uint8():
         ({"guidance": float("nan")}, "guidance nan"),
         ({"guidance_interval": (0.5, 0.2)}, "guidance interval 0.5:0.2: use shares"),
         ({"guidance_interval": (0.0, 1.5)}, "guidance interval 0:1.5"),
+        ({"window": 0}, "window 0: use 1 frame or more"),
         ({"window": 4, "overlap": 4}, "overlap 4: use 0 to 3 for windows of 4"),
         ({"decode_tile": 2}, "decode tile 2: use 4 cells or more, or 0 for none"),
         ({"guidance_rescale": 1.5}, r"guidance rescale 1.5: use 0 \(off\) to 1"),
