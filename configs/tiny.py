@@ -1,4 +1,4 @@
-"""Tiny: 64 px, about 1 M parameters, minutes on a laptop CPU. What the tests and the demo use.
+"""Tiny: 64 px, 3.5 M parameters, minutes on a laptop CPU. What the tests and the demo use.
 
     durian train --config configs/tiny.py:stage1 --workdir RUN1 --config.data.path=DATASET
     durian train --config configs/tiny.py:stage2 --workdir RUN2 --config.data.path=DATASET \
