@@ -52,8 +52,8 @@ class Motion:
         """The driver's F cropped frames, uint8 [size, size, 3]; a template's keypoints, drawn."""
         if self.path.suffix == TEMPLATE:
             black = np.zeros((size, size, 3), np.uint8)
-            for points in self.crop.points(self.keypoints, size):
-                yield draw_keypoints(black, points[:, :2])
+            for points in self.keypoints:
+                yield draw_keypoints(black, self.crop.points(points, size)[:, :2])
         elif is_still(self.path):
             yield self.crop.apply(video.read_picture(self.path), size)
         else:
