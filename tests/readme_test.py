@@ -11,6 +11,7 @@ import pytest
 
 from durian_jax import arguments
 from durian_jax.overrides import load_config
+from durian_jax.topology import Topology
 from input_pipeline import cases
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +39,10 @@ def test_a_command_is_taken(page, command, monkeypatch):
     end = words.index("--") if "--" in words else len(words)
     options, rest = arguments.parser().parse_known_args(words[:end])
     if options.verb in ("train", "plan"):
-        load_config(options.config, rest)
+        config = load_config(options.config, rest)
+        if options.verb == "plan" and options.topology and not options.sample:
+            parts = Topology.parse(options.topology).count * config.accumulate
+            assert config.batch_size % parts == 0
     else:
         assert not rest
 
