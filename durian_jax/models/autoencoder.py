@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from durian_jax.models.attention import Attention
 from durian_jax.models.blocks import Downsample, ResnetBlock, Upsample
+from durian_jax.models.norm import GroupNorm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ class _PixelAttention(Attention):
 
     def setup(self):
         super().setup()
-        self.group_norm = nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype)
+        self.group_norm = GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         tokens = self.group_norm(x).reshape(len(x), -1, self.width)
@@ -118,7 +119,7 @@ class _Encoder(nn.Module):
             )
         ]
         self.mid_block = _MidBlock(widths[-1], groups, dtype)
-        self.conv_norm_out = nn.GroupNorm(groups, epsilon=1e-6, dtype=dtype)
+        self.conv_norm_out = GroupNorm(groups, epsilon=1e-6, dtype=dtype)
         self.conv_out = nn.Conv(2 * config.latent_channels, (3, 3), padding=1, dtype=dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -144,7 +145,7 @@ class _Decoder(nn.Module):
                 (widths[0], *widths), widths, ["up"] * (len(widths) - 1) + [None]
             )
         ]
-        self.conv_norm_out = nn.GroupNorm(groups, epsilon=1e-6, dtype=dtype)
+        self.conv_norm_out = GroupNorm(groups, epsilon=1e-6, dtype=dtype)
         self.conv_out = nn.Conv(3, (3, 3), padding=1, dtype=dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:

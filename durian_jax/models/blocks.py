@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from durian_jax.models.attention import ATTENTION_OUTPUT, Attention, PaddedTokens, References
+from durian_jax.models.norm import GroupNorm
 
 REMAT_POLICIES = ("none", "full", "attention")
 
@@ -71,11 +72,11 @@ class ResnetBlock(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
-        self.norm1 = nn.GroupNorm(self.groups, epsilon=self.epsilon, dtype=self.dtype)
+        self.norm1 = GroupNorm(self.groups, epsilon=self.epsilon, dtype=self.dtype)
         self.conv1 = nn.Conv(self.width, (3, 3), padding=1, dtype=self.dtype)
         if self.timed:
             self.time_emb_proj = nn.Dense(self.width, dtype=self.dtype)
-        self.norm2 = nn.GroupNorm(self.groups, epsilon=self.epsilon, dtype=self.dtype)
+        self.norm2 = GroupNorm(self.groups, epsilon=self.epsilon, dtype=self.dtype)
         self.conv2 = nn.Conv(
             self.width, (3, 3), padding=1, kernel_init=nn.initializers.zeros, dtype=self.dtype
         )
@@ -170,7 +171,7 @@ class SpatialTransformer(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
-        self.norm = nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype)
+        self.norm = GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype)
         self.proj_in = nn.Conv(self.width, (1, 1), dtype=self.dtype)
         self.transformer_blocks = [
             TransformerBlock(self.width, self.heads, self.cross, dtype=self.dtype)

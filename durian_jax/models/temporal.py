@@ -12,6 +12,7 @@ import numpy as np
 
 from durian_jax.models.attention import Attention
 from durian_jax.models.blocks import FeedForward
+from durian_jax.models.norm import GroupNorm
 
 
 def frame_positions(frames: int, width: int) -> np.ndarray:
@@ -61,8 +62,8 @@ class MotionModule(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
-        axes = (-3, -2, -1) if self.statistics == "frame" else (-4, -3, -2, -1)
-        self.norm = nn.GroupNorm(self.groups, epsilon=1e-6, reduction_axes=axes, dtype=self.dtype)
+        axes = (-3, -2) if self.statistics == "frame" else (-4, -3, -2)
+        self.norm = GroupNorm(self.groups, epsilon=1e-6, axes=axes, dtype=self.dtype)
         self.proj_in = nn.Dense(self.width, dtype=self.dtype)
         self.transformer_blocks = [TemporalBlock(self.width, self.heads, dtype=self.dtype)]
         self.proj_out = nn.Dense(self.width, kernel_init=nn.initializers.zeros, dtype=self.dtype)

@@ -25,6 +25,7 @@ from durian_jax.models.blocks import (
     timestep_features,
 )
 from durian_jax.models.conditions import KeypointEncoder
+from durian_jax.models.norm import GroupNorm
 from durian_jax.models.temporal import MotionModule
 
 
@@ -240,7 +241,7 @@ class UNet(nn.Module):
         self.up_blocks = up_blocks
 
         if config.out_channels:
-            self.conv_norm_out = nn.GroupNorm(config.norm_groups, epsilon=1e-5, dtype=dtype)
+            self.conv_norm_out = GroupNorm(config.norm_groups, epsilon=1e-5, dtype=dtype)
             self.conv_out = nn.Conv(config.out_channels, (3, 3), padding=1, dtype=dtype, **zero)
 
     def __call__(
@@ -316,9 +317,8 @@ class UNet(nn.Module):
     def _blocks(self, x, timesteps, context, references, features, residuals=None):
         """Everything but the head: new x, lent tokens of all sites, skip tensors not used."""
         dtype = jnp.dtype(self.config.dtype)
-        time = self.time_embedding(
-            timestep_features(timesteps, self.config.block_out_channels[0]).astype(dtype)
-        )
+        time = timestep_features(timesteps, self.config.block_out_channels[0])
+        time = self.time_embedding(time.astype(dtype))
         x = self.conv_in(x)
         if features is not None:
             x = x + features.astype(dtype)
