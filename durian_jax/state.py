@@ -107,8 +107,8 @@ def global_norm(grads: dict) -> jax.Array:
     """The L2 norm over all leaves, float32 scalar.
 
     Written as one sum it takes XLA's CPU compiler a time that grows with more than the square of
-    the number of leaves, most of a quarter of an hour for three U-Nets: it fuses the sums of all
-    leaves into one kernel. It fuses nothing into a loop.
+    the number of leaves, minutes for three U-Nets: it fuses the sums of all leaves into one kernel.
+    It fuses nothing into a loop.
     """
     squares = jnp.stack([jnp.square(leaf).sum() for leaf in jax.tree.leaves(grads)])
     odd = jnp.arange(len(squares)) % 2
