@@ -9,7 +9,7 @@ class GroupNorm(nn.Module):
     """GroupNorm (arXiv 1803.08494) with the parameters of flax's: scale and bias [C].
 
     Equal to flax's but for rounding. That one sums over pixels and over the channels of a group at
-    once, for which XLA's CPU code is two to three times slower than channel by channel. Statistics
+    once, for which XLA's CPU code takes up to twice as long as channel by channel. Statistics
     are float32 whatever the dtype.
 
     Attributes:
