@@ -61,9 +61,7 @@ def _compile(device, frames, tokens, heads, size, references, gradient) -> tuple
 
     arguments = [own] * 3 + [bank] * 2
     lowered = (
-        jax.jit(both).lower(own, *arguments)
-        if gradient
-        else jax.jit(lambda *arrays: function(*arrays)).lower(*arguments)
+        jax.jit(both).lower(own, *arguments) if gradient else jax.jit(function).lower(*arguments)
     )
     start = time.perf_counter()
     compiled = lowered.compile()

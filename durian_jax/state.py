@@ -93,7 +93,10 @@ def make_optimizer(
 
 
 def clip(limit: float) -> optax.GradientTransformation:
-    """Scales gradients whose global norm is above the limit down to it, as optax does."""
+    """Scales gradients whose global norm is above the limit, > 0, down to it.
+
+    `optax.clip_by_global_norm` with the norm of `global_norm`.
+    """
 
     def scale(grads: dict, params: dict | None = None) -> dict:
         del params

@@ -14,6 +14,7 @@ class GroupNorm(nn.Module):
 
     Attributes:
         groups: number of groups, a divisor of C.
+        epsilon: added to the variance.
         axes: what the statistics are taken over besides the channels of a group.
         dtype: of the result.
     """
@@ -33,12 +34,11 @@ class GroupNorm(nn.Module):
         mean, square = (self._mean(each) for each in (x, jnp.square(x)))
         # Rounding can bring the difference below zero.
         variance = jnp.maximum(square - jnp.square(mean), 0.0)
-        return ((x - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias).astype(
-            self.dtype
-        )
+        factor = jax.lax.rsqrt(variance + self.epsilon) * scale
+        return ((x - mean) * factor + bias).astype(self.dtype)
 
     def _mean(self, x: jax.Array) -> jax.Array:
-        """Of every channel its group's, [..., 1, 1, C]."""
+        """Of every channel its group's, [..., C] with 1 along `axes`."""
         means = x.mean(self.axes, keepdims=True)
         grouped = means.reshape(*means.shape[:-1], self.groups, -1).mean(-1)
         return jnp.repeat(grouped, x.shape[-1] // self.groups, axis=-1)
