@@ -99,7 +99,7 @@ class Ours:
     """Our step, compiled; a call takes it, a step further each time."""
 
     def __init__(self, config, model, params, batch):
-        optimizer = make_optimizer(**config.optimizer)
+        optimizer = make_optimizer(config.steps, **config.optimizer)
         state = init_state(params, config.stage.trainable, config.stage.frozen, optimizer)
         self.layout = jax.eval_shape(lambda: state.trained)
         self.state, self.batch = jax.device_put((state, batch))

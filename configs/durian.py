@@ -53,6 +53,8 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         norm_groups=32,
         context_dim=768,
         keypoint_channels=(16, 32, 96, 256),
+        face_coordinates=False,
+        reference_keypoints=False,
         clip=dict(hidden_size=1024, layers=24, heads=16, patch_size=14),  # ViT-L/14
         arcface=dict(layers=(3, 13, 30, 3)),  # r100
         temporal=False,
@@ -70,6 +72,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         prediction="v",  # or "x0"; the paper's "eps" needs zero_terminal_snr=False
         min_snr_gamma=5.0,
         noise_offset=0.05,
+        timestep_shift=1.0,  # above 1 training sees more noise
     )
     config.data = dict(
         path="",
@@ -81,6 +84,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         expand_probability=0.8,
         expand_count=2,
         grow=0.04,
+        augmented=("portrait", "attribute"),  # references
         affine_probability=0.8,
         translate=0.1,
         scale=0.15,
@@ -89,7 +93,14 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         jitter=0.2,
         hue=0.02,
     )
-    config.optimizer = dict(learning_rate=1e-5, warmup_steps=500, weight_decay=1e-2, clip_norm=1.0)
+    config.optimizer = dict(
+        learning_rate=1e-5,
+        warmup_steps=500,  # linear, from 0
+        decay_steps=0,  # at the end of the run the rate falls to 0 as a cosine; 0: constant
+        beta2=0.999,
+        weight_decay=1e-2,  # of matrices
+        clip_norm=1.0,  # of the gradient, over all parameters
+    )
     config.stage = dict(
         trainable=(".*_encoder/", "denoiser/", "face_projection/"),
         frozen=dead_parameters(config.model),

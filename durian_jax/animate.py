@@ -298,8 +298,10 @@ class Animator:
             "keypoints": portrait.keypoints[None, :, :2],
             "portrait": transforms.hide(giver.image, hidden),
             "portrait_mask": hidden,
+            "portrait_keypoints": giver.keypoints[:, :2],
             "attribute": transforms.hide(giver.image, ~mask)[None],
             "attribute_mask": mask[None],
+            "attribute_keypoints": giver.keypoints[None, :, :2],
             "face": faces.align_face(giver.image, giver.keypoints),
         }
         (((image,),),) = self.generator([batch], [0], self._sampling, Stopwatch(quiet=True))

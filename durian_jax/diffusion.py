@@ -15,6 +15,7 @@ channels, which a network of few channels cannot hand on, while pictures do not 
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -31,8 +32,10 @@ class Diffusion:
         in Stable Diffusion.
       zero_terminal_snr: rescale so that the last step is pure noise (Lin et al. 2023, 2305.08891).
       prediction: what the network predicts, "v", "eps" or "x0".
-      min_snr_gamma: gamma of the min-SNR loss weight (Hang et al. 2023, 2303.09556); 0 = no weight.
+      min_snr_gamma: gamma of the min-SNR loss weight (Hang et al. 2023, 2303.09556); 0: none.
       noise_offset: standard deviation of a per-clip, per-channel constant added to the noise.
+      timestep_shift: s; training draws t / T = s u / (1 + (s - 1) u) with u uniform (Esser et al.
+        2024, 2403.03206, Eq. 23): above 1 more noise than the uniform timesteps of s = 1.
 
     Raises:
       ValueError: unknown prediction, or eps with zero terminal SNR, where eps says nothing of x_0.
@@ -45,6 +48,7 @@ class Diffusion:
     prediction: str = "v"
     min_snr_gamma: float = 5.0
     noise_offset: float = 0.05
+    timestep_shift: float = 1.0
 
     def __post_init__(self):
         if self.prediction not in PREDICTIONS:
@@ -53,6 +57,10 @@ class Diffusion:
             raise ValueError(
                 "diffusion.prediction 'eps' cannot work with zero_terminal_snr: "
                 "set diffusion.zero_terminal_snr=False or predict 'v'"
+            )
+        if not self.timestep_shift > 0:
+            raise ValueError(
+                f"diffusion.timestep_shift is {self.timestep_shift:g}: use a number above 0; 1 is none"
             )
 
     @property
@@ -65,8 +73,17 @@ class Diffusion:
             signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
         return signal**2
 
+    def draw_timesteps(self, key, shape=()):
+        """Timesteps to train at, int32 in [0, T)."""
+        if self.timestep_shift == 1:
+            return jax.random.randint(key, shape, 0, self.num_timesteps)
+        u, s = jax.random.uniform(key, shape), self.timestep_shift
+        # Rounding may bring the largest u to T.
+        drawn = (self.num_timesteps * s * u / (1 + (s - 1) * u)).astype(jnp.int32)
+        return jnp.minimum(drawn, self.num_timesteps - 1)
+
     def add_noise(self, x_0, noise, timesteps):
-        """x_t. x_0, noise [B, ...]; timesteps int32 [B]."""
+        """x_t. x_0, noise [B, F, ...]; timesteps int32 [B], or [B, F] for one of each frame's own."""
         signal, sigma = self._scales(timesteps, x_0.ndim)
         return signal * x_0 + sigma * noise
 
@@ -89,7 +106,7 @@ class Diffusion:
         return signal * x_t - sigma * prediction, sigma * x_t + signal * prediction
 
     def loss_weight(self, timesteps):
-        """float32 [B], the min-SNR weight of the squared error.
+        """float32, of the shape of `timesteps`: the min-SNR weight of the squared error.
 
         eps: min(SNR, gamma) / SNR. v: min(SNR + 1, gamma) / (SNR + 1), the form of the
         AnimateAnyone lineage: it keeps weight 1 at zero SNR, from where sampling starts.
@@ -105,9 +122,9 @@ class Diffusion:
         return jnp.asarray(weights, jnp.float32)[timesteps]
 
     def _scales(self, timesteps, ndim):
-        """sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t), float32, shaped to multiply [B, ...]."""
+        """sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t), float32, shaped to multiply [B, F, ...]."""
         alphas = self.alphas_cumprod
-        shape = (-1,) + (1,) * (ndim - 1)
+        shape = timesteps.shape + (1,) * (ndim - timesteps.ndim)
         signal = jnp.asarray(np.sqrt(alphas), jnp.float32)[timesteps].reshape(shape)
         sigma = jnp.asarray(np.sqrt(1 - alphas), jnp.float32)[timesteps].reshape(shape)
         return signal, sigma

@@ -161,7 +161,7 @@ class Step:
         self.mesh, model, diffusion = train_step.build(config, place)
         if not sample:
             train_step.check_batch(config, self.mesh)
-        optimizer = make_optimizer(**config.optimizer)
+        optimizer = make_optimizer(config.steps, **config.optimizer)
         self.model, self.diffusion, self.optimizer = model, diffusion, optimizer
         self.layout = train_step.state_layout(config, model, optimizer, self.mesh)
         self.clips, self.frames = config.batch_size, config.data.frames

@@ -75,17 +75,47 @@ def take(params: dict, like: dict) -> dict:
     return unflatten_dict({path: leaves[path] for path in flatten_dict(like)})
 
 
-def make_optimizer(
-    learning_rate: float, warmup_steps: int, weight_decay: float, clip_norm: float
-) -> optax.GradientTransformation:
-    """AdamW behind a clipped global norm, with linear warm-up to a constant rate.
+def learning_rates(
+    steps: int, learning_rate: float, warmup_steps: int, decay_steps: int
+) -> optax.Schedule:
+    """Learning rate by step: linear warm-up, constant, half a cosine to 0 over the last steps.
 
-    Vectors (biases and norms) do not decay.
+    Args:
+      steps: of the whole run. decay_steps: of those the last, in which it falls; 0 for none.
+
+    Raises:
+      InputError: warm-up and decay are longer than the run.
+    """
+    if decay_steps and warmup_steps + decay_steps > steps:
+        raise InputError(
+            f"config: optimizer.warmup_steps={warmup_steps} and decay_steps={decay_steps} are more "
+            f"than steps={steps}: shorten them"
+        )
+    rise = optax.linear_schedule(learning_rate / (warmup_steps + 1), learning_rate, warmup_steps)
+    if not decay_steps:
+        return rise
+    fall = optax.cosine_decay_schedule(learning_rate, decay_steps)
+    return optax.join_schedules([rise, fall], [steps - decay_steps])
+
+
+def make_optimizer(
+    steps: int,
+    learning_rate: float,
+    warmup_steps: int,
+    weight_decay: float,
+    clip_norm: float,
+    decay_steps: int = 0,
+    beta2: float = 0.999,
+) -> optax.GradientTransformation:
+    """AdamW behind a clipped global norm, at the rates of `learning_rates`.
+
+    Vectors (biases and norms) do not decay. beta2: decay of the mean squared gradient.
     """
     return optax.chain(
         clip(clip_norm),
         optax.adamw(
-            optax.linear_schedule(learning_rate / (warmup_steps + 1), learning_rate, warmup_steps),
+            learning_rates(steps, learning_rate, warmup_steps, decay_steps),
+            b2=beta2,
             weight_decay=weight_decay,
             mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
         ),

@@ -56,9 +56,10 @@ def make_train_step(
     config,
     placement=None,
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
-    """The training step of Eq. 10 (F = 1) and Eq. 11 (F frames, one timestep per clip).
+    """The training step of Eq. 10 and Eq. 11 (temporal layers: one timestep per clip).
 
-    Each clip draws from a random key of its own, so that neither the number of devices nor
+    Without temporal layers the F frames of a clip are as many samples of Eq. 10, each with a timestep
+    of its own, that share their references. Each clip draws from a random key of its own, so that neither the number of devices nor
     `config.accumulate` changes what is drawn.
 
     Args:
@@ -75,9 +76,10 @@ def make_train_step(
         """What a clip needs of chance; noises are float32 [F, h, w, c]."""
         keys = jax.random.split(key, 5)
         shape = (frames, *model.config.latent_shape)
+        own = () if model.config.temporal or frames == 1 else (frames,)
         offset = jax.random.normal(keys[4], (1, 1, 1, shape[-1]))
         return {
-            "timesteps": jax.random.randint(keys[0], (), 0, diffusion.num_timesteps),
+            "timesteps": diffusion.draw_timesteps(keys[0], own),
             "keep": jax.random.uniform(keys[1]) >= config.stage.dropout,
             "posterior": jax.random.normal(keys[2], shape),
             "noise": jax.random.normal(keys[3], shape) + diffusion.noise_offset * offset,
@@ -102,15 +104,16 @@ def make_train_step(
                 noisy = diffusion.add_noise(latents, noise, timesteps)
                 prediction = model.apply(variables, batch, noisy, timesteps, drawn["keep"])
                 target = diffusion.target(latents, noise, timesteps)
-                errors = jnp.square(prediction - target).mean((1, 2, 3, 4))
+                errors = jnp.square(prediction - target)
+                errors = errors.mean(tuple(range(timesteps.ndim, errors.ndim)))
                 return (diffusion.loss_weight(timesteps) * errors).mean(), errors
 
             (loss, errors), grads = jax.value_and_grad(loss_function, has_aux=True)(state.trained)
             if placement is not None:
                 grads = jax.lax.with_sharding_constraint(grads, placement)
             quarter = timesteps * NUM_NOISE_BINS // diffusion.num_timesteps
-            bins = jax.nn.one_hot(quarter, NUM_NOISE_BINS)
-            sums = {"noise_bin_errors": errors @ bins, "noise_bin_counts": bins.sum(0)}
+            bins = jax.nn.one_hot(quarter.reshape(-1), NUM_NOISE_BINS)
+            sums = {"noise_bin_errors": errors.reshape(-1) @ bins, "noise_bin_counts": bins.sum(0)}
             return grads, {"loss": loss, **sums}
 
         grads, metrics = _accumulate(gradients, (batch, keys), config.accumulate)

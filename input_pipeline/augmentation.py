@@ -40,7 +40,7 @@ def augment(
     ranges: Augmentation,
     rng: np.random.Generator,
     border: int,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Random affine of picture and mask together, then colour jitter of the picture.
 
     Args:
@@ -52,7 +52,8 @@ def augment(
         the canvas continues there is the attribute.
 
     Returns:
-      uint8 [size, size, 3] and float32 [size, size] in [0, 1], interpolated linearly.
+      uint8 [size, size, 3] and float32 [size, size] in [0, 1], interpolated linearly, and the
+      affine, float64 [2, 3], that took places of the picture there.
     """
     matrix = affine_matrix(ranges, rng)
     margin = (len(image) - ranges.size) / 2
@@ -61,12 +62,17 @@ def augment(
     image = warp(image, matrix - np.pad(shift, ((0, 0), (2, 0))), ranges.size, border)
     if rng.random() < ranges.jitter_probability:
         image = jitter(image, ranges, rng)
-    return image, mask
+    return image, mask, matrix
 
 
 def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int) -> np.ndarray:
     """[size, size, ...] where `matrix` [2, 3] puts the pixels of `image`, interpolated linearly."""
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
+
+
+def move(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Where an affine [2, 3] takes points [..., 2]; float32."""
+    return np.float32(points @ matrix[:, :2].T + matrix[:, 2])
 
 
 def affine_matrix(ranges: Augmentation, rng: np.random.Generator) -> np.ndarray:

@@ -148,7 +148,7 @@ def read_scene(
 
 
 # What does not depend on the attributes.
-_SHARED = ("keypoints", "face")
+_SHARED = ("keypoints", "face", "portrait_keypoints")
 
 
 def _check_attributes(attributes: list[tuple]) -> None:
@@ -188,6 +188,7 @@ def _dressed(
         "keypoints": keypoints[..., :2],
         "portrait": transforms.hide(person.image, hidden),
         "portrait_mask": hidden,
+        "portrait_keypoints": person.keypoints[:, :2],
         **_attribute_arrays(givers, shown, size),
         "face": faces.align_face(person.image, person.keypoints),
     }
@@ -223,8 +224,10 @@ def _attribute_arrays(
     arrays = {
         "attribute": np.zeros((padded, size, size, 3), np.uint8),
         "attribute_mask": np.zeros((padded, size, size), bool),
+        "attribute_keypoints": np.zeros((padded, 478, 2), np.float32),
     }
     for i, ((giver, _), mask) in enumerate(zip(givers, masks)):
+        arrays["attribute_keypoints"][i] = giver.keypoints[:, :2]
         arrays["attribute"][i] = transforms.hide(giver.image, ~mask)
         arrays["attribute_mask"][i] = mask
     if padded > 2:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from input_pipeline import faces
-from input_pipeline.augmentation import Augmentation, augment
+from input_pipeline.augmentation import Augmentation, augment, move
 from input_pipeline.errors import InputError
 from input_pipeline.expansion import NOBODY, Donors, grow
 from input_pipeline.records import (
@@ -40,6 +40,7 @@ class SampleOptions(Augmentation):
       expand_probability, expand_count: chance that the portrait mask is expanded, and by how many
         masks at most: those of the record where its frame has any, else borrowed ones.
       grow: it then grows by up to this fraction of the face's height.
+      augmented: which references are augmented, of "portrait" and "attribute".
     """
 
     frames: int = 1
@@ -49,13 +50,22 @@ class SampleOptions(Augmentation):
     expand_probability: float = 0.8
     expand_count: int = 2
     grow: float = 0.04
+    augmented: tuple[str, ...] = ("portrait", "attribute")
 
     def __post_init__(self):
+        if unknown := set(self.augmented) - {"portrait", "attribute"}:
+            raise InputError(f"data.augmented has {sorted(unknown)}: choose portrait, attribute")
         unknown = set(self.kinds) - set(KINDS)
         if unknown:
             raise InputError(f"data.kinds has {sorted(unknown)}: choose from {', '.join(KINDS)}")
         if self.expand_count < 1:
             raise InputError(f"data.expand_count is {self.expand_count}, must be at least 1")
+
+    def ranges(self, reference: str) -> Augmentation:
+        """What the "portrait" or the "attribute" reference draws from."""
+        if reference in self.augmented:
+            return self
+        return dataclasses.replace(self, affine_probability=0.0, jitter_probability=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +94,7 @@ def make_sample(
       video uint8 [F, H, W, 3]; keypoints float32 [F, 478, 2] in pixels of the target frames;
       portrait uint8 [H, W, 3], black where portrait_mask bool [H, W] is True (hidden region);
       attribute uint8 [N, H, W, 3], black where attribute_mask bool [N, H, W] is False; N = 1;
+      portrait_keypoints, attribute_keypoints float32 [478, 2], [N, 478, 2] in pixels of these two;
       face uint8 [112, 112, 3], the portrait's aligned face, unmasked. A clip that shows none of
       the attribute kinds gives empty masks: it teaches to animate without a transfer.
 
@@ -123,8 +134,10 @@ def assemble(
 
     attribute = resize(decode_frame(chunk.frames[choice.attribute]), options.size)
     shown = _read_mask(chunk, choice.kind, choice.attribute, options.size)
-    attribute, shown = augment(attribute, shown, options, rng, cv2.BORDER_CONSTANT)
-    shown = shown > 0.5
+    shown_points = (chunk.keypoints[choice.attribute] + 0.5) * scale - 0.5
+    ranges = options.ranges("attribute")
+    attribute, shown, moved = augment(attribute, shown, ranges, rng, cv2.BORDER_CONSTANT)
+    shown_points, shown = move(shown_points[:, :2], moved), shown > 0.5
 
     hidden = _read_mask(chunk, choice.kind, choice.portrait, options.size) > 0
     points = (chunk.keypoints[choice.portrait] + 0.5) * scale - 0.5
@@ -136,7 +149,8 @@ def assemble(
     if choice.portrait in canvases:
         portrait = _read_canvas(canvases[choice.portrait], source.shape[0])
     portrait = resize(portrait, round(portrait.shape[0] * scale))
-    portrait, hidden = augment(portrait, hidden, options, rng, cv2.BORDER_REFLECT_101)
+    ranges = options.ranges("portrait")
+    portrait, hidden, moved = augment(portrait, hidden, ranges, rng, cv2.BORDER_REFLECT_101)
     # Any share of a hidden pixel hides the result: interpolation must not carry the attribute out.
     hidden = hidden > 0
 
@@ -145,8 +159,10 @@ def assemble(
         "keypoints": keypoints.astype(np.float32),
         "portrait": hide(portrait, hidden),
         "portrait_mask": hidden,
+        "portrait_keypoints": move(points[:, :2], moved),
         "attribute": hide(attribute, ~shown)[None],
         "attribute_mask": shown[None],
+        "attribute_keypoints": shown_points[None],
         "face": faces.align_face(source, chunk.keypoints[choice.portrait]),
     }
 

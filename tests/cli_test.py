@@ -66,7 +66,7 @@ def fake_run(tmp_path_factory):
     )["params"]
     params = jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape), shapes)
     params = jax.device_put(params, sharding.replicated(sharding.make_mesh()))
-    state = init_state(params, ("denoiser/",), (), make_optimizer(**config.optimizer))
+    state = init_state(params, ("denoiser/",), (), make_optimizer(config.steps, **config.optimizer))
     workdir = tmp_path_factory.mktemp("run")
     checkpoints = checkpoint.Checkpoints(workdir)
     checkpoints.save(state, {"batch": 0, "corrupt": []}, {"config": config.to_dict()})

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from durian_jax.models.attention import Attention
 from durian_jax.models.blocks import Downsample, ResnetBlock, Upsample
+from durian_jax.models.conv import Conv
 from durian_jax.models.norm import GroupNorm
 
 
@@ -111,7 +112,7 @@ class _Encoder(nn.Module):
     def setup(self):
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         widths, groups = config.block_out_channels, config.norm_groups
-        self.conv_in = nn.Conv(widths[0], (3, 3), padding=1, dtype=dtype)
+        self.conv_in = Conv(widths[0], (3, 3), padding=1, dtype=dtype)
         self.down_blocks = [
             _Level(before, width, config.layers_per_block, groups, resample, dtype)
             for before, width, resample in zip(
@@ -120,7 +121,7 @@ class _Encoder(nn.Module):
         ]
         self.mid_block = _MidBlock(widths[-1], groups, dtype)
         self.conv_norm_out = GroupNorm(groups, epsilon=1e-6, dtype=dtype)
-        self.conv_out = nn.Conv(2 * config.latent_channels, (3, 3), padding=1, dtype=dtype)
+        self.conv_out = Conv(2 * config.latent_channels, (3, 3), padding=1, dtype=dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.conv_in(x)
@@ -137,7 +138,7 @@ class _Decoder(nn.Module):
     def setup(self):
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         widths, groups = config.block_out_channels[::-1], config.norm_groups
-        self.conv_in = nn.Conv(widths[0], (3, 3), padding=1, dtype=dtype)
+        self.conv_in = Conv(widths[0], (3, 3), padding=1, dtype=dtype)
         self.mid_block = _MidBlock(widths[0], groups, dtype)
         self.up_blocks = [
             _Level(before, width, config.layers_per_block + 1, groups, resample, dtype)
@@ -146,7 +147,7 @@ class _Decoder(nn.Module):
             )
         ]
         self.conv_norm_out = GroupNorm(groups, epsilon=1e-6, dtype=dtype)
-        self.conv_out = nn.Conv(3, (3, 3), padding=1, dtype=dtype)
+        self.conv_out = Conv(3, (3, 3), padding=1, dtype=dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.mid_block(self.conv_in(x))
@@ -177,8 +178,8 @@ class AutoencoderKL(nn.Module):
     def setup(self):
         dtype = jnp.dtype(self.config.dtype)
         self.encoder = _Encoder(self.config)
-        self.quant_conv = nn.Conv(2 * self.channels, (1, 1), dtype=dtype)
-        self.post_quant_conv = nn.Conv(self.channels, (1, 1), dtype=dtype)
+        self.quant_conv = Conv(2 * self.channels, (1, 1), dtype=dtype)
+        self.post_quant_conv = Conv(self.channels, (1, 1), dtype=dtype)
         self.decoder = _Decoder(self.config)
 
     def moments(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from durian_jax.models.attention import ATTENTION_OUTPUT, Attention, PaddedTokens, References
+from durian_jax.models.conv import Conv
 from durian_jax.models.norm import GroupNorm
 
 REMAT_POLICIES = ("none", "full", "attention")
@@ -73,15 +74,15 @@ class ResnetBlock(nn.Module):
 
     def setup(self):
         self.norm1 = GroupNorm(self.groups, epsilon=self.epsilon, dtype=self.dtype)
-        self.conv1 = nn.Conv(self.width, (3, 3), padding=1, dtype=self.dtype)
+        self.conv1 = Conv(self.width, (3, 3), padding=1, dtype=self.dtype)
         if self.timed:
             self.time_emb_proj = nn.Dense(self.width, dtype=self.dtype)
         self.norm2 = GroupNorm(self.groups, epsilon=self.epsilon, dtype=self.dtype)
-        self.conv2 = nn.Conv(
+        self.conv2 = Conv(
             self.width, (3, 3), padding=1, kernel_init=nn.initializers.zeros, dtype=self.dtype
         )
         if self.in_width != self.width:
-            self.conv_shortcut = nn.Conv(self.width, (1, 1), dtype=self.dtype)
+            self.conv_shortcut = Conv(self.width, (1, 1), dtype=self.dtype)
 
     def __call__(self, x: jax.Array, time: jax.Array | None = None) -> jax.Array:
         h = self.conv1(nn.silu(self.norm1(x)))
@@ -172,11 +173,11 @@ class SpatialTransformer(nn.Module):
 
     def setup(self):
         self.norm = GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype)
-        self.proj_in = nn.Conv(self.width, (1, 1), dtype=self.dtype)
+        self.proj_in = Conv(self.width, (1, 1), dtype=self.dtype)
         self.transformer_blocks = [
             TransformerBlock(self.width, self.heads, self.cross, dtype=self.dtype)
         ]
-        self.proj_out = nn.Conv(
+        self.proj_out = Conv(
             self.width, (1, 1), kernel_init=nn.initializers.zeros, dtype=self.dtype
         )
 
@@ -201,7 +202,7 @@ class Downsample(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
-        self.conv = nn.Conv(
+        self.conv = Conv(
             self.width, (3, 3), strides=2, padding=[self.padding] * 2, dtype=self.dtype
         )
 
@@ -216,7 +217,7 @@ class Upsample(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
-        self.conv = nn.Conv(self.width, (3, 3), padding=1, dtype=self.dtype)
+        self.conv = Conv(self.width, (3, 3), padding=1, dtype=self.dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.conv(x.repeat(2, axis=1).repeat(2, axis=2))

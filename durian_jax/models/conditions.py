@@ -1,9 +1,11 @@
-"""Conditions besides the reference pictures: driving keypoints and face identity."""
+"""Conditions besides the reference pictures: keypoints and face identity."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from durian_jax.models.conv import Conv
 
 # Contours of MediaPipe's face mesh (478 points, 468-477 the irises) with a colour each, RGB in
 # [0, 1]. Left and right are the subject's and get different colours.
@@ -76,6 +78,71 @@ def rasterize_keypoints(keypoints: jax.Array, size: int) -> jax.Array:
     return 1 - dark
 
 
+# Keypoints that carry `face_coordinates`, and where they lie on the mean face seen from the front:
+# x, y in its outer-canthal distance (the length from one outer eye corner to the other), from the
+# point between the eyes: the front view of input_pipeline/assets/head_mesh.npy.
+_ANCHORS = {
+    10: (0.0, -0.5), 168: (0.0, 0), 4: (0.0, 0.47), 2: (0.0, 0.61), 0: (0.0, 0.76),
+    17: (0.0, 0.91), 152: (0.0, 1.32), 338: (0.22, -0.5), 109: (-0.22, -0.5), 297: (0.42, -0.49),
+    67: (-0.42, -0.49), 284: (0.72, -0.34), 54: (-0.72, -0.34), 389: (0.84, -0.08),
+    162: (-0.84, -0.08), 454: (0.85, 0.27), 234: (-0.85, 0.27), 361: (0.81, 0.62),
+    132: (-0.81, 0.62), 397: (0.67, 0.97), 172: (-0.67, 0.97), 378: (0.35, 1.22),
+    149: (-0.35, 1.22), 336: (0.18, -0.2), 107: (-0.18, -0.2), 300: (0.68, -0.14),
+    70: (-0.68, -0.14), 334: (0.5, -0.25), 105: (-0.5, -0.25), 263: (0.5, 0), 33: (-0.5, 0),
+    362: (0.19, 0.1), 133: (-0.19, 0.1), 386: (0.38, 0.09), 159: (-0.38, 0.09), 374: (0.35, 0.13),
+    145: (-0.35, 0.13), 278: (0.2, 0.51), 48: (-0.2, 0.51), 291: (0.33, 0.86), 61: (-0.33, 0.86),
+    425: (0.47, 0.56), 205: (-0.47, 0.56),
+}  # fmt: skip
+
+
+def face_coordinates(keypoints: jax.Array, size: int, cells: int) -> jax.Array:
+    """Which point of the mean face lies at each cell of a picture: a dense correspondence.
+
+    The mean face is moved onto the keypoints by their similarity, and then bent so that it passes
+    through some of them: each cell follows the keypoints near it, weighted by the inverse fourth
+    power of their distance (Shepard 1968). Beyond the face it goes on with the similarity.
+
+    Args:
+        keypoints: [B, F, 478, 2], pixels of the size x size picture.
+        size: side of the picture in pixels. cells: side of the grid.
+
+    Returns:
+        float32 [B, F, cells, cells, 2], x and y as in `_ANCHORS`.
+    """
+    points = keypoints[:, :, np.array(list(_ANCHORS))].astype(jnp.float32)
+    mean = np.array(list(_ANCHORS.values()), np.float32)
+    centre, middle = points.mean(2, keepdims=True), mean.mean(0)
+    # The similarity as one complex factor: mean face -> picture (least squares).
+    x, y = jnp.moveaxis(points - centre, -1, 0)
+    u, v = (mean - middle).T
+    power = (u**2 + v**2).sum()
+    real, imaginary = (u * x + v * y).sum(-1) / power, (u * y - v * x).sum(-1) / power
+    scale = jnp.maximum(real**2 + imaginary**2, 1e-6)[:, :, None, None, None]
+    real, imaginary = real[:, :, None, None, None], imaginary[:, :, None, None, None]
+    grid = ((jnp.arange(cells) + 0.5) * (size / cells) - 0.5).astype(jnp.float32)
+    dx = grid[:, None] - points[:, :, None, None, :, 0]
+    dy = grid[:, None, None] - points[:, :, None, None, :, 1]
+    du, dv = (dx * real + dy * imaginary) / scale, (dy * real - dx * imaginary) / scale
+    weights = 1 / (du**2 + dv**2 + _SOFTNESS**2) ** 2
+    weights /= weights.sum(-1, keepdims=True)
+    return jnp.stack([(weights * (mean[:, i] + d)).sum(-1) for i, d in enumerate((du, dv))], -1)
+
+
+# Distance from a keypoint, in outer-canthal distances, up to which a cell follows it alone.
+_SOFTNESS = 0.1
+
+
+def position_features(coordinates: jax.Array, longest: float, count: int) -> jax.Array:
+    """Sines and cosines of coordinates [..., 2], of `count` wavelengths that halve from `longest`.
+
+    Returns:
+        float32 [..., 4 * count]. Two places are alike in them as far as they are near each other.
+    """
+    angles = coordinates[..., None] * (2 * np.pi / longest * 2.0 ** np.arange(count))
+    angles = angles.reshape(*coordinates.shape[:-1], -1)
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
 class KeypointEncoder(nn.Module):
     """Keypoint pictures -> features added after the denoiser's first convolution.
 
@@ -85,29 +152,49 @@ class KeypointEncoder(nn.Module):
     Attributes:
         channels: of the stem and after each stride-2 stage; len(channels) - 1 stages.
         width: output channels, the width of the denoiser's first level.
+        coordinates: whether the features also tell each cell's place in the picture and on the
+            mean face (`face_coordinates`). Ours; the paper has drawn keypoints alone.
     """
 
     channels: tuple[int, ...]
     width: int
+    coordinates: bool = False
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
-        self.conv_in = nn.Conv(self.channels[0], (3, 3), padding=1, dtype=self.dtype)
+        self.conv_in = Conv(self.channels[0], (3, 3), padding=1, dtype=self.dtype)
         blocks = []
         for before, after in zip(self.channels[:-1], self.channels[1:]):
-            blocks.append(nn.Conv(before, (3, 3), padding=1, dtype=self.dtype))
-            blocks.append(nn.Conv(after, (3, 3), strides=2, padding=1, dtype=self.dtype))
+            blocks.append(Conv(before, (3, 3), padding=1, dtype=self.dtype))
+            blocks.append(Conv(after, (3, 3), strides=2, padding=1, dtype=self.dtype))
         self.blocks = blocks
-        self.conv_out = nn.Conv(
+        self.conv_out = Conv(
             self.width, (3, 3), padding=1, kernel_init=nn.initializers.zeros, dtype=self.dtype
         )
+        if self.coordinates:
+            self.place = nn.Dense(self.width, dtype=self.dtype)
 
-    def __call__(self, pictures: jax.Array) -> jax.Array:
-        """[b, H, W, 3] in [0, 1] -> [b, h, w, width]."""
+    def __call__(self, pictures: jax.Array, coordinates: jax.Array | None = None) -> jax.Array:
+        """[b, H, W, 3] in [0, 1], and `face_coordinates` [b, h, w, 2] -> [b, h, w, width]."""
         x = nn.silu(self.conv_in(pictures))
         for block in self.blocks:
             x = nn.silu(block(x))
-        return self.conv_out(x)
+        x = self.conv_out(x)
+        if self.coordinates:
+            x += self.place(_places(coordinates).astype(self.dtype))
+        return x
+
+
+def _places(coordinates):
+    """Features [b, h, w, 40] of where cells lie: on the mean face, and in the picture."""
+    axes = jnp.meshgrid(
+        *(jnp.linspace(-0.5, 0.5, n) for n in coordinates.shape[1:3]), indexing="ij"
+    )
+    in_picture = position_features(jnp.stack(axes[::-1], axis=-1), 2.0, 5)
+    on_face = position_features(coordinates, 8.0, 5)
+    return jnp.concatenate(
+        [on_face, jnp.broadcast_to(in_picture, (*on_face.shape[:-1], in_picture.shape[-1]))], -1
+    )
 
 
 class FaceProjection(nn.Module):

@@ -28,6 +28,11 @@ class DurianConfig:
         temporal, temporal_heads, max_frames, temporal_norm: motion modules of the denoiser, see
             UNetConfig.
         keypoint_channels: of the keypoint encoder, one stride-2 stage between neighbours.
+        face_coordinates: whether the keypoint encoder also gives each cell's place on the mean face
+            and in the picture, see KeypointEncoder. Ours, for small models trained from scratch.
+        reference_keypoints: whether the reference encoders get the features of their picture's own
+            keypoints, as the denoiser does of the frame's, so that attention can match places of a
+            face. Ours; the paper's reference encoders see pictures and masks alone.
         control_channels: of the encoder in a ControlNet of the denoiser, see UNetConfig; () leaves
             the ControlNet out.
         clip: None leaves out the attribute embedding and with it the cross-attention of attribute
@@ -58,6 +63,8 @@ class DurianConfig:
     max_frames: int = 32
     temporal_norm: str = "frame"
     keypoint_channels: tuple[int, ...] = (16, 32, 96, 256)
+    face_coordinates: bool = False
+    reference_keypoints: bool = False
     control_channels: tuple[int, ...] = ()
     clip: ClipConfig | None = field(default_factory=ClipConfig)
     arcface: IResNetConfig | None = field(default_factory=IResNetConfig)
@@ -91,6 +98,8 @@ class DurianConfig:
             raise ValueError(f"references must be 'dual' or 'single', not {self.references!r}")
         if self.references == "single" and self.arcface is not None:
             raise ValueError("references 'single' does not look at faces: set arcface to None")
+        if self.references == "single" and self.reference_keypoints:
+            raise ValueError("references 'single' has no reference_keypoints: set it to False")
         if self.autoencoder == "kl" and self.kl is None:
             raise ValueError("autoencoder 'kl' needs its shape in kl")
         for name in ("keypoint_channels", *(["control_channels"] if self.control_channels else [])):
@@ -164,8 +173,10 @@ def blank_batch(config: DurianConfig, clips: int = 1, frames: int = 1) -> dict[s
         "keypoints": jnp.zeros((clips, frames, 478, 2), jnp.float32),
         "portrait": jnp.zeros((clips, *picture, 3), jnp.uint8),
         "portrait_mask": jnp.zeros((clips, *picture), bool),
+        "portrait_keypoints": jnp.zeros((clips, 478, 2), jnp.float32),
         "attribute": jnp.zeros((clips, 1, *picture, 3), jnp.uint8),
         "attribute_mask": jnp.zeros((clips, 1, *picture), bool),
+        "attribute_keypoints": jnp.zeros((clips, 1, 478, 2), jnp.float32),
         "face": jnp.zeros((clips, face, face, 3), jnp.uint8),
         "id": jnp.zeros((clips,), jnp.int32),
     }

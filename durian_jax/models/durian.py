@@ -19,7 +19,12 @@ from durian_jax.models.arcface import IResNet
 from durian_jax.models.attention import KeyValue, PaddedTokens, References
 from durian_jax.models.autoencoder import AutoencoderKL, Patchify
 from durian_jax.models.clip import CLIPVisionTower
-from durian_jax.models.conditions import FaceProjection, KeypointEncoder, rasterize_keypoints
+from durian_jax.models.conditions import (
+    FaceProjection,
+    KeypointEncoder,
+    face_coordinates,
+    rasterize_keypoints,
+)
 from durian_jax.models.config import DurianConfig
 from durian_jax.models.unet import UNet
 
@@ -100,7 +105,10 @@ class Durian(nn.Module):
             self.portrait_encoder = UNet(config.unet(context_dim=identity_dim, **encoder))
             self.attribute_encoder = UNet(config.unet(context_dim=look_dim, **encoder))
         self.keypoint_encoder = KeypointEncoder(
-            config.keypoint_channels, config.channels[0], dtype=dtype
+            config.keypoint_channels,
+            config.channels[0],
+            coordinates=config.face_coordinates,
+            dtype=dtype,
         )
         self.denoiser = UNet(
             config.unet(
@@ -154,8 +162,12 @@ class Durian(nn.Module):
 
     def encode_keypoints(self, keypoints: jax.Array) -> jax.Array:
         """Pixel coordinates [B, F, 478, 2] -> features [B, F, h, w, C0]."""
-        pictures = rasterize_keypoints(keypoints, self.config.resolution)
-        features = self.keypoint_encoder(_fold(pictures))
+        size, coordinates = self.config.resolution, None
+        pictures = rasterize_keypoints(keypoints, size)
+        if self.config.face_coordinates:
+            cells = size // self.config.factor
+            coordinates = _fold(face_coordinates(keypoints, size, cells))
+        features = self.keypoint_encoder(_fold(pictures), coordinates)
         return features.reshape(*pictures.shape[:2], *features.shape[1:])
 
     def encode_conditions(self, batch: Batch) -> Conditions:
@@ -166,8 +178,10 @@ class Durian(nn.Module):
                 hidden; `attribute` uint8 [B, N, H, W, 3], already masked; `attribute_mask`
                 [B, N, H, W], 1 on the attribute; with ArcFace `face` uint8 [B, 112, 112, 3].
                 If only the first attributes count and the rest is padding, `attribute_count` int32
-                [B], at least 1. Pictures are encoded as the mean of the autoencoder's posterior. A
-                model with references="single" reads `portrait` alone.
+                [B], at least 1. With `reference_keypoints` also `portrait_keypoints` [B, 478, 2]
+                and `attribute_keypoints` [B, N, 478, 2], in pixels of these pictures. Pictures are
+                encoded as the mean of the autoencoder's posterior. A model with
+                references="single" reads `portrait` alone.
         """
         if self.config.references == "single":
             return self._encode_single(batch["portrait"])
@@ -183,8 +197,14 @@ class Durian(nn.Module):
             context = look.reshape(clips, count, -1)
         # The references are clean pictures, so their time step is 0.
         now = jnp.zeros(clips * count, jnp.int32)
-        portrait_bank = self.portrait_encoder.capture(portrait, now[:clips], identity)
-        attribute_bank = self.attribute_encoder.capture(attributes, now, look)
+        portrait_pose = attribute_pose = None
+        if self.config.reference_keypoints:
+            portrait_pose = self.encode_keypoints(batch["portrait_keypoints"][:, None])[:, 0]
+            attribute_pose = _fold(self.encode_keypoints(batch["attribute_keypoints"]))
+        portrait_bank = self.portrait_encoder.capture(
+            portrait, now[:clips], identity, portrait_pose
+        )
+        attribute_bank = self.attribute_encoder.capture(attributes, now, look, attribute_pose)
         bank = tuple(
             jnp.concatenate([one, many.reshape(clips, -1, one.shape[-1])], axis=1)
             for one, many in zip(portrait_bank, attribute_bank)
@@ -248,7 +268,8 @@ class Durian(nn.Module):
 
         Args:
             latents: noisy, [B, F, h, w, c].
-            timesteps: int32 [B]; the frames of a clip share theirs (Eq. 11).
+            timesteps: int32 [B]; the frames of a clip share theirs (Eq. 11). Or [B, F] without
+                temporal layers, where frames have nothing to do with each other (Eq. 10).
             keypoint_features: [B, F, h, w, C0] of `encode_keypoints`.
             conditions: None is the unconditional branch of guidance: no reference tokens and a
                 zero context. Keypoints stay.
@@ -275,7 +296,12 @@ class Durian(nn.Module):
             if conditions is not None and conditions.count is not None:
                 context = PaddedTokens(context, jnp.repeat(conditions.count, frames))
         output = self.denoiser(
-            _fold(latents), timesteps, context, references, _fold(keypoint_features), residuals
+            _fold(latents),
+            timesteps.reshape(-1),
+            context,
+            references,
+            _fold(keypoint_features),
+            residuals,
         )
         return output.reshape(latents.shape)
 

@@ -25,6 +25,7 @@ from durian_jax.models.blocks import (
     timestep_features,
 )
 from durian_jax.models.conditions import KeypointEncoder
+from durian_jax.models.conv import Conv
 from durian_jax.models.norm import GroupNorm
 from durian_jax.models.temporal import MotionModule
 
@@ -209,7 +210,7 @@ class UNet(nn.Module):
         widths, dtype = config.block_out_channels, jnp.dtype(config.dtype)
         zero = {"kernel_init": nn.initializers.zeros}
         last, layers = len(widths) - 1, config.layers_per_block
-        self.conv_in = nn.Conv(widths[0], (3, 3), padding=1, dtype=dtype)
+        self.conv_in = Conv(widths[0], (3, 3), padding=1, dtype=dtype)
         self.time_embedding = TimestepEmbedding(4 * widths[0], dtype=dtype)
 
         skips, down_blocks = [widths[0]], []
@@ -225,7 +226,7 @@ class UNet(nn.Module):
         if config.control_channels:
             channels = config.control_channels
             self.controlnet_cond_embedding = KeypointEncoder(channels, widths[0], dtype=dtype)
-            zeros = [nn.Conv(n, (1, 1), dtype=dtype, **zero) for n in [*skips, widths[last]]]
+            zeros = [Conv(n, (1, 1), dtype=dtype, **zero) for n in [*skips, widths[last]]]
             *self.controlnet_down_blocks, self.controlnet_mid_block = zeros
             self.up_blocks = []
             return
@@ -242,7 +243,7 @@ class UNet(nn.Module):
 
         if config.out_channels:
             self.conv_norm_out = GroupNorm(config.norm_groups, epsilon=1e-5, dtype=dtype)
-            self.conv_out = nn.Conv(config.out_channels, (3, 3), padding=1, dtype=dtype, **zero)
+            self.conv_out = Conv(config.out_channels, (3, 3), padding=1, dtype=dtype, **zero)
 
     def __call__(
         self,
@@ -273,14 +274,20 @@ class UNet(nn.Module):
         return self.conv_out(nn.silu(self.conv_norm_out(x))).astype(jnp.float32)
 
     def capture(
-        self, x: jax.Array, timesteps: jax.Array, context: jax.Array | None = None
+        self,
+        x: jax.Array,
+        timesteps: jax.Array,
+        context: jax.Array | None = None,
+        features: jax.Array | None = None,
     ) -> tuple[jax.Array, ...]:
         """The norm1 tokens [b, L, C] entering every self-attention, in site order.
+
+        Arguments as of `__call__`.
 
         What follows the last site does not reach the result: under jit it is never run, and its
         parameters get no gradient.
         """
-        return self._blocks(x, timesteps, context, None, None)[1]
+        return self._blocks(x, timesteps, context, None, features)[1]
 
     def control(
         self,

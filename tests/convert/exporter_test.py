@@ -50,7 +50,7 @@ def run(converted, tmp_path_factory):
     names = ("keypoint_encoder", "face_projection")
     params = {name: checkpoint.load(converted)[0][name] for name in names}
     params = jax.device_put(params, sharding.replicated(sharding.make_mesh()))
-    state = init_state(params, ("keypoint_",), (), make_optimizer(1e-4, 1, 0.0, 1.0))
+    state = init_state(params, ("keypoint_",), (), make_optimizer(10, 1e-4, 1, 0.0, 1.0))
     state = state.replace(ema=jax.tree.map(lambda leaf: 2 * leaf, state.ema))
     workdir = tmp_path_factory.mktemp("run")
     checkpoints = checkpoint.Checkpoints(workdir)

@@ -52,7 +52,7 @@ def numbers(stage, devices, fsdp, accumulate):
     config.data.frames = {"stage1": 1, "stage2": 4}[stage]
     config.batch_size, config.accumulate, config.mesh.fsdp = 8, accumulate, fsdp
     mesh, model, diffusion = train_step.build(config, jax.devices()[:devices])
-    optimizer = state.make_optimizer(**config.optimizer)
+    optimizer = state.make_optimizer(config.steps, **config.optimizer)
     layout = train_step.state_layout(config, model, optimizer, mesh)
     def draw(leaf):  # Cheaper than to compile the real initialisers, and no zeros.
         return np.random.default_rng(leaf.size).normal(0, 0.05, leaf.shape).astype(leaf.dtype)

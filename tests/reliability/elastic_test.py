@@ -66,7 +66,7 @@ def prepare(devices, fsdp, **changes):
     config = smallest.get_config()
     config.update(batch_size=8, mesh={"fsdp": fsdp}, data={"path": data_set}, **changes)
     mesh, model, diffusion = train_step.build(config, jax.devices()[:devices])
-    optimizer = make_optimizer(**config.optimizer)
+    optimizer = make_optimizer(config.steps, **config.optimizer)
     layout = train_step.state_layout(config, model, optimizer, mesh)
     step = train_step.jit_train_step(model, diffusion, optimizer, config, layout)
     create = lambda: train_step.create_state(config, model, optimizer, layout)
