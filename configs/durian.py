@@ -110,6 +110,9 @@ def get_config(stage: str = "stage1") -> ConfigDict:
     # Long clips go in windows, as long as the clips of training.
     config.sample = dict(every=1000, steps=30, guidance=3.5, window=24, overlap=4, clips=4)
     config.sample.solver = "ddim"  # or "dpm++", for fewer steps
+    # With every sample: batches of the split "val" that the validation loss is taken over, and
+    # counterfactual cases of the data set that are animated and scored. 0 for none.
+    config.validation = dict(batches=8, cases=8)
     # Checkpoints by steps and by minutes (0: not by these); of the older ones those stay whose step
     # is a multiple of keep_every.
     config.save = dict(every=1000, minutes=30.0, keep=3, keep_every=0)

@@ -60,7 +60,7 @@ class Diffusion:
             )
         if not self.timestep_shift > 0:
             raise ValueError(
-                f"diffusion.timestep_shift is {self.timestep_shift:g}: use a number above 0; 1 is none"
+                f"diffusion.timestep_shift is {self.timestep_shift:g}: use above 0; 1 is uniform"
             )
 
     @property
@@ -77,13 +77,17 @@ class Diffusion:
         """Timesteps to train at, int32 in [0, T)."""
         if self.timestep_shift == 1:
             return jax.random.randint(key, shape, 0, self.num_timesteps)
-        u, s = jax.random.uniform(key, shape), self.timestep_shift
+        return self.timesteps_at(jax.random.uniform(key, shape))
+
+    def timesteps_at(self, u):
+        """The timestep below which training draws a share u in [0, 1] of all, int32 in [0, T)."""
+        s = self.timestep_shift
+        drawn = jnp.int32(self.num_timesteps * s * u / (1 + (s - 1) * u))
         # Rounding may bring the largest u to T.
-        drawn = (self.num_timesteps * s * u / (1 + (s - 1) * u)).astype(jnp.int32)
         return jnp.minimum(drawn, self.num_timesteps - 1)
 
     def add_noise(self, x_0, noise, timesteps):
-        """x_t. x_0, noise [B, F, ...]; timesteps int32 [B], or [B, F] for one of each frame's own."""
+        """x_t. x_0, noise [B, F, ...]; timesteps int32 [B], or [B, F], a frame's own."""
         signal, sigma = self._scales(timesteps, x_0.ndim)
         return signal * x_0 + sigma * noise
 

@@ -56,10 +56,14 @@ class Generator:
         self.model = Durian(DurianConfig.from_dict(config["model"]))
         self.diffusion = Diffusion(**config["diffusion"])
         self.mesh = sharding.make_mesh(1, devices or jax.local_devices()[:1])
-        self.params = jax.device_put(params, sharding.replicated(self.mesh))
+        self.load(params)
         self.memory = _memory(self.mesh)
         self._parts = _parts(self.model, self.diffusion, self.mesh)
         self._programs = {}
+
+    def load(self, params: dict) -> None:
+        """Goes on with other parameters of the same shapes; compiled programs serve these, too."""
+        self.params = jax.device_put(params, sharding.replicated(self.mesh))
 
     def __call__(
         self, inputs: list[dict], seeds: list[int], sampling: sampler.Sampling, watch: Stopwatch

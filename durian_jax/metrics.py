@@ -12,6 +12,8 @@ import numpy as np
 NUM_NOISE_BINS = 4
 # Above this share of the step time spent on waiting for batches, a log line says so.
 STARVED = 0.2
+# A validation loss this many times its lowest, at this many validations in a row, rises for good.
+RISEN, IN_A_ROW = 1.02, 5
 # Counts of the whole run that a log line names as soon as there are any.
 TROUBLES = ("skipped", "corrupt_records")
 
@@ -55,12 +57,22 @@ class Reporter:
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Logs one line; non-finite values are written as they are."""
         if self._enabled:
-            self._lines.append({"step": step, **values})
-            with self._file.open("a") as file:
-                file.write(json.dumps(self._lines[-1]) + "\n")
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+            self._write(step, values)
         self.say(_readable(step, values))
+
+    def validation(self, step: int, values: dict[str, float]) -> None:
+        """What `validation.Validation` found: logged like scalars; warns of a rising loss."""
+        if not values:
+            return
+        if self._enabled:
+            self._write(step, values)
+        self.say(_readable_validation(step, values))
+        losses = [line["val_loss"] for line in self._lines if "val_loss" in line]
+        if since := rises(losses):
+            self.say(
+                f"validation loss rises: it was lowest {since} validations ago, {min(losses):.4f}: "
+                "the run learns its people by heart: stop it, or give it more people"
+            )
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """uint8 [H, W, 3] to TensorBoard and to NAME/step_N.png."""
@@ -73,18 +85,26 @@ class Reporter:
         video.write_picture(folder / f"step_{step:07d}.png", image)
         self._board.add_image(name, image, step, dataformats="HWC")
 
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        self._lines.append({"step": step, **values})
+        with self._file.open("a") as file:
+            file.write(json.dumps(self._lines[-1]) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
     def draw_loss_curve(self) -> None:
-        """loss.png: the loss and its noise bins over the steps."""
+        """loss.png: the loss, its noise bins and the validation loss over the steps."""
         if not self._enabled or not self._lines:
             return
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.subplots()
-        steps = [line["step"] for line in self._lines]
-        for name in ("loss", *(f"loss_noise_{i}" for i in range(NUM_NOISE_BINS))):
-            values = [line.get(name, math.nan) for line in self._lines]
-            axes.plot(steps, values, label=name, linewidth=2 if name == "loss" else 0.8)
+        for name in ("loss", "val_loss", *(f"loss_noise_{i}" for i in range(NUM_NOISE_BINS))):
+            found = [(line["step"], line[name]) for line in self._lines if name in line]
+            if found:
+                width = 2 if name.endswith("loss") else 0.8
+                axes.plot(*zip(*found), label=name, linewidth=width)
         axes.set(xlabel="step", ylabel="loss", yscale="log")
         axes.legend()
         figure.savefig(self._workdir / "loss.png", dpi=120)
@@ -154,6 +174,30 @@ class Interval:
         values["data_wait"] = self._waited / seconds
         self._clear()
         return values
+
+
+def rises(losses: list[float]) -> int | None:
+    """How many validations ago a loss that now rises for good was lowest; None if it does not."""
+    if len(losses) <= IN_A_ROW:
+        return None
+    since = len(losses) - 1 - int(np.argmin(losses))
+    risen = min(losses[-IN_A_ROW:]) > RISEN * min(losses)
+    return since if since >= IN_A_ROW and risen else None
+
+
+def _readable_validation(step: int, values: dict[str, float]) -> str:
+    """step 40  validation loss 0.912 (...)  cases: l1 0.041 (copy 0.055, paste 0.05)  ..."""
+    parts = [f"step {step}"]
+    if "val_loss" in values:
+        bins = [values.get(f"val_noise_{i}") for i in range(NUM_NOISE_BINS)]
+        by_noise = " ".join("-" if value is None else f"{value:.3f}" for value in bins)
+        parts.append(f"validation loss {values['val_loss']:.4f} (by noise {by_noise})")
+    for name in (name for name in values if name.startswith("case_")):
+        score = name.removeprefix("case_")
+        copy, paste = (values[f"{baseline}_{score}"] for baseline in ("copy", "paste"))
+        title = score.replace("_", " ")
+        parts.append(f"{title} {values[name]:.3f} (copy {copy:.3f}, paste {paste:.3f})")
+    return "  ".join(parts)
 
 
 def _readable(step: int, values: dict[str, float]) -> str:

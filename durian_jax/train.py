@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from durian_jax import checkpoint, guards, sampler, sharding
+from durian_jax import checkpoint, guards, sampler, sharding, validation
 from durian_jax.diffusion import Diffusion
 from durian_jax.metrics import Interval, Reporter
 from durian_jax.models.durian import Durian
@@ -45,11 +45,12 @@ def train(config, workdir: str | Path) -> TrainState:
     dataset = open_dataset(config)
     planned = Step(config, Topology.parse(None), devices=jax.devices())
     mesh, layout = planned.mesh, planned.layout
-    open_loader = functools.partial(
-        loader.Loader, dataset, sample_options(config),
-        batch_size=config.batch_size, workers=config.data.workers,
-        process_index=jax.process_index(), process_count=jax.process_count(),
-    )  # fmt: skip
+
+    def open_loader(split=dataset, **options) -> loader.Loader:
+        return loader.Loader(
+            split, sample_options(config), batch_size=config.batch_size,
+            process_index=jax.process_index(), process_count=jax.process_count(), **options,
+        )  # fmt: skip
 
     checkpoints = checkpoint.Checkpoints(workdir, config.save.keep, config.save.keep_every)
     meta = {"config": config.to_dict(), "data_set": dataset.identity}
@@ -80,6 +81,10 @@ def train(config, workdir: str | Path) -> TrainState:
         with contextlib.closing(open_loader(seed=config.seed + 1)) as batches:
             fixed_batch = next(batches)
         draw_samples = make_sample_grid(planned.model, planned.diffusion, config, fixed_batch, mesh)
+        validate = validation.Validation(
+            planned.model, planned.diffusion, config, mesh,
+            lambda **options: open_loader(open_dataset(config, "val"), **options), report.say,
+        )  # fmt: skip
         report.say("compiling the training step ...")
         start = time.perf_counter()
         train_step = planned.lower().compile()
@@ -102,7 +107,7 @@ def train(config, workdir: str | Path) -> TrainState:
             guards.refuse_divergence(metrics["skipped"], step, config.guards.max_skipped)
 
         with contextlib.closing(
-            open_loader(seed=config.seed, state=progress.get("loader"))
+            open_loader(seed=config.seed, state=progress.get("loader"), workers=config.data.workers)
         ) as batches:
             # Fixed order: evaluate, save, next batch, dispatch, log the step before. A checkpoint
             # holds the state of the loader before the batch of the step that follows it.
@@ -120,6 +125,8 @@ def train(config, workdir: str | Path) -> TrainState:
                     if sampling:
                         watchdog.expect(f"the samples of step {step}")
                         report.picture(step, "samples", draw_samples(state))
+                        watchdog.expect(f"the validation of step {step}")
+                        report.validation(step, validate(merge(state.frozen, state.ema)))
                         report.draw_loss_curve()
                     if saving:
                         watchdog.expect(f"the checkpoint of step {step}")
@@ -145,12 +152,16 @@ def train(config, workdir: str | Path) -> TrainState:
     return state
 
 
-def open_dataset(config):
-    """The data set at `config.data.path`. Raises InputError if there is none that can be used."""
+def open_dataset(config, split: str = "train"):
+    """A split of the data set at `config.data.path`.
+
+    Raises:
+      InputError: there is none that can be used.
+    """
     if not config.data.path.startswith("synth:"):
         from input_pipeline import shards
 
-        return shards.Dataset(config.data.path)
+        return shards.Dataset(config.data.path, split)
     if config.data.workers:
         raise InputError(
             f"data.workers is {config.data.workers}, data.path {config.data.path} is rendered "
@@ -158,7 +169,7 @@ def open_dataset(config):
         )
     from input_pipeline.synthetic.dataset import Rendered
 
-    return Rendered(config.data.path)
+    return Rendered(config.data.path, split)
 
 
 def sample_options(config):

@@ -56,11 +56,11 @@ def make_train_step(
     config,
     placement=None,
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
-    """The training step of Eq. 10 and Eq. 11 (temporal layers: one timestep per clip).
+    """The training step of Eq. 10 (F = 1) and Eq. 11 (F frames, one timestep per clip).
 
-    Without temporal layers the F frames of a clip are as many samples of Eq. 10, each with a timestep
-    of its own, that share their references. Each clip draws from a random key of its own, so that neither the number of devices nor
-    `config.accumulate` changes what is drawn.
+    Without temporal layers F frames of a clip are F samples of Eq. 10, each with a timestep of its
+    own; they share their references. Each clip draws from a random key of its own, so that neither
+    the number of devices nor `config.accumulate` changes what is drawn.
 
     Args:
       placement: a sharding for each trained parameter. Gradients take it as they come, or every

@@ -113,32 +113,10 @@ class CheckpointPredictions:
     def answers(self, cases: tuple[Case, ...]) -> Iterator[np.ndarray]:
         """float32 [F, S, S, 3] in [0, 1] for each case. Raises InputError for a mixture of more
         than two sources, or of two kinds in different shares."""
-        results = self._animator.animate(map(self._job, cases), **self._options)
+        jobs = (job_of(self._cases.path, case, self._seed) for case in cases)
+        results = self._animator.animate(jobs, **self._options)
         for case, result in zip(cases, results):
             yield self._kept(case, result)
-
-    def _job(self, case: Case):
-        from durian_jax.job import Job
-
-        folder = self._cases.path / case.id
-        sources: dict[str, list] = {}
-        for i, one in enumerate(case.attributes):
-            paths = folder / f"attribute_{i}.png", one.kind, folder / f"attribute_{i}_mask.png"
-            sources.setdefault(one.kind, []).append((paths, one.weight))
-        mixed = {}
-        if case.interpolates:
-            shares = {some[1][1] for some in sources.values() if len(some) > 1}
-            if len(shares) > 1 or any(len(some) > 2 for some in sources.values()):
-                raise InputError(
-                    f"case {case.id}: a checkpoint mixes two sources of a kind, all kinds alike: "
-                    "leave it out"
-                )
-            mixed = {"towards": [some[-1][0] for some in sources.values()], "alpha": tuple(shares)}
-        return Job(
-            folder / "portrait.png", [some[0][0] for some in sources.values()],
-            folder / "driving.mp4", portrait_mask=folder / "portrait_mask.png", framed=True,
-            seed=self._seed, **mixed,
-        )  # fmt: skip
 
     def _kept(self, case: Case, result) -> np.ndarray:
         self._settings = result.settings
@@ -151,6 +129,35 @@ class CheckpointPredictions:
         """What reproduces the answers."""
         names = ("checkpoint", "weights_sha256", "steps", "guidance", "solver", "seed", "size")
         return {name: self._settings[name] for name in names if name in self._settings}
+
+
+def job_of(folder: Path, case: Case, seed: int):
+    """The job that answers a case of a case folder, with the masks of the case.
+
+    Raises:
+      InputError: a mixture of more than two sources, or of two kinds in different shares.
+    """
+    from durian_jax.job import Job
+
+    folder = folder / case.id
+    sources: dict[str, list] = {}
+    for i, one in enumerate(case.attributes):
+        paths = folder / f"attribute_{i}.png", one.kind, folder / f"attribute_{i}_mask.png"
+        sources.setdefault(one.kind, []).append((paths, one.weight))
+    mixed = {}
+    if case.interpolates:
+        shares = {some[1][1] for some in sources.values() if len(some) > 1}
+        if len(shares) > 1 or any(len(some) > 2 for some in sources.values()):
+            raise InputError(
+                f"case {case.id}: a checkpoint mixes two sources of a kind, all kinds alike: "
+                "leave it out"
+            )
+        mixed = {"towards": [some[-1][0] for some in sources.values()], "alpha": tuple(shares)}
+    return Job(
+        folder / "portrait.png", [some[0][0] for some in sources.values()],
+        folder / "driving.mp4", portrait_mask=folder / "portrait_mask.png", framed=True,
+        seed=seed, **mixed,
+    )  # fmt: skip
 
 
 def _name(folder: str | Path) -> str:
