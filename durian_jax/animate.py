@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from durian_jax import checkpoint, sampler
+from durian_jax import checkpoint, sampler, weights
 from durian_jax.generator import Generator, Stopwatch
 from durian_jax.job import Job
 from durian_jax.recording import Recording, Video
@@ -94,7 +94,7 @@ class Animator:
     @classmethod
     def load(
         cls,
-        source: str | Path,
+        source: str | Path | None = None,
         masks: str = "heuristic",
         aligner: str = "geometric",
         devices: list | None = None,
@@ -102,12 +102,17 @@ class Animator:
         """The averaged weights of a training run, or a folder of weights.
 
         Args:
-          source: workdir, folder, hub id USER/NAME@REVISION or shipped name.
+          source: workdir, folder, hub id USER/NAME@REVISION or shipped name. Default: the small
+            model of the package, which says what it is.
           masks, aligner, devices: as in the constructor.
 
         Raises:
           InputError: there is no checkpoint, it lacks a network, or no such segmenter or aligner.
         """
+        if source is None:
+            source = weights.DEFAULT
+        if str(source) in weights.SHIPPED and not Path(source).exists():
+            print(weights.NOTE)
         params, meta = checkpoint.load(source)
         if absent := meta.get("absent"):
             raise InputError(

@@ -147,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--protocol", choices=("counterfactual", "self", "cross"))
     evaluate.add_argument("--cases", type=Path, help="folder of cases")
     evaluate.add_argument("--dataset", type=Path, help="data set to take the cases from")
-    evaluate.add_argument("--checkpoint", type=Path, help="workdir of a train run")
+    evaluate.add_argument("--checkpoint", help="as for animate, or small: the model of the package")
     evaluate.add_argument(
         "--predictions", type=Path, help="folder with ID.mp4, ID/0000.png ... or ID.npy per case"
     )
@@ -180,6 +180,7 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument("--to", choices=("diffusers", "safetensors"), help="the other way")
     convert.add_argument("--checkpoint", type=Path, help="with --to: run, folder or name to export")
     convert.add_argument("--raw", action="store_true", help="with --to: not the averaged weights")
+    convert.add_argument("--half", action="store_true", help="with --to safetensors: float16")
     convert.add_argument("--out", type=Path, required=True, help="new folder to write")
     return whole
 
@@ -215,8 +216,9 @@ def _add_masking(verb: argparse.ArgumentParser) -> None:
 
 def _add_sampling(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
-        "--checkpoint", required=True, metavar="RUN_OR_NAME",
-        help="workdir of a train run, converted folder, or hub id USER/NAME@REVISION",
+        "--checkpoint", metavar="RUN_OR_NAME",
+        help="workdir of a train run, converted folder, or hub id USER/NAME@REVISION (default: the "
+        "small model of the package)",
     )  # fmt: skip
     verb.add_argument("--steps", type=int, help="denoising steps (default: config.sample)")
     verb.add_argument(

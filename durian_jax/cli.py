@@ -241,7 +241,9 @@ def _convert(options: argparse.Namespace, _) -> None:
     if options.to:
         if options.kinds or options.source or options.checkpoint is None:
             raise InputError(f"--to {options.to} goes with --checkpoint alone, not with --from")
-    elif not options.kinds or options.checkpoint or options.raw:
+        if options.half and options.to != "safetensors":
+            raise InputError(f"--half goes with --to safetensors, not with --to {options.to}")
+    elif not options.kinds or options.checkpoint or options.raw or options.half:
         raise InputError("give --from KIND --source PATH, or --to KIND --checkpoint RUN")
     elif len(options.kinds) != len(options.source):
         raise InputError(
@@ -253,7 +255,8 @@ def _convert(options: argparse.Namespace, _) -> None:
     if options.to == "diffusers":
         exporter.to_diffusers(options.checkpoint, options.out, ema=not options.raw)
     elif options.to == "safetensors":
-        exporter.to_safetensors(options.checkpoint, options.out, ema=not options.raw)
+        dtype = "float16" if options.half else "float32"
+        exporter.to_safetensors(options.checkpoint, options.out, not options.raw, dtype)
     else:
         importer.convert(list(zip(options.kinds, options.source)), options.out)
     print(f"{options.out}: written")

@@ -2,7 +2,8 @@
 
 What `durian convert` writes, and what may be shared: no code in it, read without orbax, one tensor
 at a time if need be. `durian.json` holds the config of the model, where the weights come from, and
-the SHA-256 of every file. Tensors have our own names, "conv_in/kernel", and are float32.
+the SHA-256 of every file. Tensors have our own names, "conv_in/kernel", and are float32, or
+float16 where a folder shall be small.
 """
 
 import contextlib
@@ -23,8 +24,12 @@ from input_pipeline.errors import InputError
 
 MANIFEST = "durian.json"
 FORMAT = 1
-# Name: (hub repository, revision, SHA-256 of durian.json). None are shipped yet.
-SHIPPED: dict[str, tuple[str, str, str]] = {}
+# Folders of weights that are part of the package, and the SHA-256 of their durian.json.
+_PACKAGED = Path(__file__).parent / "shipped"
+SHIPPED = {"small": ""}
+# What is used where no checkpoint is named, and what is said then.
+DEFAULT = "small"
+NOTE = "small model, trained on synthetic people: demonstration quality"
 
 _DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
@@ -83,16 +88,24 @@ class _Reader:
         return self.read(self.key)
 
 
-def write_safetensors(path: Path, tensors: dict[str, Stored], metadata: dict[str, str]) -> str:
-    """Writes float32 tensors one by one, as the library's own writer cannot; returns the SHA-256.
+def write_safetensors(
+    path: Path, tensors: dict[str, Stored], metadata: dict[str, str], dtype: str = "float32"
+) -> str:
+    """Writes tensors one by one, as the library's own writer cannot; returns the SHA-256.
 
     Args:
       tensors: by the name they get; each is read, checked against its shape, written, dropped.
+      dtype: of all in the file, "float32" or "float16".
+
+    Raises:
+      InputError: a value that float16 cannot hold.
     """
     header, end = {"__metadata__": metadata}, 0
+    kind = next(short for short, name in _DTYPES.items() if name == dtype)
     for name, stored in tensors.items():
-        start, end = end, end + 4 * int(np.prod(stored.shape, dtype=np.int64))
-        header[name] = {"dtype": "F32", "shape": stored.shape, "data_offsets": [start, end]}
+        size = np.dtype(dtype).itemsize * int(np.prod(stored.shape, dtype=np.int64))
+        start, end = end, end + size
+        header[name] = {"dtype": kind, "shape": stored.shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
@@ -105,6 +118,9 @@ def write_safetensors(path: Path, tensors: dict[str, Stored], metadata: dict[str
         write(len(text).to_bytes(8, "little") + text)
         for name, stored in tensors.items():
             array = np.ascontiguousarray(stored.read(), np.float32)
+            if np.abs(array).max(initial=0) > np.finfo(dtype).max:
+                raise InputError(f"{stored.file}: {name} does not fit into {dtype}: use float32")
+            array = array.astype(dtype)
             assert array.shape == tuple(stored.shape), f"{name}: {array.shape}, not {stored.shape}"
             write(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
@@ -133,19 +149,25 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def write(path: Path, networks: Iterable[tuple[str, dict[str, Stored]]], facts: dict) -> None:
+def write(
+    path: Path,
+    networks: Iterable[tuple[str, dict[str, Stored]]],
+    facts: dict,
+    dtype: str = "float32",
+) -> None:
     """Writes a folder of weights, complete or not at all.
 
     Args:
       path: a new folder.
       networks: (top-level name, tensors by the rest of their path) pairs.
       facts: what else goes into durian.json: `config`, `sources` and the like, in plain values.
+      dtype: of the tensors, see `write_safetensors`.
     """
     with new_folder(path) as folder:
         files = {}
         for network, tensors in networks:
             file = f"{network}.safetensors"
-            files[file] = write_safetensors(folder / file, tensors, {"format": "durian"})
+            files[file] = write_safetensors(folder / file, tensors, {"format": "durian"}, dtype)
         manifest = {"format": FORMAT, **facts, "files": files}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
@@ -177,7 +199,7 @@ def stored(folder: Path) -> dict[str, Stored]:
 
 def load(folder: Path) -> tuple[dict, dict]:
     """(parameter tree of float32 numpy arrays, durian.json) of a folder; InputError if damaged."""
-    leaves = {path: tensor.read() for path, tensor in stored(folder).items()}
+    leaves = {path: np.float32(tensor.read()) for path, tensor in stored(folder).items()}
     return unflatten_dict(leaves, sep="/"), read_manifest(folder)
 
 
@@ -195,7 +217,7 @@ def flat(params: dict, file: str = "") -> dict[str, Stored]:
 
 
 def locate(source: str | Path) -> Path:
-    """The local folder of a run or of weights: a path, a hub id or a shipped name.
+    """The local folder of a run or of weights: a path, a hub id or the name of a shipped one.
 
     A hub id reads USER/NAME or USER/NAME@REVISION, where the revision is a branch, tag or commit;
     its files are downloaded once and compared with the hashes in their durian.json.
@@ -207,20 +229,21 @@ def locate(source: str | Path) -> Path:
     if path.exists():
         return path
     if name in SHIPPED:
-        repository, revision, digest = SHIPPED[name]
-        return _download(repository, revision, digest)
+        folder = _PACKAGED / name
+        _check_files(folder, SHIPPED[name], "install the package again")
+        return folder
     # "runs/stage2" is meant as a path where a folder "runs" exists.
     if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name) and not path.parent.is_dir():
         repository, _, revision = name.partition("@")
-        return _download(repository, revision or None, None)
-    shipped = ", ".join(SHIPPED) or "none yet"
+        return _download(repository, revision or None)
+    shipped = ", ".join(SHIPPED)
     raise InputError(
         f"{name}: no checkpoint here: give the --workdir of a durian train run, a converted "
         f"folder, a hub id USER/NAME@REVISION or a shipped name ({shipped})"
     )
 
 
-def _download(repository: str, revision: str | None, manifest_digest: str | None) -> Path:
+def _download(repository: str, revision: str | None) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -238,16 +261,23 @@ def _download(repository: str, revision: str | None, manifest_digest: str | None
         ) from None
     if not is_folder(folder):
         raise InputError(f"{repository}: not a folder of Durian weights: it has no {MANIFEST}")
-    wanted = dict(read_manifest(folder)["files"])
-    if manifest_digest is not None:
-        wanted[MANIFEST] = manifest_digest
-    for file, digest in wanted.items():
+    _check_files(folder, None, f"delete {folder} and download it again")
+    return folder
+
+
+def _check_files(folder: Path, manifest_digest: str | None, remedy: str) -> None:
+    """Raises InputError where a file of the folder differs from its SHA-256."""
+
+    def check(file: str, digest: str) -> None:
         if not (folder / file).is_file() or _sha256(folder / file) != digest:
             raise InputError(
-                f"{repository}: {file} differs from the SHA-256 in {MANIFEST}: delete {folder} and "
-                "download it again"
+                f"{folder / file}: damaged or changed, it differs from its SHA-256: {remedy}"
             )
-    return folder
+
+    if manifest_digest is not None:
+        check(MANIFEST, manifest_digest)
+    for file, digest in read_manifest(folder)["files"].items():
+        check(file, digest)
 
 
 def _sha256(path: Path) -> str:

@@ -65,7 +65,7 @@ def test_heavy_packages_are_imported_where_they_are_needed(path):
 
 @pytest.mark.parametrize("path", FILES, ids=_name)
 def test_files_stay_short(path):
-    assert len(path.read_text().splitlines()) <= 350
+    assert len(path.read_text().splitlines()) <= 400
 
 
 def test_models_training_step_and_checkpoints_need_neither_grain_nor_ml_collections():

@@ -69,6 +69,36 @@ def test_x0_and_v_are_the_same_objective():
     np.testing.assert_allclose(as_v, as_x_0, rtol=1e-3)
 
 
+def test_frames_may_have_timesteps_of_their_own():
+    process = Diffusion(prediction="x0")
+    x_0, noise = jax.random.normal(jax.random.key(0), (2, 2, 3, 5, 5, 2))
+    timesteps = jnp.array([[0, 300, 999], [10, 20, 30]])
+    whole = process.add_noise(x_0, noise, timesteps)
+    for i, frame in np.ndindex(2, 3):
+        alone = process.add_noise(
+            x_0[i : i + 1, frame], noise[i : i + 1, frame], timesteps[i, frame][None]
+        )
+        np.testing.assert_allclose(whole[i, frame], alone[0], rtol=1e-6)
+    assert process.loss_weight(timesteps).shape == (2, 3)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_timesteps_are_drawn_as_the_shift_says(shift):
+    process = Diffusion(timestep_shift=shift)
+    drawn = np.asarray(process.draw_timesteps(jax.random.key(0), (20_000,)))
+    assert drawn.min() >= 0 and drawn.max() <= 999
+    # Of u below one half: t / T = s / (1 + s).
+    assert abs((drawn < 1000 * shift / (1 + shift)).mean() - 0.5) < 0.02
+    np.testing.assert_array_equal(
+        process.timesteps_at(jnp.array([0.0, 0.5, 1.0])), [0, int(1000 * shift / (1 + shift)), 999]
+    )
+
+
+def test_shift_out_of_range_is_refused():
+    with pytest.raises(ValueError, match="timestep_shift is 0: use above 0"):
+        Diffusion(timestep_shift=0.0)
+
+
 def test_eps_with_zero_terminal_snr_is_refused():
     with pytest.raises(ValueError, match="zero_terminal_snr=False"):
         Diffusion(prediction="eps")

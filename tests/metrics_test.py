@@ -3,7 +3,7 @@ import time
 
 import numpy as np
 
-from durian_jax.metrics import Interval, Reporter
+from durian_jax.metrics import Interval, Reporter, rises
 
 
 def _step(loss, errors, counts, skipped=(0, 0)):
@@ -106,3 +106,34 @@ def test_other_processes_keep_a_log_and_write_nothing_else(tmp_path, capsys):
     first, second = files[0].read_text().splitlines()
     assert first.endswith(" hello") and "loss 1.0000" in second and "data wait 50%" in second
     assert not capsys.readouterr().out
+
+
+def test_a_validation_stands_beside_copy_and_paste(tmp_path, capsys):
+    report = Reporter(tmp_path, first_step=0)
+    values = {"val_loss": 0.25, "val_noise_0": 0.1, "val_noise_3": 0.4}
+    values |= {"case_l1": 0.04, "copy_l1": 0.07, "paste_l1": 0.08}
+    report.validation(5, values)
+    report.validation(5, {})
+    report.draw_loss_curve()
+    report.close()
+    assert capsys.readouterr().out.splitlines() == [
+        "step 5  validation loss 0.2500 (by noise 0.100 - - 0.400)  "
+        "l1 0.040 (copy 0.070, paste 0.080)"
+    ]
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 5, **values}
+
+
+def test_a_validation_loss_that_rises_for_good_is_named(tmp_path, capsys):
+    report = Reporter(tmp_path, first_step=0)
+    for step, loss in enumerate([0.5, 0.3, 0.4, 0.4, 0.4, 0.4, 0.4]):
+        report.validation(step, {"val_loss": loss})
+    report.close()
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "rises" in line]
+    assert len(warnings) == 1 and "lowest 5 validations ago, 0.3000" in warnings[0]
+
+
+def test_noise_on_the_validation_loss_is_no_rise():
+    assert rises([]) is None
+    assert rises([0.5, 0.3, 0.302, 0.31, 0.305, 0.32, 0.303]) is None
+    assert rises([0.3, 0.4, 0.5]) is None
+    assert rises([0.5, 0.3, 0.4, 0.4, 0.4, 0.4, 0.4]) == 5

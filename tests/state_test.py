@@ -5,6 +5,7 @@ import optax
 import pytest
 
 from durian_jax import state as train_state
+from input_pipeline.errors import InputError
 
 PARAMS = {
     "denoiser": {
@@ -86,7 +87,7 @@ def test_average_warms_up_and_then_decays_as_told():
 
 def test_optimizer_clips_the_norm_and_decays_matrices_only():
     optimizer = train_state.make_optimizer(
-        learning_rate=0.1, warmup_steps=0, weight_decay=0.5, clip_norm=1.0
+        10, learning_rate=0.1, warmup_steps=0, weight_decay=0.5, clip_norm=1.0
     )
     params = PARAMS["denoiser"]["conv_in"]
     zero = jax.tree.map(jnp.zeros_like, params)
@@ -124,7 +125,7 @@ def test_norm_is_not_fused_into_one_kernel_of_all_leaves():
 
 def test_learning_rate_warms_up_linearly():
     optimizer = train_state.make_optimizer(
-        learning_rate=0.4, warmup_steps=3, weight_decay=0.0, clip_norm=1e9
+        10, learning_rate=0.4, warmup_steps=3, weight_decay=0.0, clip_norm=1e9
     )
     params = {"bias": jnp.zeros(1)}
     opt_state, rates = optimizer.init(params), []
@@ -142,3 +143,15 @@ def test_table_counts_trained_and_frozen_with_motion_modules_apart():
     assert rows["denoiser"] == ["0", "6"]
     assert rows["denoiser (motion modules)"] == ["6", "0"]
     assert rows["all"] == ["6", "10"]
+
+
+def test_learning_rate_falls_to_zero_over_the_last_steps():
+    rates = [float(train_state.learning_rates(20, 0.4, 4, 10)(step)) for step in (0, 4, 10, 15, 20)]
+    np.testing.assert_allclose(rates, [0.08, 0.4, 0.4, 0.2, 0.0], atol=1e-6)
+
+
+def test_a_decay_longer_than_the_run_is_refused():
+    with pytest.raises(
+        InputError, match="warmup_steps=4 and decay_steps=10 are more than steps=12"
+    ):
+        train_state.learning_rates(12, 0.4, 4, 10)

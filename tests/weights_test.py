@@ -1,6 +1,5 @@
 """Folders of weights: written whole, read lazily, found by path, hub id or name."""
 
-import json
 import tracemalloc
 
 import numpy as np
@@ -97,9 +96,7 @@ def test_bad_manifests(content, message, tmp_path):
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(
-        InputError, match=r"a hub id USER/NAME@REVISION or a shipped name \(none yet"
-    ):
+    with pytest.raises(InputError, match=r"a hub id USER/NAME@REVISION or a shipped name \(small"):
         Animator.load(tmp_path / "nowhere")
     with pytest.raises(InputError, match="nowhere: no checkpoint here"):
         Animator.load("nowhere")
@@ -130,7 +127,9 @@ def test_hub_files_must_match_their_hash(hub):
     data = bytearray((hub / "clip.safetensors").read_bytes())
     data[-1] ^= 1
     (hub / "clip.safetensors").write_bytes(data)
-    with pytest.raises(InputError, match=r"user/name: clip.safetensors differs from the SHA-256"):
+    with pytest.raises(
+        InputError, match=r"clip.safetensors: damaged or changed.*download it again"
+    ):
         weights.locate("user/name")
 
 
@@ -154,11 +153,40 @@ def test_paths_are_no_hub_ids(tmp_path, monkeypatch):
         weights.locate("runs/stage2")
 
 
-def test_shipped_names_have_a_pinned_manifest(hub, monkeypatch):
-    digest = weights._sha256(hub / "durian.json")
-    monkeypatch.setitem(weights.SHIPPED, "small", ("user/name", COMMIT, digest))
-    assert weights.locate("small") == hub
-    manifest = json.loads((hub / "durian.json").read_text())
-    (hub / "durian.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match=r"durian.json differs"):
-        weights.locate("small")
+@pytest.fixture
+def packaged(tmp_path, monkeypatch):
+    """A folder of weights that is part of the package under the name "little"."""
+    folder = _write(tmp_path / "shipped" / "little")
+    monkeypatch.setattr(weights, "_PACKAGED", folder.parent)
+    monkeypatch.setitem(weights.SHIPPED, "little", weights._sha256(folder / "durian.json"))
+    return folder
+
+
+def test_shipped_weights_are_found_by_name(packaged):
+    assert weights.locate("little") == packaged
+
+
+@pytest.mark.parametrize("file", ["durian.json", "denoiser.safetensors"])
+def test_shipped_weights_that_were_damaged_are_refused(packaged, file):
+    content = bytearray((packaged / file).read_bytes())
+    content[-3] ^= 1
+    (packaged / file).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{file}: damaged.*install the package again"):
+        weights.locate("little")
+
+
+def test_half_precision_halves_the_files_and_comes_back_as_float32(tmp_path):
+    kernel = np.float32([[1.5, -0.1], [3e-5, 7.0]])
+    networks = [("denoiser", weights.flat({"kernel": kernel}))]
+    weights.write(tmp_path / "half", networks, {"config": {}}, "float16")
+    assert load_file(tmp_path / "half" / "denoiser.safetensors")["kernel"].dtype == np.float16
+    found, _ = weights.load(tmp_path / "half")
+    assert found["denoiser"]["kernel"].dtype == np.float32
+    np.testing.assert_allclose(found["denoiser"]["kernel"], kernel, rtol=1e-3, atol=1e-7)
+
+
+def test_what_does_not_fit_into_half_precision_is_refused(tmp_path):
+    networks = [("denoiser", weights.flat({"kernel": np.float32([1e5])}))]
+    with pytest.raises(InputError, match="kernel does not fit into float16: use float32"):
+        weights.write(tmp_path / "half", networks, {"config": {}}, "float16")
+    assert not (tmp_path / "half").exists()

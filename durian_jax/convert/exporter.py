@@ -33,13 +33,17 @@ FOLDERS = {
 _UNETS = ("denoiser", "portrait_encoder", "attribute_encoder", "control")
 
 
-def to_safetensors(source: Path, out: Path, ema: bool = True) -> None:
+def to_safetensors(source: Path, out: Path, ema: bool = True, dtype: str = "float32") -> None:
     """Writes a folder of weights from a run (averaged or raw weights) or another such folder.
+
+    Args:
+      dtype: "float32" or "float16", which halves the files and rounds to 3 digits.
 
     Raises:
       InputError: nothing to read there, or `out` is already there.
     """
-    save(join([durian.read(source, ema)]), [{"from": "durian", "path": str(source)}], out)
+    sources = [{"from": "durian", "path": str(source)}]
+    save(join([durian.read(source, ema)]), sources, out, dtype)
 
 
 def to_diffusers(source: Path, out: Path, ema: bool = True) -> None:

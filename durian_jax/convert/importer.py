@@ -79,13 +79,13 @@ def convert(sources: list[tuple[str, Path]], out: Path) -> Joined:
     return joined
 
 
-def save(joined: Joined, sources: list[dict], out: Path) -> None:
-    """Writes a folder of weights, tensor by tensor."""
+def save(joined: Joined, sources: list[dict], out: Path, dtype: str = "float32") -> None:
+    """Writes a folder of weights, tensor by tensor; dtype: see `weights.write_safetensors`."""
     facts = {
         "config": joined.config, "sources": sources, "drawn": joined.drawn, "absent": joined.absent,
     }  # fmt: skip
     with contextlib.closing(with_progress(joined.networks)) as networks:
-        weights.write(out, networks, facts)
+        weights.write(out, networks, facts, dtype)
 
 
 def with_progress(networks: dict[str, dict[str, Stored]]) -> Iterator:

@@ -35,8 +35,14 @@ def test_affine_moves_picture_and_mask_together():
     mask = (image[..., 0] > 0).astype(np.float32)
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
-        moved, moved_mask = augment(image, mask, RANGES, rng, cv2.BORDER_CONSTANT)
+        moved, moved_mask, matrix = augment(image, mask, RANGES, rng, cv2.BORDER_CONSTANT)
         np.testing.assert_allclose(moved[..., 0] / 255, moved_mask, atol=0.02)
+        # The square's centre is where the matrix takes it.
+        weights = moved_mask / moved_mask.sum()
+        centre = [(weights * axis).sum() for axis in np.meshgrid(np.arange(64), np.arange(64))]
+        np.testing.assert_allclose(
+            augmentation.move(np.array([33.5, 29.5]), matrix), centre, atol=0.6
+        )
 
 
 @pytest.mark.parametrize("margin", [24, 32])
@@ -47,10 +53,11 @@ def test_a_canvas_shows_the_same_picture_and_more_round_it(margin):
     mask = np.zeros((64, 64), np.float32)
     white = 0
     for seed in SEEDS:
-        moved, inside = augment(
+        moved, inside, _ = augment(
             image, mask + 1, RANGES, np.random.default_rng(seed), cv2.BORDER_CONSTANT
         )
-        filled, _ = augment(canvas, mask, RANGES, np.random.default_rng(seed), cv2.BORDER_CONSTANT)
+        rng = np.random.default_rng(seed)
+        filled, _, _ = augment(canvas, mask, RANGES, rng, cv2.BORDER_CONSTANT)
         np.testing.assert_allclose(filled[inside == 1], moved[inside == 1], atol=1)
         assert (filled[inside == 0] == 255).all()
         white += (filled == 255).sum()
@@ -64,5 +71,5 @@ def test_on_a_canvas_the_mask_goes_on_beyond_the_picture():
     canvas[56:, 36:60] = 255  # and the out-painter went on with it
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
-        image, moved = augment(canvas, mask, RANGES, rng, cv2.BORDER_REFLECT_101)
+        image, moved, _ = augment(canvas, mask, RANGES, rng, cv2.BORDER_REFLECT_101)
         assert (moved[image[..., 0] > 0] > 0).all()

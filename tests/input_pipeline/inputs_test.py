@@ -32,11 +32,21 @@ def test_scene_gives_the_batch_contract(scene):
         "keypoints": ((60, 478, 2), "float32"),
         "portrait": ((96, 96, 3), "uint8"),
         "portrait_mask": ((96, 96), "bool"),
+        "portrait_keypoints": ((478, 2), "float32"),
         "attribute": ((2, 96, 96, 3), "uint8"),
         "attribute_mask": ((2, 96, 96), "bool"),
+        "attribute_keypoints": ((2, 478, 2), "float32"),
         "face": ((112, 112, 3), "uint8"),
     }
     assert scene.motion.fps == Fraction(25)
+
+
+def test_references_come_with_the_keypoints_of_their_faces(scene):
+    np.testing.assert_array_equal(
+        scene.batch["portrait_keypoints"], scene.portrait.keypoints[:, :2]
+    )
+    for points, (giver, _) in zip(scene.batch["attribute_keypoints"], scene.givers):
+        np.testing.assert_array_equal(points, giver.keypoints[:, :2])
 
 
 def test_portrait_hides_its_own_region_and_the_aligned_one(scene, segmenter):

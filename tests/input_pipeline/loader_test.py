@@ -39,8 +39,10 @@ def test_batch_contract(dataset):
         "keypoints": ((4, 2, 478, 2), "float32"),
         "portrait": ((4, 64, 64, 3), "uint8"),
         "portrait_mask": ((4, 64, 64), "bool"),
+        "portrait_keypoints": ((4, 478, 2), "float32"),
         "attribute": ((4, 1, 64, 64, 3), "uint8"),
         "attribute_mask": ((4, 1, 64, 64), "bool"),
+        "attribute_keypoints": ((4, 1, 478, 2), "float32"),
         "face": ((4, 112, 112, 3), "uint8"),
         "id": ((4,), "int32"),
     }

@@ -263,3 +263,32 @@ def test_chunk_too_short_for_target_and_references_is_refused(painted_chunk):
 def test_unknown_kind_is_refused():
     with pytest.raises(InputError, match="choose from hair"):
         SampleOptions(size=64, kinds=("wig",))
+
+
+def test_keypoints_of_references_are_those_of_their_frames_unless_augmented(painted_chunk):
+    options = dataclasses.replace(OPTIONS, expand_probability=0.0, grow=0.0)
+    names = ("portrait", "attribute")
+    for one, other in (names, names[::-1]):
+        chosen, changed = dataclasses.replace(options, augmented=(one,)), 0
+        for seed in SEEDS:
+            sample = make_sample(painted_chunk(), chosen, np.random.default_rng(seed))
+            frames = painted_chunk().keypoints[..., :2]
+            plain, moved = (sample[f"{name}_keypoints"].reshape(478, 2) for name in (other, one))
+            assert np.abs(frames - plain).max((1, 2)).min() < 1e-4
+            changed += np.abs(frames - moved).max((1, 2)).min() > 0.5
+        assert changed > len(SEEDS) // 2
+
+
+def test_keypoints_of_an_augmented_reference_move_with_its_picture(painted_chunk):
+    # Keypoints and hair of the painted head sway together: their distance is the head's alone.
+    for seed in SEEDS:
+        sample = make_sample(painted_chunk(), OPTIONS, np.random.default_rng(seed))
+        places = np.argwhere(sample["attribute_mask"][0])[:, ::-1]
+        if places.min() > 0 and places.max() < 63:  # all of it is in the picture
+            apart = sample["attribute_keypoints"][0].mean(0) - places.mean(0)
+            assert 8 < np.linalg.norm(apart) < 25
+
+
+def test_unknown_references_to_augment_are_refused():
+    with pytest.raises(InputError, match=r"data.augmented has .'driver'.: choose portrait, attr"):
+        dataclasses.replace(OPTIONS, augmented=("driver",))

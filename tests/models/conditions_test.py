@@ -3,7 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from durian_jax.models.conditions import FaceProjection, KeypointEncoder, rasterize_keypoints
+from durian_jax.models.conditions import (
+    _ANCHORS,
+    FaceProjection,
+    KeypointEncoder,
+    face_coordinates,
+    position_features,
+    rasterize_keypoints,
+)
 
 SIZE = 64
 CHIN = 152
@@ -82,6 +89,56 @@ def test_keypoint_encoder_size_stride_and_silent_start():
     tiny = KeypointEncoder((4, 8), 6)
     out, _ = jax.jit(tiny.init_with_output)(jax.random.key(0), np.ones((1, 8, 8, 3), np.float32))
     assert np.abs(out).max() == 0
+
+
+def _mean_face(angle=0.0, scale=10.0, shift=(32.0, 30.0)):
+    """Keypoints [1, 1, 478, 2]: the mean face, turned, scaled and moved; others far away."""
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    points = np.full((478, 2), -1e3)
+    points[list(_ANCHORS)] = scale * np.array(list(_ANCHORS.values())) @ turn + shift
+    return np.float32(points[None, None]), turn
+
+
+def test_face_coordinates_undo_a_similarity_everywhere():
+    points, turn = _mean_face(angle=0.3, scale=12.0, shift=(28.0, 35.0))
+    found = np.asarray(face_coordinates(points, SIZE, 16))[0, 0]
+    centres = (np.arange(16) + 0.5) * 4 - 0.5
+    x, y = np.meshgrid(centres, centres)
+    expected = (np.stack([x, y], -1) - [28.0, 35.0]) @ turn.T / 12.0
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_face_coordinates_follow_a_point_that_moves_near_it_and_not_far_away():
+    points, _ = _mean_face()
+    lip = 17
+    # Onto the centre of a cell, 2 pixels below where it was.
+    cell = np.round((points[0, 0, lip] + [0, 2] + 0.5) / 4 - 0.5).astype(int)
+    opened = points.copy()
+    opened[0, 0, lip] = (cell + 0.5) * 4 - 0.5
+    plain, bent = (np.asarray(face_coordinates(p, SIZE, 16))[0, 0] for p in (points, opened))
+    at_lip = bent[cell[1], cell[0]]
+    assert np.abs(at_lip - _ANCHORS[lip]).max() < 0.05
+    changes = np.abs(bent - plain).max(-1)
+    assert changes[cell[1], cell[0]] > 0.1
+    assert changes[0].max() < 0.25 * changes[cell[1], cell[0]]  # above the head
+
+
+def test_near_places_have_like_features_and_far_ones_not():
+    line = np.stack([np.linspace(0, 4, 81), np.zeros(81)], -1)
+    features = np.asarray(position_features(line, 8.0, 5))
+    assert features.shape == (81, 20)
+    likeness = features @ features[0] / features.shape[1]
+    assert likeness[0] > likeness[1] > likeness[2] > 0.8 * likeness[0]
+    assert likeness[20:].max() < 0.85 * likeness[0]
+
+
+def test_coordinates_change_features_where_asked_for():
+    encoder = KeypointEncoder((4, 8, 8), 6, coordinates=True)
+    pictures = np.zeros((1, 16, 16, 3), np.float32)
+    places = np.random.default_rng(0).standard_normal((2, 1, 4, 4, 2)).astype(np.float32)
+    one, params = jax.jit(encoder.init_with_output)(jax.random.key(0), pictures, places[0])
+    other = jax.jit(encoder.apply)(params, pictures, places[1])
+    assert one.shape == (1, 4, 4, 6) and np.abs(one - other).max() > 0.1
 
 
 def test_face_projection_makes_four_normalised_tokens():

@@ -1,0 +1,86 @@
+"""Renders the example case folder of the package: one portrait, four wishes, and their truth.
+
+    python -m benchmarks.examples durian_jax/shipped/examples
+
+One synthetic person wears somebody's hair, somebody else's glasses, both, and a mixture of two
+hair colours, always with the motion of the same driver. It is a case folder of `durian evaluate`,
+but all its cases share their people, so that one sees what changes.
+"""
+
+import dataclasses
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from input_pipeline import cases as case_files
+from input_pipeline.synthetic import twins
+from input_pipeline.synthetic.dataset import Settings
+from input_pipeline.synthetic.motion import sample_clip, sample_still
+from input_pipeline.synthetic.people import Person, sample_person
+
+SETTINGS = Settings(size=64, frames=24, fps=12.5)
+SEED = 12
+BARE = {"hair": True, "hat": False, "glasses": False, "beard": False}
+
+
+def draw(rng: np.random.Generator, **worn: bool) -> Person:
+    return sample_person(rng, BARE | worn)
+
+
+def plans() -> list[twins.Plan]:
+    """The four cases, before they are rendered."""
+    rng = np.random.default_rng(SEED)
+    own, first, second = draw(rng), draw(rng), draw(rng)
+    glasses, driver = draw(rng, glasses=True), sample_person(rng)
+    portrait, driving = sample_still(rng, calm=True), sample_clip(rng, SETTINGS.seconds, True)
+    poses = [sample_still(rng, calm=True) for _ in range(3)]
+    other = dataclasses.replace(first.hair, colour=second.hair.colour, grey=second.hair.grey)
+    other = dataclasses.replace(second, hair=other)
+    half = jax.tree.map(lambda a, b: np.float32((a + b) / 2), first.hair, other.hair)
+    wishes = {
+        "hair": ([("hair", 1.0, first, poses[0])], {"hair": first.hair}),
+        "glasses": ([("glasses", 1.0, glasses, poses[1])], {"glasses": glasses.glasses}),
+        "hair+glasses": (
+            [("hair", 1.0, first, poses[0]), ("glasses", 1.0, glasses, poses[1])],
+            {"hair": first.hair, "glasses": glasses.glasses},
+        ),
+        "interpolation/colour": (
+            [("hair", 0.5, first, poses[0]), ("hair", 0.5, other, poses[2])],
+            {"hair": half},
+        ),
+    }
+    made = []
+    for group, (sources, worn) in wishes.items():
+        case = case_files.Case(
+            id=group.replace("+", "_and_").replace("/", "_"),
+            group=group,
+            attributes=tuple(case_files.Attribute(kind, weight) for kind, weight, _, _ in sources),
+            frames=SETTINGS.frames,
+            people={"portrait": "a", "attributes": [s[0] for s in sources], "driving": "c"},
+        )
+        made.append(
+            twins.Plan(
+                case=case, own=own, target=dataclasses.replace(own, **worn),
+                givers=[person for _, _, person, _ in sources], driver=driver, portrait=portrait,
+                shown=[pose for _, _, _, pose in sources], driving=driving,
+            )
+        )  # fmt: skip
+    return made
+
+
+def main(out: Path) -> None:
+    fps = Fraction(SETTINGS.fps).limit_denominator(1001)
+    chosen = plans()
+    for plan in chosen:
+        case_files.write_case(out, plan.case, twins.pictures(plan, SETTINGS), fps)
+    case_files.write_index(
+        out, [plan.case for plan in chosen], protocol=twins.PROTOCOL, version=twins.VERSION,
+        size=SETTINGS.size, fps=fps, source={"script": "benchmarks/examples.py", "seed": SEED},
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
