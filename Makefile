@@ -5,7 +5,7 @@ RUN ?= runs/demo
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 
-.PHONY: install test lint demo clean
+.PHONY: install test lint demo demo-train clean
 
 .venv/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -23,6 +23,9 @@ lint: install
 
 demo: install
 	PATH="$(CURDIR)/.venv/bin:$$PATH" launch/demo.sh "$(RUN)"
+
+demo-train: install
+	PATH="$(CURDIR)/.venv/bin:$$PATH" launch/demo_train.sh "$(RUN)"
 
 clean:
 	rm -rf .venv .cache build *.egg-info

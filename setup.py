@@ -20,7 +20,7 @@ setup(
     package_data={
         "input_pipeline": ["assets/*"],
         "durian_jax.evaluate": ["golden.json", "protocols/*.json"],
-        "durian_jax": ["shipped/*/*"],
+        "durian_jax": ["shipped/*/*", "examples/*", "examples/*/*"],
     },
     entry_points={"console_scripts": ["durian = durian_jax.cli:main"]},
     install_requires=[

@@ -1,6 +1,6 @@
 """Renders the example case folder of the package: one portrait, four wishes, and their truth.
 
-    python -m benchmarks.examples durian_jax/shipped/examples
+    python -m benchmarks.examples durian_jax/examples
 
 One synthetic person wears somebody's hair, somebody else's glasses, both, and a mixture of two
 hair colours, always with the motion of the same driver. It is a case folder of `durian evaluate`,
@@ -53,9 +53,9 @@ def plans() -> list[twins.Plan]:
         ),
     }
     made = []
-    for group, (sources, worn) in wishes.items():
+    for number, (group, (sources, worn)) in enumerate(wishes.items()):
         case = case_files.Case(
-            id=group.replace("+", "_and_").replace("/", "_"),
+            id=f"{number:04d}",
             group=group,
             attributes=tuple(case_files.Attribute(kind, weight) for kind, weight, _, _ in sources),
             frames=SETTINGS.frames,

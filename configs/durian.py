@@ -40,6 +40,8 @@ def get_config(stage: str = "stage1") -> ConfigDict:
     config.batch_size = 32
     config.accumulate = 1  # parts of a batch whose gradients are summed before the optimizer moves
     config.init_from = ""  # workdir of the run whose weights to start from
+    # Weights that are drawn: whether reference encoders start as the denoiser and keys as queries.
+    config.aligned_init = False
     config.ema_decay = 0.9999
     config.log_every = 50
     config.model = dict(

@@ -1,7 +1,10 @@
-"""Small: 64 px, patches of pixels, two stages; the recipe of the shipped model.
+"""Small: 64 px, frequencies of patches, two stages; the recipe of the shipped model.
 
-durian synth --out DATASET --people 2000 --clips 1 --frames 12 --fps 2.5 --size 64
-durian train --config configs/small.py:stage1 --workdir RUN1 --config.data.path=DATASET
+    durian synth --out DATASET --cases 16
+    durian train --config configs/small.py:stage1 --workdir RUN0 --config.data.path=DATASET \
+        --config.model.resolution=32 --config.steps=3000
+    durian train --config configs/small.py:stage1 --workdir RUN1 --config.data.path=DATASET \
+        --config.init_from=RUN0
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +17,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
     config = durian.get_config(stage)
     config.model = dict(
         resolution=64,
-        autoencoder="patchify",
+        autoencoder="cosine",
         patch=4,
         channels=(64, 80),
         layers_per_block=1,
@@ -46,7 +49,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
     if stage == "stage1":
         config.steps = 100_000
         config.batch_size = 4
-        config.data.frames = 8
+        config.data.frames = 4
         config.stage.trainable = (".*_encoder/", "denoiser/")
         config.stage.frozen = durian.dead_parameters(config.model)
     else:

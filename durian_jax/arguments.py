@@ -70,11 +70,14 @@ def parser() -> argparse.ArgumentParser:
 
     synth = verb("synth", "Renders a data set of synthetic people, with the truth.")
     synth.add_argument("--out", type=Path, required=True, help="folder of the data set")
-    synth.add_argument("--people", type=int, default=200, help="8 of 10 train, 1 val, 1 test")
-    synth.add_argument("--clips", type=int, default=5, help="clips of each person")
-    synth.add_argument("--frames", type=int, default=16, help="frames of a clip")
-    synth.add_argument("--size", type=int, default=128, help="side of the frames in pixels")
-    synth.add_argument("--fps", type=float, default=12.5, help="frames per second")
+    synth.add_argument("--people", type=int, default=2000, help="8 of 10 train, 1 val, 1 test")
+    synth.add_argument("--clips", type=int, default=1, help="clips of each person")
+    synth.add_argument("--frames", type=int, default=12, help="frames of a clip")
+    synth.add_argument("--size", type=int, default=64, help="side of the frames in pixels")
+    synth.add_argument(
+        "--fps", type=float, default=2.5,
+        help="frames per second: 2.5 (default) to learn single frames from, 12.5 or more for film",
+    )  # fmt: skip
     synth.add_argument("--seed", type=int, default=0, help="another seed, other people")
     synth.add_argument(
         "--cases", type=int, default=32, help="counterfactual cases, in OUT/counterfactual"

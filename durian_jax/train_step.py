@@ -13,7 +13,7 @@ from durian_jax import checkpoint, sharding
 from durian_jax.diffusion import Diffusion
 from durian_jax.metrics import NUM_NOISE_BINS
 from durian_jax.models.config import DurianConfig, blank_batch
-from durian_jax.models.durian import Durian
+from durian_jax.models.durian import Durian, align
 from durian_jax.state import TrainState, apply_gradients, global_norm, group_name, init_state, merge
 from input_pipeline.errors import InputError
 
@@ -205,7 +205,10 @@ def _initializer(config, model: Durian, optimizer: optax.GradientTransformation)
     def create(key: jax.Array, loaded: dict) -> TrainState:
         latents = jnp.zeros((1, 1, *model.config.latent_shape))
         variables = model.init(key, blank_batch(model.config), latents, jnp.zeros(1, jnp.int32))
-        params = merge(variables["params"], loaded)
+        params = variables["params"]
+        if config.aligned_init:
+            params = align(params)
+        params = merge(params, loaded)
         return init_state(params, config.stage.trainable, config.stage.frozen, optimizer)
 
     return create

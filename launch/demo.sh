@@ -1,30 +1,36 @@
 #!/bin/sh
-# The whole road at toy size, with synthetic people: data set -> two training stages -> an animated
-# portrait -> scores against the truth. Needs nothing but this repository.
+# What the model of the package does, on synthetic people: somebody's hair, glasses, both, and a
+# mixture of two hair colours, each beside its rendered truth; then the scores. Nothing is trained.
 #   launch/demo.sh RUN
 set -eu
 run=$1
+examples=durian_jax/examples
 
-durian synth --out "$run/dataset" --people 64 --clips 1 --frames 12 --size 96 --cases 4
-durian check "$run/dataset"
-durian train --config configs/tiny.py:stage1 --workdir "$run/stage1" \
-    --config.data.path="$run/dataset" --config.steps=300
-durian train --config configs/tiny.py:stage2 --workdir "$run/stage2" \
-    --config.data.path="$run/dataset" --config.init_from="$run/stage1" --config.steps=40
-
-# Three people who are in no training clip: a portrait, somebody else's hair, the motion of a third.
-case="$run/dataset/counterfactual/00000"
-durian animate --portrait "$case/portrait.png" --portrait-mask "$case/portrait_mask.png" \
-    --attribute "$case/attribute_0.png:hair:$case/attribute_0_mask.png" \
-    --driving "$case/driving.mp4" --checkpoint "$run/stage2" --out "$run/video.mp4"
-rm -rf "$run/report"
-durian evaluate --protocol counterfactual --dataset "$run/dataset" --checkpoint "$run/stage2" \
+# Portrait and driver are the same in all examples.
+animate() {
+    name=$1
+    shift
+    durian animate --portrait "$examples/0000/portrait.png" \
+        --portrait-mask "$examples/0000/portrait_mask.png" "$@" \
+        --driving "$examples/0000/driving.mp4" --out "$run/$name.mp4"
+}
+mkdir -p "$run"
+hair="$examples/0000/attribute_0.png:hair:$examples/0000/attribute_0_mask.png"
+glasses="$examples/0001/attribute_0.png:glasses:$examples/0001/attribute_0_mask.png"
+animate hair --attribute "$hair"
+echo "the first video is there: $run/hair_grid.mp4 (portrait | attribute | driver | result)"
+animate glasses --attribute "$glasses"
+animate both --attribute "$hair" --attribute "$glasses"
+other="$examples/0003/attribute_1.png:hair:$examples/0003/attribute_1_mask.png"
+durian interpolate --portrait "$examples/0003/portrait.png" \
+    --portrait-mask "$examples/0003/portrait_mask.png" --from "$hair" --to "$other" --over-time \
+    --driving "$examples/0003/driving.mp4" --out "$run/interpolation.mp4"
+durian evaluate --protocol counterfactual --cases "$examples" --checkpoint small \
     --out "$run/report"
+python -m benchmarks.showcase "$examples" "$run/report/predictions" "$run/demo.webp"
 
 echo
-echo "people of the data set:           $run/dataset/people.png"
-echo "cases and their truth:            $run/dataset/counterfactual.png"
-echo "loss curves:                      $run/stage1/loss.png $run/stage2/loss.png"
-echo "video:                            $run/video.mp4"
-echo "portrait|attribute|driver|result: $run/video_grid.mp4"
-echo "scores:                           $run/report/report.md"
+echo "videos:                       $run/hair_grid.mp4, glasses, both, interpolation"
+echo "beside the truth, moving:     $run/demo.webp"
+echo "beside the truth, in frames:  $run/report/sheets"
+echo "scores:                       $run/report/report.md"

@@ -172,7 +172,9 @@ class KeypointEncoder(nn.Module):
             self.width, (3, 3), padding=1, kernel_init=nn.initializers.zeros, dtype=self.dtype
         )
         if self.coordinates:
-            self.place = nn.Dense(self.width, dtype=self.dtype)
+            # Strong enough that attention matches places from the start.
+            kernel_init = nn.initializers.variance_scaling(_GAIN**2, "fan_in", "truncated_normal")
+            self.place = nn.Dense(self.width, kernel_init=kernel_init, dtype=self.dtype)
 
     def __call__(self, pictures: jax.Array, coordinates: jax.Array | None = None) -> jax.Array:
         """[b, H, W, 3] in [0, 1], and `face_coordinates` [b, h, w, 2] -> [b, h, w, width]."""
@@ -183,6 +185,9 @@ class KeypointEncoder(nn.Module):
         if self.coordinates:
             x += self.place(_places(coordinates).astype(self.dtype))
         return x
+
+
+_GAIN = 2.5  # of the initial features of places
 
 
 def _places(coordinates):

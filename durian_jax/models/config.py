@@ -8,7 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from durian_jax.models.arcface import IResNetConfig
-from durian_jax.models.autoencoder import AutoencoderConfig
+from durian_jax.models.autoencoder import (
+    AutoencoderConfig,
+    AutoencoderKL,
+    CosinePatches,
+    Patchify,
+)
 from durian_jax.models.clip import ClipConfig
 from durian_jax.models.unet import UNetConfig
 
@@ -19,9 +24,10 @@ class DurianConfig:
 
     Attributes:
         resolution: side of the square pictures, in pixels.
-        autoencoder: "kl" for Stable Diffusion's, "patchify" for exact patches of pixels.
+        autoencoder: "kl" for Stable Diffusion's, "patchify" for exact patches of pixels, "cosine"
+            for their frequencies, see CosinePatches.
         kl: shape of the autoencoder, for "kl"; else it may be None.
-        patch: side of a patch in pixels, for "patchify".
+        patch: side of a patch in pixels, for all but "kl".
         channels, layers_per_block, attention_levels, heads, norm_groups, remat: shape of all three
             U-Nets, see UNetConfig.
         context_dim: size of cross-attention tokens, where `clip` or `arcface` provide them.
@@ -92,8 +98,12 @@ class DurianConfig:
         return _from_fields(cls, values, "model")
 
     def __post_init__(self):
-        if self.autoencoder not in ("kl", "patchify"):
-            raise ValueError(f"autoencoder must be 'kl' or 'patchify', not {self.autoencoder!r}")
+        if self.autoencoder not in ("kl", "patchify", "cosine"):
+            raise ValueError(
+                f"autoencoder must be 'kl', 'patchify' or 'cosine', not {self.autoencoder!r}"
+            )
+        if self.autoencoder == "cosine" and self.patch % 2:
+            raise ValueError(f"patch={self.patch}: 'cosine' needs an even number of pixels")
         if self.references not in ("dual", "single"):
             raise ValueError(f"references must be 'dual' or 'single', not {self.references!r}")
         if self.references == "single" and self.arcface is not None:
@@ -128,15 +138,24 @@ class DurianConfig:
     @property
     def factor(self) -> int:
         """Pixels per latent cell, each way."""
-        if self.autoencoder == "patchify":
+        if self.autoencoder != "kl":
             return self.patch
         return 2 ** (len(self.kl.block_out_channels) - 1)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(h, w, c) of one frame's latents."""
-        size, pixels = self.resolution // self.factor, 3 * self.patch**2
-        return size, size, self.kl.latent_channels if self.autoencoder == "kl" else pixels
+        size = self.resolution // self.factor
+        if self.autoencoder == "kl":
+            return size, size, self.kl.latent_channels
+        # Of the frequencies of both colour differences a quarter is kept.
+        return size, size, self.patch**2 * 3 // (1 if self.autoencoder == "patchify" else 2)
+
+    def make_autoencoder(self) -> AutoencoderKL | Patchify | CosinePatches:
+        """The module that makes latents of pictures and pictures of latents."""
+        if self.autoencoder == "kl":
+            return AutoencoderKL(self.kl)
+        return {"patchify": Patchify, "cosine": CosinePatches}[self.autoencoder](self.patch)
 
     def unet(self, **fields) -> UNetConfig:
         """The shape the three U-Nets share, with the given fields on top."""

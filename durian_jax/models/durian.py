@@ -14,10 +14,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from durian_jax.models.arcface import IResNet
 from durian_jax.models.attention import KeyValue, PaddedTokens, References
-from durian_jax.models.autoencoder import AutoencoderKL, Patchify
 from durian_jax.models.clip import CLIPVisionTower
 from durian_jax.models.conditions import (
     FaceProjection,
@@ -77,6 +77,30 @@ def interpolate(a: Conditions, b: Conditions, alpha: jax.Array | float) -> Condi
     return Conditions(references, mix, context, a.count)
 
 
+def align(params: dict) -> dict:
+    """Initial parameters with which training from scratch finds the references sooner.
+
+    The reference encoders start as copies of the denoiser, as they do where all come from the same
+    pre-trained U-Net, and keys start as queries do. Attention then begins by matching what is
+    alike, such as the same place of a face, instead of having to find out what to match.
+
+    Args:
+        params: freshly drawn, of a Durian; a mask channel of an encoder stays as it was drawn.
+    """
+    leaves = flatten_dict(params)
+    for path in leaves:
+        if path[0] in ("portrait_encoder", "attribute_encoder"):
+            like, own = leaves.get(("denoiser", *path[1:])), leaves[path]
+            if like is not None and like.shape == own.shape:
+                leaves[path] = like
+            elif path[1:] == ("conv_in", "kernel"):
+                leaves[path] = own.at[:, :, : like.shape[2]].set(like)
+    for path in leaves:
+        if path[-3:-1] == ("attn1", "to_k") and "motion_modules" not in "/".join(path):
+            leaves[path] = leaves[(*path[:-2], "to_q", path[-1])]
+    return unflatten_dict(leaves)
+
+
 class Durian(nn.Module):
     """The whole model. Letters of shapes: see `durian_jax.models`."""
 
@@ -84,10 +108,7 @@ class Durian(nn.Module):
 
     def setup(self):
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        if config.autoencoder == "kl":
-            self.autoencoder = AutoencoderKL(config.kl)
-        else:
-            self.autoencoder = Patchify(config.patch)
+        self.autoencoder = config.make_autoencoder()
         look_dim = identity_dim = 0
         if config.clip is not None:
             self.clip = CLIPVisionTower(config.clip)

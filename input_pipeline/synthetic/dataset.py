@@ -40,18 +40,19 @@ class Settings:
     Attributes:
       people, clips: number of people, and of clips of each.
       frames: T, frames in a clip, which is one record.
-      size: side of the pictures, a multiple of 16.
-      fps: frames per second; 12.5 lets short clips hold enough motion.
+      size: side of the pictures, pixels, a multiple of 16.
+      fps: frames per second. At 2.5 twelve frames hold the whole range of a person's poses, which
+        single frames are learned from; at 12.5 and more they are film, for temporal layers.
       seed: another seed, other people.
       oversample: see `render.render`.
       depth: whether records hold depth pictures.
     """
 
-    people: int = 200
-    clips: int = 5
-    frames: int = 16
-    size: int = 128
-    fps: float = 12.5
+    people: int = 2000
+    clips: int = 1
+    frames: int = 12
+    size: int = 64
+    fps: float = 2.5
     seed: int = 0
     oversample: int = 1
     depth: bool = False
@@ -138,7 +139,7 @@ def truth_rows(points: truth.Keypoints, moving: Motion) -> dict[str, np.ndarray]
 
 
 def synth(out: str | Path, settings: Settings, cases: int = 0) -> dict[str, int]:
-    """Renders a data set, and `cases` counterfactual cases into OUT/counterfactual.
+    """Renders a data set, and `cases` counterfactual cases into OUT/counterfactual, as film.
 
     OUT/people.png and OUT/counterfactual.png show what is in them.
 
@@ -168,7 +169,8 @@ def synth(out: str | Path, settings: Settings, cases: int = 0) -> dict[str, int]
         counts = shards.write_dataset(out, encoded, settings.size, facts)
     sheets.draw_people(out, settings)
     if cases:
-        twins.write_cases(out / "counterfactual", settings, cases)
+        film = dataclasses.replace(settings, frames=twins.FRAMES, fps=twins.FPS)
+        twins.write_cases(out / "counterfactual", film, cases)
         sheets.draw_cases(out / "counterfactual")
     return counts
 

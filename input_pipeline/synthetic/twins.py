@@ -24,6 +24,7 @@ from input_pipeline.synthetic.motion import Motion, compose, sample_clip, sample
 from input_pipeline.synthetic.people import Person, sample_person
 
 PROTOCOL, VERSION = "counterfactual", 1
+FRAMES, FPS = 16, 12.5  # of the cases that `durian synth` writes
 # Rows of the table, in the order in which cases take turns.
 GROUPS = (
     "hair", "glasses", "beard", "hat", "hair+glasses", "hair+beard", "glasses+beard", "beard+hat",

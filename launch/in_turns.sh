@@ -1,0 +1,20 @@
+#!/bin/sh
+# Training where a command may take minutes only: each call trains for SECONDS, saves, and leaves the
+# averaged weights so far in OUT as a folder of float16 files. The next call goes on from WORKDIR.
+#   launch/in_turns.sh SECONDS WORKDIR OUT --config configs/small.py:stage1 --config.data.path=DATASET
+set -eu
+if [ $# -lt 4 ]; then
+    echo "in_turns.sh: write SECONDS WORKDIR OUT and what durian train takes" >&2
+    exit 2
+fi
+seconds=$1 workdir=$2 out=$3
+shift 3
+code=0
+# SIGTERM makes a run save and end with 75; timeout says 124.
+timeout --signal=TERM "$seconds" durian train --workdir "$workdir" "$@" || code=$?
+case $code in
+    0 | 75 | 124) ;;
+    *) exit "$code" ;;
+esac
+rm -rf "$out"
+durian convert --to safetensors --half --checkpoint "$workdir" --out "$out"
