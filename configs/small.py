@@ -37,7 +37,8 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         dtype="float32",
         remat=(),
     )
-    # Patches have more channels than the noise lets through.
+    config.aligned_init = True
+    # The references tell nearly all, so that most is to be learned at much noise.
     config.diffusion.update(
         prediction="x0", min_snr_gamma=1.0, noise_offset=0.0, timestep_shift=3.0
     )
