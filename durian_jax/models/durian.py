@@ -94,7 +94,7 @@ def align(params: dict) -> dict:
             if like is not None and like.shape == own.shape:
                 leaves[path] = like
             elif path[1:] == ("conv_in", "kernel"):
-                leaves[path] = own.at[:, :, : like.shape[2]].set(like)
+                leaves[path] = jnp.concatenate([like, own[:, :, like.shape[2] :]], axis=2)
     for path in leaves:
         if path[-3:-1] == ("attn1", "to_k") and "motion_modules" not in "/".join(path):
             leaves[path] = leaves[(*path[:-2], "to_q", path[-1])]

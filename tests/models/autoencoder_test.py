@@ -2,8 +2,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from skimage.data import astronaut
 
-from durian_jax.models.autoencoder import AutoencoderConfig, AutoencoderKL, Patchify
+from durian_jax.models.autoencoder import (
+    AutoencoderConfig,
+    AutoencoderKL,
+    CosinePatches,
+    Patchify,
+)
 
 TINY = AutoencoderKL(AutoencoderConfig((8, 8), 1, 4, norm_groups=4, dtype="float32"))
 
@@ -81,7 +87,6 @@ def test_patches_come_back_exactly():
 
 
 def test_patches_have_unit_variance():
-    from skimage.data import astronaut
 
     latents = Patchify(8).encode(astronaut()[None].astype(np.float32) / 127.5 - 1)
     assert 0.7 < latents.std() < 1.4
@@ -90,3 +95,35 @@ def test_patches_have_unit_variance():
 def test_groups_that_do_not_divide_a_width_are_refused():
     with pytest.raises(ValueError, match="norm_groups=5 does not divide the width 8"):
         AutoencoderConfig((8, 8), norm_groups=5)
+
+
+@pytest.mark.parametrize("patch", [2, 4, 8])
+def test_cosine_patches_are_an_orthogonal_map_of_the_frequencies_they_keep(patch):
+    model = CosinePatches(patch)
+    shape = (2, 3, 4, 4, patch**2 + 2 * (patch // 2) ** 2)
+    assert model.channels == shape[-1] and model.factor == patch
+    latents = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    images = model.decode(latents)
+    assert images.shape == (2, 3, 4 * patch, 4 * patch, 3)
+    np.testing.assert_allclose(model.encode(images), latents, atol=1e-4)
+
+
+def test_cosine_patches_keep_all_brightness_and_flat_colour():
+    rng = np.random.default_rng(0)
+    model = CosinePatches(4)
+    grey = np.repeat(rng.uniform(-1, 1, (1, 1, 16, 16, 1)), 3, axis=-1).astype(np.float32)
+    np.testing.assert_allclose(model.decode(model.encode(grey)), grey, atol=1e-5)
+    flat = rng.uniform(-1, 1, (1, 1, 4, 4, 3)).repeat(4, axis=2).repeat(4, axis=3)
+    np.testing.assert_allclose(model.decode(model.encode(np.float32(flat))), flat, atol=1e-5)
+
+
+def test_cosine_patches_of_a_photo_have_about_unit_variance_and_lose_little():
+    photo = np.float32(astronaut()[:256, 96:352]) / 127.5 - 1
+    small = photo.reshape(64, 4, 64, 4, 3).mean((1, 3))[None, None]
+    model = CosinePatches(4)
+    latents = np.asarray(model.encode(small))
+    assert 0.5 < latents.std() < 2
+    deviations = latents.std((0, 1, 2, 3))
+    assert deviations.max() / deviations.min() < 10  # raw frequencies: about 100
+    error = np.square(np.asarray(model.decode(model.encode(small))) - small).mean() / 4
+    assert -10 * np.log10(error) > 32

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from durian_jax.models.durian import Durian, DurianConfig, interpolate
+from durian_jax.models.durian import Durian, DurianConfig, align, interpolate
 
 TINY = {
     "resolution": 16,
@@ -74,6 +74,8 @@ def batch():
         "portrait_mask": mask(B, SIZE, SIZE),
         "attribute": picture(B, N, SIZE, SIZE),
         "attribute_mask": mask(B, N, SIZE, SIZE),
+        "portrait_keypoints": rng.uniform(0, SIZE, (B, 478, 2)).astype(np.float32),
+        "attribute_keypoints": rng.uniform(0, SIZE, (B, N, 478, 2)).astype(np.float32),
         "face": picture(B, 8, 8),
     }
 
@@ -102,7 +104,8 @@ def model(params):
 
 def _attributes(batch, *indices):
     """The batch with only these attribute references, in this order."""
-    chosen = {name: batch[name][:, list(indices)] for name in ("attribute", "attribute_mask")}
+    names = ("attribute", "attribute_mask", "attribute_keypoints")
+    chosen = {name: batch[name][:, list(indices)] for name in names}
     return batch | chosen
 
 
@@ -335,3 +338,40 @@ def test_bad_configs_are_refused_in_one_line(change, message):
     with pytest.raises(ValueError, match=message) as error:
         DurianConfig.from_dict(TINY | change)
     assert "\n" not in str(error.value)
+
+
+def test_keypoints_of_references_reach_their_own_tokens_where_asked_for(fill, batch, inputs, model):
+    config = dataclasses.replace(
+        CONFIG, context_dim=0, clip=None, arcface=None, face_coordinates=True,
+        reference_keypoints=True,
+    )  # fmt: skip
+    shapes = jax.eval_shape(Durian(config).init, jax.random.key(0), batch, *inputs[:2])["params"]
+    aware, cells = Model(config, fill(shapes)), CONFIG.latent_shape[0] * CONFIG.latent_shape[1]
+    places = {"portrait_keypoints": slice(0, cells), "attribute_keypoints": slice(cells, None)}
+    for name, own in places.items():
+        moved = batch | {name: batch[name] + 3}
+        before, after = (aware.conditions(x).references[0].key for x in (batch, moved))
+        change = np.abs(np.asarray(after - before)).max((0, 1, 3, 4))
+        assert change[own].min() > 1e-3 and np.delete(change, np.r_[own]).max() == 0
+        plain, again = (model.conditions(x).references[0].key for x in (batch, moved))
+        np.testing.assert_array_equal(plain, again)
+
+
+def test_aligned_parameters_start_encoders_as_the_denoiser_and_keys_as_queries(params):
+    aligned = align(params)
+    assert jax.tree.structure(aligned) == jax.tree.structure(params)
+    for encoder in ("portrait_encoder", "attribute_encoder"):
+        one, other = aligned[encoder], aligned["denoiser"]
+        block = one["mid_block"]["attentions_0"]["transformer_blocks_0"]["attn1"]
+        np.testing.assert_array_equal(block["to_k"]["kernel"], block["to_q"]["kernel"])
+        jax.tree.map(np.testing.assert_array_equal, one["mid_block"], {
+            name: other["mid_block"][name] for name in one["mid_block"]
+        })  # fmt: skip
+        # The mask channel has no like in the denoiser.
+        kernel, own = one["conv_in"]["kernel"], params[encoder]["conv_in"]["kernel"]
+        np.testing.assert_array_equal(kernel[:, :, :-1], other["conv_in"]["kernel"])
+        np.testing.assert_array_equal(kernel[:, :, -1], own[:, :, -1])
+    motion = params["denoiser"]["mid_block"]["motion_modules_0"]
+    jax.tree.map(
+        np.testing.assert_array_equal, aligned["denoiser"]["mid_block"]["motion_modules_0"], motion
+    )
