@@ -26,14 +26,25 @@ SEED = 12
 BARE = {"hair": True, "hat": False, "glasses": False, "beard": False}
 
 
-def draw(rng: np.random.Generator, **worn: bool) -> Person:
-    return sample_person(rng, BARE | worn)
+def draw(rng: np.random.Generator, wanted=lambda person: True, **worn: bool) -> Person:
+    """A person with hair and what else is to be worn, the first of whom it is wanted."""
+    while not wanted(person := sample_person(rng, BARE | worn)):
+        pass
+    return person
+
+
+def is_fair_and_long(person: Person) -> bool:
+    return person.hair.length > 0.6 and person.hair.colour.mean() > 0.4
+
+
+def is_dark(person: Person) -> bool:
+    return person.hair.colour.mean() < 0.12
 
 
 def plans() -> list[twins.Plan]:
     """The four cases, before they are rendered."""
     rng = np.random.default_rng(SEED)
-    own, first, second = draw(rng), draw(rng), draw(rng)
+    own, first, second = draw(rng), draw(rng, is_fair_and_long), draw(rng, is_dark)
     glasses, driver = draw(rng, glasses=True), sample_person(rng)
     portrait, driving = sample_still(rng, calm=True), sample_clip(rng, SETTINGS.seconds, True)
     poses = [sample_still(rng, calm=True) for _ in range(3)]
