@@ -16,6 +16,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
     """The config of a stage, "stage1" or "stage2", as in durian.py."""
     config = small.get_config(stage)
     config.model.update(
+        autoencoder="patchify",
         channels=(32, 64),
         heads=4,
         max_frames=16,
