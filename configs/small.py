@@ -45,7 +45,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
     config.data.update(workers=0, reference_gap=2, augmented=("attribute",), jitter=0.1)
     config.optimizer.update(learning_rate=2e-3, warmup_steps=50, beta2=0.99)
     config.ema_decay = 0.998
-    config.sample.update(every=1000, steps=10, guidance=1.0, window=24, overlap=4, clips=8)
+    config.sample.update(every=1000, steps=1, guidance=1.0, window=24, overlap=4, clips=8)
     config.save.update(every=500, minutes=15.0)
     if stage == "stage1":
         config.steps = 100_000

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
+from durian_jax.models.conditions import KeypointEncoder
 from durian_jax.models.config import DurianConfig
 from durian_jax.models.durian import Durian
 from durian_jax.models.unet import UNet
@@ -43,7 +44,7 @@ def network_shapes(config: DurianConfig, name: str) -> Shapes:
         return _trace(module, (1, sizes[name].image_size, sizes[name].image_size, 3))
     if name == "face_projection":
         return _trace(module, (1, config.arcface.embedding))
-    return _trace(module, (1, 2 * config.factor, 2 * config.factor, 3))
+    return _trace(module, (1, 2 * config.factor, 2 * config.factor, 3), _run_keypoints)
 
 
 def unet_shapes(module: UNet) -> Shapes:
@@ -59,6 +60,10 @@ def parameter_shapes(config: DurianConfig) -> dict[str, Shapes]:
 
 def _encode_and_decode(module: nn.Module, images: jax.Array) -> jax.Array:
     return module.decode(module.encode(images))
+
+
+def _run_keypoints(module: KeypointEncoder, pictures: jax.Array) -> jax.Array:
+    return module(pictures, jnp.zeros((1, 2, 2, 2)) if module.coordinates else None)
 
 
 def _run_unet(module: UNet, x: jax.Array):
