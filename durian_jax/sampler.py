@@ -235,8 +235,8 @@ def condition(model: Durian, params: dict, batch: dict) -> Conditions:
 
     Args:
       batch: as `Durian.encode_conditions` takes it. To interpolate besides `alpha` float32 [B, F]
-        and `towards`: portrait, portrait_mask, attribute, attribute_mask and, where the attributes
-        are padded, attribute_count of what alpha = 1 stands for.
+        and `towards`, what alpha = 1 stands for: portrait and attribute with their masks and
+        keypoints and, where the attributes are padded, attribute_count.
     """
     conditions = model.apply({"params": params}, batch, method="encode_conditions")
     if "alpha" not in batch:

@@ -92,10 +92,12 @@ tight = refusal(weights + 0.6 * (needed - weights))
 forget("condition")
 found["refusals"] = [refusal(weights + 2e3), lacking, tight]
 
-# Interpolation between the attributes of two jobs, alpha by the frame.
-generate, run = runner(jax.tree.map(lambda x: 2 * x, params), 1)
+# Interpolation between the attributes of two jobs, alpha by the frame; weights large enough for the
+# attributes to matter.
+generate, run = runner(jax.tree.map(lambda x: 3 * x, params), 1)
 towards = {name: jobs[1][name] for name in
-           ("portrait", "portrait_mask", "attribute", "attribute_mask")}
+           ("portrait", "portrait_mask", "portrait_keypoints",
+            "attribute", "attribute_mask", "attribute_keypoints")}
 for alpha in (0.0, 0.5, 1.0):
     alphas = np.full(3, alpha, np.float32)
     found[f"alpha {alpha}"] = run([jobs[0] | {"towards": towards, "alpha": alphas}], [5])

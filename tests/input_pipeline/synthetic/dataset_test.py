@@ -53,7 +53,7 @@ def test_records_are_valid_and_carry_the_truth(settings, small_set):
     for data in _records(small_set, "train"):
         chunk = records.decode(data)
         records.validate(chunk, 64)
-        assert chunk.found.all() and len(chunk.frames) == 3 and chunk.fps == 12.5
+        assert chunk.found.all() and len(chunk.frames) == 3 and chunk.fps == 2.5
         assert {name: rows.shape for name, rows in chunk.truth.items()} == {
             "visible": (3, 478), "pose": (3, 3), "expression": (3, 7),
         }  # fmt: skip
@@ -97,7 +97,7 @@ def test_the_identity_follows_what_is_rendered_and_not_how_it_is_written():
         return dataset.Rendered(path, split).identity
 
     one = identity("synth:people=20,seed=5")
-    assert one == identity("synth:seed=5,people=20,fps=12.5")
+    assert one == identity("synth:seed=5,people=20,fps=2.5")
     assert one["records"] == 16 * 5
     others = [identity("synth:people=20,seed=6"), identity("synth:people=20,seed=5", "val")]
     assert len({each["fingerprint"] for each in (one, *others)}) == 3
