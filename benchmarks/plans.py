@@ -33,9 +33,9 @@ def row(step: Step, activations: float, name: str, fsdp: int, clips: int) -> str
     place = Topology.parse(name)
     mesh = sharding.make_mesh(fsdp, place.count)
     layout = sharding.lay_out(mesh, step.layout)
-    state = estimate.local_bytes(layout)
-    gradients = estimate.local_bytes(layout.trained)
-    total = state + gradients + clips * (activations + estimate.local_bytes(step.batch))
+    state = sharding.local_bytes(layout)
+    gradients = sharding.local_bytes(layout.trained)
+    total = state + gradients + clips * (activations + sharding.local_bytes(step.batch))
     work = flops.Work(Counter({part: clips * n for part, n in step.work.parts.items()}))
     compute = work.padded(place.chip.width) / place.chip.peak
     received = sum(estimate.exchanges(layout, mesh, 1, 2).values())

@@ -21,12 +21,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import peer, scene, timing
 from configs import durian
-from durian_jax import flops
+from durian_jax import flops, sharding
 from durian_jax.convert.names import torch_key
 from durian_jax.diffusion import Diffusion
 from durian_jax.models.conditions import rasterize_keypoints
-from durian_jax.state import init_state, make_optimizer
-from durian_jax.train_step import make_train_step, stream_key
+from durian_jax.state import init_state
+from durian_jax.train_step import Training, stream_key
 
 # Relative difference of loss and gradient norm that rounding explains, by compute dtype.
 LIMITS = {"float32": 1e-4, "bfloat16": 3e-2}
@@ -63,7 +63,7 @@ def main() -> None:
     print(timing.header(title, command, ("torch", "diffusers")), flush=True)
     model, params = scene.build(config)
     batch = scene.draw_batch(model, options.frames, options.clips)
-    ours = Ours(config, model, params, batch)
+    ours = Ours(config, params, batch)
     theirs = Theirs(config, model, params, batch, ours.layout, "cuda" if gpu else "cpu")
     del params
 
@@ -73,8 +73,7 @@ def main() -> None:
         before = torch.cuda.memory_allocated()
         theirs_first = theirs()
         memory["PyTorch"] = torch.cuda.max_memory_allocated() - before
-        planned = ours.compiled.memory_analysis()
-        memory["ours"] = planned.temp_size_in_bytes
+        memory["ours"] = max(ours.memory["gradients"], ours.memory["update"])
         ours_first = ours()
     else:
         found = {}
@@ -98,19 +97,20 @@ def main() -> None:
 class Ours:
     """Our step, compiled; a call takes it, a step further each time."""
 
-    def __init__(self, config, model, params, batch):
-        optimizer = make_optimizer(config.steps, **config.optimizer)
-        state = init_state(params, config.stage.trainable, config.stage.frozen, optimizer)
-        self.layout = jax.eval_shape(lambda: state.trained)
-        self.state, self.batch = jax.device_put((state, batch))
-        step = make_train_step(model, Diffusion(**config.diffusion), optimizer, config)
-        self.work = flops.count(step, self.state, self.batch).model
-        lowered = jax.jit(step, donate_argnums=0).lower(self.state, self.batch)
-        self.compiled = lowered.compile()
+    def __init__(self, config, params, batch):
+        config.batch_size, config.data.frames = batch["video"].shape[:2]
+        training = Training.build(config, jax.devices()[:1])
+        state = init_state(params, config.stage.trainable, config.stage.frozen, training.optimizer)
+        self.layout = training.layout.trained
+        self.state = jax.device_put(state, training.placement)
+        self.batch = sharding.put_batch(batch, training.mesh)
+        self.work = flops.count(training.train_step(), self.state, self.batch).model
+        self.step = training.programs()
+        self.memory = self.step.compile()
 
     def __call__(self) -> np.ndarray:
         """Loss and gradient norm."""
-        self.state, metrics = self.compiled(self.state, self.batch)
+        self.state, metrics = self.step(self.state, self.batch)
         return np.array([metrics["loss"], metrics["grad_norm"]])
 
 

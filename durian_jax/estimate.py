@@ -4,8 +4,6 @@ Work and state are exact. Activations and exchanges are what a good compiler wou
 program says what this one does.
 """
 
-import math
-
 import jax
 import numpy as np
 from jax.extend import core
@@ -21,16 +19,6 @@ _FUSED = {
     "pjit", "reshape", "rev", "rsqrt", "select_n", "sharding_constraint", "sign", "sin",
     "slice", "split", "sqrt", "square", "squeeze", "stop_gradient", "sub", "tanh", "transpose",
 }  # fmt: skip
-
-
-def local_bytes(tree) -> float:
-    """Bytes of each device's part of a tree of sharded shapes."""
-    return float(
-        sum(
-            math.prod(leaf.sharding.shard_shape(leaf.shape)) * _width(leaf)
-            for leaf in jax.tree.leaves(tree)
-        )
-    )
 
 
 def activations(jaxpr, inputs: list[bool], parameters: frozenset = frozenset()) -> float:

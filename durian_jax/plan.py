@@ -15,10 +15,10 @@ from collections import defaultdict
 import jax
 import jax.numpy as jnp
 
-from durian_jax import estimate, flops, hlo, sampler, sharding, train_step
-from durian_jax.models.config import blank_batch
-from durian_jax.state import make_optimizer, merge
+from durian_jax import estimate, flops, hlo, sampler, sharding
+from durian_jax.state import merge
 from durian_jax.topology import Topology
+from durian_jax.train_step import Training
 from input_pipeline.errors import InputError
 
 GIB = 2**30
@@ -124,16 +124,6 @@ class Plan:
             lines.append(f"  {'if nothing overlaps':<24}{self.slowest_time * 1e3:12.4g} ms")
         return "\n".join(lines)
 
-    def summary(self) -> str:
-        """Memory and verdict, in a few lines, for the start of a run."""
-        parts = [f"{name} {size / GIB:.3g}" for name, size in self.memory.items()]
-        received = sum(self.received.values())
-        return (
-            f"plan, GiB per device: {', '.join(parts)}; {self._verdict()}\n"
-            f"plan, a step: {self.model_flops / 1e12:.3g} TF (model), {received / GIB:.3g} GiB "
-            f"received per device"
-        )
-
     def _verdict(self) -> str:
         if self.fits is None:
             return "memory of this device unknown"
@@ -145,7 +135,6 @@ class Step:
 
     Attributes:
       config, topology, mesh: what for.
-      model, diffusion, optimizer: what the config describes.
       layout: of the state, shapes and shardings.
       batch: of the inputs, likewise.
     """
@@ -157,30 +146,29 @@ class Step:
           InputError: values of the config out of range.
         """
         self.config, self.topology, self.sample, self.devices = config, topology, sample, devices
-        place = topology.count if devices is None else devices
-        self.mesh, model, diffusion = train_step.build(config, place)
+        training = Training.build(config, topology.count if devices is None else devices)
         if not sample:
-            train_step.check_batch(config, self.mesh)
-        optimizer = make_optimizer(config.steps, **config.optimizer)
-        self.model, self.diffusion, self.optimizer = model, diffusion, optimizer
-        self.layout = train_step.state_layout(config, model, optimizer, self.mesh)
+            training.check_batch()
+        self.mesh, self.layout = training.mesh, training.layout
         self.clips, self.frames = config.batch_size, config.data.frames
         if sample:
             self.clips = -(-config.sample.clips // self.mesh.size) * self.mesh.size
-        shapes = jax.eval_shape(lambda: blank_batch(model.config, self.clips, self.frames))
-        split = sharding.batch_sharding(self.mesh)
-        self.batch = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), shapes
-        )
+        self.batch = training.batch_layout(self.clips)
         if sample:
+            split = sharding.batch_sharding(self.mesh)
             seeds = jax.ShapeDtypeStruct((self.clips,), jnp.uint32, sharding=split)
             arguments = (merge(self.layout.frozen, self.layout.ema), self.batch, seeds)
-            function = sampler.from_config(model, diffusion, config.sample)
+            function = sampler.from_config(training.model, training.diffusion, config.sample)
             step = jax.jit(function, out_shardings=split)
         else:
             arguments = (self.layout, self.batch)
-            function = train_step.make_train_step(model, diffusion, optimizer, config)
-            step = train_step.jit_train_step(model, diffusion, optimizer, config, self.layout)
+            # A run takes it as two programs, see `Programs`; the first has the peak of both.
+            function = training.train_step()
+            step = jax.jit(
+                function,
+                out_shardings=(training.placement, sharding.replicated(self.mesh)),
+                donate_argnums=0,
+            )
         self.arguments, self._function, self._step = arguments, function, step
 
     @functools.cached_property
@@ -208,7 +196,7 @@ class Step:
         )
         live = estimate.activations(self.jaxpr, inputs, shapes) / self.mesh.size
         if not self.sample:
-            memory["gradients"] = estimate.local_bytes(self.layout.trained)
+            memory["gradients"] = sharding.local_bytes(self.layout.trained)
         memory["activations"] = max(live - memory["batch"], 0.0)
         memory["total"] = sum(memory.values())
         received = estimate.exchanges(
@@ -269,7 +257,7 @@ class Step:
 
     def _state(self) -> dict:
         """Bytes per device of what goes in."""
-        size = estimate.local_bytes
+        size = sharding.local_bytes
         if self.sample:
             return {"parameters": size(self.arguments[0]), "batch": size(self.batch)}
         layout = self.layout
@@ -307,7 +295,7 @@ class Step:
     def _knobs(self, memory: dict, limit: float) -> list[str]:
         config, knobs = self.config, []
         state = sum(memory.get(n, 0.0) for n in ("parameters", "optimizer", "average", "gradients"))
-        count, size = self.mesh.size, estimate.local_bytes
+        count, size = self.mesh.size, sharding.local_bytes
 
         def saved(fsdp: int) -> float:
             mesh = sharding.make_mesh(fsdp, count)

@@ -4,6 +4,8 @@ One mesh with two axes: "data" replicates parameters, "fsdp" shards them; both s
 device is a 1 x 1 mesh.
 """
 
+import math
+
 import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
@@ -52,6 +54,16 @@ def lay_out(mesh: Mesh | AbstractMesh, shapes):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
 
     return jax.tree.map(place, shapes)
+
+
+def local_bytes(tree) -> float:
+    """Bytes of each device's part of a tree of sharded shapes."""
+    return float(
+        sum(
+            math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+            for leaf in jax.tree.leaves(tree)
+        )
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

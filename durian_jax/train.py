@@ -14,10 +14,8 @@ from durian_jax import checkpoint, guards, sampler, sharding, validation
 from durian_jax.diffusion import Diffusion
 from durian_jax.metrics import Interval, Reporter
 from durian_jax.models.durian import Durian
-from durian_jax.plan import Step
 from durian_jax.state import TrainState, describe, merge
-from durian_jax.topology import Topology
-from durian_jax.train_step import create_state
+from durian_jax.train_step import Training
 from input_pipeline.errors import InputError, Interrupted
 
 
@@ -43,8 +41,9 @@ def train(config, workdir: str | Path) -> TrainState:
 
     workdir = Path(workdir)
     dataset = open_dataset(config)
-    planned = Step(config, Topology.parse(None), devices=jax.devices())
-    mesh, layout = planned.mesh, planned.layout
+    training = Training.build(config, jax.devices())
+    training.check_batch()
+    mesh, layout = training.mesh, training.layout
 
     def open_loader(split=dataset, **options) -> loader.Loader:
         return loader.Loader(
@@ -70,7 +69,7 @@ def train(config, workdir: str | Path) -> TrainState:
             origin = f"resumed at step {first_step} of {config.steps}"
         else:
             report.say("drawing the initial weights (compiling) ...")
-            state, origin = create_state(config, planned.model, planned.optimizer, layout)
+            state, origin = training.create_state()
         requests.check_start()
         report.say(describe(state))
         report.say(origin)
@@ -80,16 +79,20 @@ def train(config, workdir: str | Path) -> TrainState:
 
         with contextlib.closing(open_loader(seed=config.seed + 1)) as batches:
             fixed_batch = next(batches)
-        draw_samples = make_sample_grid(planned.model, planned.diffusion, config, fixed_batch, mesh)
+        draw_samples = make_sample_grid(
+            training.model, training.diffusion, config, fixed_batch, mesh
+        )
         validate = validation.Validation(
-            planned.model, planned.diffusion, config, mesh,
+            training.model, training.diffusion, config, mesh,
             lambda **options: open_loader(open_dataset(config, "val"), **options), report.say,
         )  # fmt: skip
         report.say("compiling the training step ...")
         start = time.perf_counter()
-        train_step = planned.lower().compile()
+        train_step = training.programs()
+        memory = train_step.compile()
         report.say(f"compiled in {time.perf_counter() - start:.0f} s")
-        report.say(planned.of(train_step).summary())
+        sizes = ", ".join(f"{name} {size / 2**30:.3g}" for name, size in memory.items())
+        report.say(f"memory of a step, GiB per device: {sizes}")
         requests.check_start()
 
         interval, pending = Interval(progress.get("interval", ())), None

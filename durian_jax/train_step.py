@@ -1,5 +1,7 @@
 """The training step of a config, and the state it starts from. Reads no data and no flags."""
 
+import concurrent.futures
+import dataclasses
 import functools
 import zlib
 from collections.abc import Callable
@@ -8,39 +10,168 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
+from ml_collections import ConfigDict
 
 from durian_jax import checkpoint, sharding
 from durian_jax.diffusion import Diffusion
 from durian_jax.metrics import NUM_NOISE_BINS
 from durian_jax.models.config import DurianConfig, blank_batch
 from durian_jax.models.durian import Durian, align
-from durian_jax.state import TrainState, apply_gradients, global_norm, group_name, init_state, merge
+from durian_jax.state import (
+    TrainState,
+    apply_gradients,
+    global_norm,
+    group_name,
+    init_state,
+    make_optimizer,
+    merge,
+)
 from input_pipeline.errors import InputError
 
 
-def build(config, devices=None) -> tuple[jax.sharding.Mesh, Durian, Diffusion]:
-    """Mesh, model and diffusion of a config; `devices` are those of `sharding.make_mesh`.
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What a config trains and on which devices; nothing is computed yet.
 
-    Raises:
-      InputError: values out of range.
+    Attributes:
+      mesh, model, diffusion, optimizer: what the config describes.
+      layout: shape, dtype and sharding of every leaf of the training state.
     """
-    try:
-        mesh = sharding.make_mesh(config.mesh.fsdp, devices)
-        model = Durian(DurianConfig.from_dict(config.model.to_dict()))
-        diffusion = Diffusion(**config.diffusion)
-    except ValueError as error:
-        raise InputError(f"config: {error}") from error
-    return mesh, model, diffusion
 
+    config: ConfigDict
+    mesh: jax.sharding.Mesh
+    model: Durian
+    diffusion: Diffusion
+    optimizer: optax.GradientTransformation
+    layout: TrainState
 
-def check_batch(config, mesh: jax.sharding.Mesh) -> None:
-    """Raises InputError if the batch of a training step cannot be shared out evenly."""
-    parts = mesh.size * config.accumulate
-    if min(config.batch_size, parts) < 1 or config.batch_size % parts:
-        raise InputError(
-            f"config: batch_size={config.batch_size} is no multiple of {mesh.size} devices times "
-            f"accumulate={config.accumulate}: change one of them"
+    @classmethod
+    def build(cls, config, devices=None) -> "Training":
+        """From a config; `devices` are those of `sharding.make_mesh`.
+
+        Raises:
+          InputError: values out of range.
+        """
+        try:
+            mesh = sharding.make_mesh(config.mesh.fsdp, devices)
+            model = Durian(DurianConfig.from_dict(config.model.to_dict()))
+            diffusion = Diffusion(**config.diffusion)
+        except ValueError as error:
+            raise InputError(f"config: {error}") from error
+        optimizer = make_optimizer(config.steps, **config.optimizer)
+        create = _initializer(config, model, optimizer)
+        shapes = jax.eval_shape(create, jax.random.key(0), {})
+        return cls(config, mesh, model, diffusion, optimizer, sharding.lay_out(mesh, shapes))
+
+    def check_batch(self) -> None:
+        """Raises InputError if the batch of a step cannot be shared out evenly."""
+        config, parts = self.config, self.mesh.size * self.config.accumulate
+        if min(config.batch_size, parts) < 1 or config.batch_size % parts:
+            raise InputError(
+                f"config: batch_size={config.batch_size} is no multiple of {self.mesh.size} devices"
+                f" times accumulate={config.accumulate}: change one of them"
+            )
+
+    def batch_layout(self, clips: int) -> dict:
+        """Shape, dtype and sharding of a batch of so many clips."""
+        shapes = jax.eval_shape(
+            lambda: blank_batch(self.model.config, clips, self.config.data.frames)
         )
+        split = sharding.batch_sharding(self.mesh)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), shapes
+        )
+
+    def create_state(self) -> tuple[TrainState, str]:
+        """The state at step 0, made where the layout wants it, and where its weights come from.
+
+        Raises:
+          InputError: `config.init_from` is no run, or its weights do not fit the model.
+        """
+        loaded, origin = {}, "weights: all drawn at random"
+        if self.config.init_from:
+            loaded, _ = checkpoint.load(self.config.init_from)
+            wanted = merge(self.layout.frozen, self.layout.trained)
+            origin = check_fit(loaded, wanted, self.config.init_from)
+            loaded = _place(loaded, wanted)
+        # It runs once: on CPUs code for its draws takes longer to optimise than to run.
+        on_cpu = jax.default_backend() == "cpu"
+        create = jax.jit(
+            _initializer(self.config, self.model, self.optimizer),
+            out_shardings=self.placement,
+            compiler_options={"xla_backend_optimization_level": 0} if on_cpu else None,
+        )
+        return create(stream_key(self.config.seed, "init", 0), loaded), origin
+
+    def train_step(self) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+        """Gradients and update in one function, as a plan counts them."""
+        gradients = make_gradients(self.model, self.diffusion, self.config, self.placement.trained)
+        update = make_update(self.optimizer, self.config)
+
+        def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+            grads, metrics = gradients(state, batch)
+            state, more = update(state, grads, metrics["loss"])
+            return state, metrics | more
+
+        return step
+
+    def programs(self) -> "Programs":
+        """The step as a run takes it."""
+        return Programs(self)
+
+    @property
+    def placement(self) -> TrainState:
+        """The shardings of the layout."""
+        return jax.tree.map(lambda leaf: leaf.sharding, self.layout)
+
+
+class Programs:
+    """The training step as two programs: gradients, then the update, which the state is donated to.
+
+    XLA's CPU compiler works on both at the same time; one program of both takes it 1.6 times as
+    long. A call is a step: (state, batch) to (state, metrics), where the metrics are those of
+    `make_gradients` and `make_update`.
+    """
+
+    def __init__(self, training: Training):
+        self._training, config, placement = training, training.config, training.placement
+        results = sharding.replicated(training.mesh)
+        gradients = make_gradients(training.model, training.diffusion, config, placement.trained)
+        self._gradients = jax.jit(gradients, out_shardings=(placement.trained, results))
+        self._update = jax.jit(
+            make_update(training.optimizer, config),
+            out_shardings=(placement, results), donate_argnums=0,
+        )  # fmt: skip
+
+    def compile(self) -> dict[str, int]:
+        """Compiles both for batches of `config.batch_size`.
+
+        Returns:
+          Bytes per device: of "state" and "batch", and what "gradients" and "update" allocate
+          beside them.
+        """
+        layout = self._training.layout
+        batch = self._training.batch_layout(self._training.config.batch_size)
+        loss = jax.ShapeDtypeStruct((), jnp.float32, sharding=layout.step.sharding)
+        lowered = [
+            self._gradients.lower(layout, batch), self._update.lower(layout, layout.trained, loss)
+        ]  # fmt: skip
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            compiled = list(pool.map(lambda program: program.compile(), lowered))
+        self._gradients, self._update = compiled
+        first, second = (program.memory_analysis() for program in compiled)
+        grads = sharding.local_bytes(layout.trained)
+        return {
+            "state": sharding.local_bytes(layout),
+            "batch": sharding.local_bytes(batch),
+            "gradients": first.temp_size_in_bytes + first.output_size_in_bytes,
+            "update": grads + second.temp_size_in_bytes,
+        }
+
+    def __call__(self, state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+        grads, metrics = self._gradients(state, batch)
+        state, more = self._update(state, grads, metrics["loss"])
+        return state, metrics | more
 
 
 def stream_key(seed: int, stream: str, step) -> jax.Array:
@@ -49,14 +180,10 @@ def stream_key(seed: int, stream: str, step) -> jax.Array:
     return jax.random.fold_in(key, step)
 
 
-def make_train_step(
-    model: Durian,
-    diffusion: Diffusion,
-    optimizer: optax.GradientTransformation,
-    config,
-    placement=None,
-) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
-    """The training step of Eq. 10 (F = 1) and Eq. 11 (F frames, one timestep per clip).
+def make_gradients(
+    model: Durian, diffusion: Diffusion, config, placement=None
+) -> Callable[[TrainState, dict], tuple[dict, dict]]:
+    """The gradients of Eq. 10 (F = 1) and Eq. 11 (F frames, one timestep per clip).
 
     Without temporal layers F frames of a clip are F samples of Eq. 10, each with a timestep of its
     own; they share their references. Each clip draws from a random key of its own, so that neither
@@ -67,9 +194,8 @@ def make_train_step(
         device would hold, and sum over all devices, whole ones.
 
     Returns:
-      A function of (state, batch contract) to (state, metrics): loss (weighted); grad_norm;
-      noise_bin_errors, noise_bin_counts float32 [4], the unweighted errors by quarter of timesteps;
-      skipped, as in TrainState.
+      A function of (state, batch contract) to (gradients, metrics): loss (weighted);
+      noise_bin_errors, noise_bin_counts float32 [4], the unweighted errors by quarter of timesteps.
     """
 
     def draw(key: jax.Array, frames: int) -> dict:
@@ -85,11 +211,11 @@ def make_train_step(
             "noise": jax.random.normal(keys[3], shape) + diffusion.noise_offset * offset,
         }
 
-    def train_step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+    def gradients(state: TrainState, batch: dict) -> tuple[dict, dict]:
         num_clips, frames = batch["video"].shape[:2]
         keys = jax.random.split(stream_key(config.seed, "train", state.step), num_clips)
 
-        def gradients(part: tuple) -> tuple[dict, dict]:
+        def of_part(part: tuple) -> tuple[dict, dict]:
             """Gradient of the mean loss over some clips (batch contract, keys), and metrics."""
             batch, keys = part
             drawn = jax.vmap(lambda key: draw(key, frames))(keys)
@@ -116,32 +242,30 @@ def make_train_step(
             sums = {"noise_bin_errors": errors.reshape(-1) @ bins, "noise_bin_counts": bins.sum(0)}
             return grads, {"loss": loss, **sums}
 
-        grads, metrics = _accumulate(gradients, (batch, keys), config.accumulate)
+        grads, metrics = _accumulate(of_part, (batch, keys), config.accumulate)
         grads, loss = jax.tree.map(lambda x: x / config.accumulate, (grads, metrics["loss"]))
+        return grads, {**metrics, "loss": loss}
+
+    return gradients
+
+
+def make_update(
+    optimizer: optax.GradientTransformation, config
+) -> Callable[[TrainState, dict, jax.Array], tuple[TrainState, dict]]:
+    """What follows the gradients.
+
+    Returns:
+      A function of (state, gradients, loss) to (state, metrics): grad_norm; skipped, as in
+      TrainState. A loss or gradient that is not finite changes no weights.
+    """
+
+    def update(state: TrainState, grads: dict, loss: jax.Array) -> tuple[TrainState, dict]:
         norm = global_norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         state = apply_gradients(state, grads, optimizer, config.ema_decay, finite)
-        return state, {**metrics, "loss": loss, "grad_norm": norm, "skipped": state.skipped}
+        return state, {"grad_norm": norm, "skipped": state.skipped}
 
-    return train_step
-
-
-def jit_train_step(
-    model: Durian,
-    diffusion: Diffusion,
-    optimizer: optax.GradientTransformation,
-    config,
-    layout: TrainState,
-) -> Callable:
-    """`make_train_step` compiled for a mesh: the state stays where `layout` says and is donated.
-
-    Args:
-      layout: of `state_layout`, or a state that lies there.
-    """
-    placement = jax.tree.map(lambda leaf: leaf.sharding, layout)
-    results = sharding.replicated(layout.step.sharding.mesh)
-    train_step = make_train_step(model, diffusion, optimizer, config, placement.trained)
-    return jax.jit(train_step, out_shardings=(placement, results), donate_argnums=0)
+    return update
 
 
 def _accumulate(function: Callable, inputs, count: int):
@@ -156,37 +280,6 @@ def _accumulate(function: Callable, inputs, count: int):
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     add = functools.partial(jax.tree.map, jnp.add)
     return jax.lax.scan(lambda total, part: (add(total, function(part)), None), zeros, parts)[0]
-
-
-def state_layout(
-    config, model: Durian, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
-) -> TrainState:
-    """Shape, dtype and sharding of every leaf of the state; computes nothing."""
-    shapes = jax.eval_shape(_initializer(config, model, optimizer), jax.random.key(0), {})
-    return sharding.lay_out(mesh, shapes)
-
-
-def create_state(
-    config, model: Durian, optimizer: optax.GradientTransformation, layout: TrainState
-) -> tuple[TrainState, str]:
-    """The state at step 0, made where `layout` wants it, and a line on where its weights come from.
-
-    Raises:
-      InputError: `config.init_from` is no run, or its weights do not fit the model.
-    """
-    loaded, origin = {}, "weights: all drawn at random"
-    if config.init_from:
-        loaded, _ = checkpoint.load(config.init_from)
-        wanted = merge(layout.frozen, layout.trained)
-        origin = check_fit(loaded, wanted, config.init_from)
-        loaded = _place(loaded, wanted)
-    placement = jax.tree.map(lambda leaf: leaf.sharding, layout)
-    # It runs once: on CPUs code for its hundreds of draws takes longer to optimise than to run.
-    quickly = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    create = jax.jit(
-        _initializer(config, model, optimizer), out_shardings=placement, compiler_options=quickly
-    )
-    return create(stream_key(config.seed, "init", 0), loaded), origin
 
 
 def _place(loaded: dict, layout: dict) -> dict:

@@ -81,4 +81,4 @@ def test_options_of_data_and_diffusion_are_known(module):
         options = train.sample_options(config)
         assert options.size == config.model.resolution
         assert options.frames <= config.sample.window <= config.model.max_frames
-        train_step.build(config)
+        train_step.Training.build(config)

@@ -28,8 +28,8 @@ def state(fsdp: int, devices: int = 8):
 
 def test_bytes_are_those_of_one_device():
     layout, _ = state(fsdp=4)
-    assert estimate.local_bytes(layout.frozen) == 2 * 128 * 128 * 4 / 4
-    assert estimate.local_bytes(layout.trained) == 128 * 128 * 4 / 4 + 32 * 4
+    assert sharding.local_bytes(layout.frozen) == 2 * 128 * 128 * 4 / 4
+    assert sharding.local_bytes(layout.trained) == 128 * 128 * 4 / 4 + 32 * 4
 
 
 def test_parameters_are_gathered_for_each_pass_and_gradients_scattered():

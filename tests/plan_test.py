@@ -89,12 +89,6 @@ def test_a_program_that_overflows_has_a_total_and_nothing_else(step):
     assert plan.memory["total"] == 384 * GIB and plan.fits is False and plan.knobs
 
 
-def test_the_summary_is_two_lines(found):
-    first, second = found.summary().splitlines()
-    assert first.startswith("plan, GiB per device: parameters ") and first.endswith("fits")
-    assert "received per device" in second
-
-
 def test_a_cpu_has_no_times(step):
     plan = with_chip(step, chips.named("cpu"))
     assert plan.seconds == {} and plan.time is plan.mfu is None and "unknown" in plan.table()

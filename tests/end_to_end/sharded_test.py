@@ -51,9 +51,8 @@ def numbers(stage, devices, fsdp, accumulate):
         config.stage.frozen = durian.dead_parameters(config.model)
     config.data.frames = {"stage1": 1, "stage2": 4}[stage]
     config.batch_size, config.accumulate, config.mesh.fsdp = 8, accumulate, fsdp
-    mesh, model, diffusion = train_step.build(config, jax.devices()[:devices])
-    optimizer = state.make_optimizer(config.steps, **config.optimizer)
-    layout = train_step.state_layout(config, model, optimizer, mesh)
+    training = train_step.Training.build(config, jax.devices()[:devices])
+    mesh, model, layout = training.mesh, training.model, training.layout
     def draw(leaf):  # Cheaper than to compile the real initialisers, and no zeros.
         return np.random.default_rng(leaf.size).normal(0, 0.05, leaf.shape).astype(leaf.dtype)
     drawn = jax.tree.map(draw, layout.replace(opt_state=None))
@@ -66,12 +65,11 @@ def numbers(stage, devices, fsdp, accumulate):
     large = sum(leaf.nbytes for leaf in jax.tree.leaves(now) if leaf.size >= 2**14)
     batch = sharding.put_batch(batch_of(model, 8, config.data.frames), mesh)
     params = state.merge(now.frozen, now.ema)
-    schedule = sampler.Schedule.trailing(diffusion, sampler.Sampling(steps=2, guidance=2.0))
+    schedule = sampler.Schedule.trailing(training.diffusion, sampler.Sampling(steps=2, guidance=2.0))
     videos = jax.jit(lambda params, batch: sampler.sample(
         model, params, batch, jnp.arange(8, dtype=jnp.uint32), schedule,
-        diffusion=diffusion))(params, batch)
-    step = train_step.jit_train_step(model, diffusion, optimizer, config, layout)
-    after, metrics = step(now, batch)
+        diffusion=training.diffusion))(params, batch)
+    after, metrics = training.programs()(now, batch)
     assert jax.tree.leaves(after)[0].sharding.mesh == mesh
     flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(after.trained)])
     moved = np.random.default_rng(1).choice(flat, 2000)

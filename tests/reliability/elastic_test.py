@@ -53,7 +53,6 @@ import sys
 import jax, numpy as np
 from pathlib import Path
 from durian_jax import checkpoint, sharding, train, train_step
-from durian_jax.state import make_optimizer, merge
 from input_pipeline.loader import Loader
 from tests.reliability import smallest, toy
 
@@ -65,12 +64,9 @@ meta = {"config": {}, "data_set": {}}
 def prepare(devices, fsdp, **changes):
     config = smallest.get_config()
     config.update(batch_size=8, mesh={"fsdp": fsdp}, data={"path": data_set}, **changes)
-    mesh, model, diffusion = train_step.build(config, jax.devices()[:devices])
-    optimizer = make_optimizer(config.steps, **config.optimizer)
-    layout = train_step.state_layout(config, model, optimizer, mesh)
-    step = train_step.jit_train_step(model, diffusion, optimizer, config, layout)
-    create = lambda: train_step.create_state(config, model, optimizer, layout)
-    return config, mesh, layout, step, create
+    training = train_step.Training.build(config, jax.devices()[:devices])
+    step, create = training.programs(), training.create_state
+    return config, training.mesh, training.layout, step, create
 
 
 def assert_split(tree, ways):
