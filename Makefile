@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 RUN ?= runs/demo
 
-export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+export JAX_COMPILATION_CACHE_DIR ?= $(HOME)/.cache/durian_jax/tests
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 
 .PHONY: install test lint demo demo-train clean

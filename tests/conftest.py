@@ -1,5 +1,14 @@
 """Inputs that several tests share: moving faces made from scikit-image's astronaut (NASA)."""
 
+import os
+
+# Code that runs for seconds is not worth minutes of optimising. XLA reads this when jax starts,
+# here and in the processes that tests start.
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+    " --xla_llvm_disable_expensive_passes=true"
+)
+
 from fractions import Fraction
 
 import av

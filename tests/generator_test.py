@@ -13,18 +13,15 @@ REPOSITORY = Path(__file__).parents[1]
 CODE = """
 import json
 import jax, numpy as np
-from configs import tiny
 from durian_jax.diffusion import Diffusion
 from durian_jax.generator import Generator, Stopwatch
-from durian_jax.models.config import DurianConfig, blank_batch
-from durian_jax.models.durian import Durian
+from durian_jax.models.config import blank_batch
 from durian_jax.sampler import Sampling, Schedule, sample, to_uint8
 from input_pipeline.errors import InputError
+from tests import smallest
 
-config = tiny.get_config("stage2").to_dict()
-config["model"].update(resolution=32, patch=8, channels=(32,), attention_levels=(0,), heads=2,
-                       norm_groups=4, keypoint_channels=(4, 4, 4, 4))
-model = Durian(DurianConfig.from_dict(config["model"]))
+config = smallest.get_config("stage2").to_dict()
+model = smallest.build_model(config)
 rng = np.random.default_rng(0)
 
 def job(frames=3):
@@ -35,12 +32,7 @@ def job(frames=3):
         return rng.integers(0, 2 if leaf.dtype == bool else 256, leaf.shape[1:]).astype(leaf.dtype)
     return {name: fill(leaf) for name, leaf in blank.items() if name != "video"}
 
-latents = np.zeros((1, 3, *model.config.latent_shape), np.float32)
-shapes = jax.eval_shape(model.init, jax.random.key(0), blank_batch(model.config, 1, 3), latents,
-                        np.zeros(1, np.int32))
-params = jax.tree.map(
-    lambda leaf: np.random.default_rng(leaf.size).normal(0, 0.15, leaf.shape).astype(np.float32),
-    shapes["params"])
+params = smallest.draw_params(model, 0.15)
 def runner(params, count, **windows):
     generate = Generator(params, config, jax.local_devices()[:count])
     sampling = Sampling(2, "dpm++", 2.0, **windows)
@@ -116,7 +108,7 @@ print(json.dumps({str(k): np.asarray(v).tolist() for k, v in found.items()}))
 def found():
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(REPOSITORY),
     }

@@ -2,18 +2,15 @@ import json
 from fractions import Fraction
 
 import av
-import jax
 import numpy as np
 import pytest
 
-from configs import tiny
 from durian_jax import Animator, cli
 from durian_jax.job import Job
-from durian_jax.models.config import blank_batch
-from durian_jax.models.durian import Durian, DurianConfig
 from durian_jax.windows import Windows
 from input_pipeline import driving, video
 from input_pipeline.errors import InputError
+from tests import smallest
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +30,10 @@ def _streams(path):
         return (codec, count, rate, picture.width), (name, seconds)
 
 
+def _picture(path):
+    return next(video.read_frames(path))
+
+
 def test_command_line_makes_video_grid_and_settings(
     stage2_run, portrait_picture, talking_head_clips, tmp_path, capsys
 ):
@@ -46,10 +47,10 @@ def test_command_line_makes_video_grid_and_settings(
     assert code == 0
     # 60 frames in overlapping windows of 8.
     picture, sound = _streams(out)
-    assert picture == ("h264", 60, Fraction(25), 64)
+    assert picture == ("h264", 60, Fraction(25), 32)
     assert sound[0] == "aac" and abs(sound[1] - 60 / 25) < 0.05
     grid, grid_sound = _streams(out.with_name("out_grid.mp4"))
-    assert grid == ("h264", 60, Fraction(25), 4 * 64) and grid_sound[0] == "aac"
+    assert grid == ("h264", 60, Fraction(25), 4 * 32) and grid_sound[0] == "aac"
     settings = json.loads(out.with_suffix(".json").read_text())
     assert settings["seed"] == 5 and settings["steps"] == 3 and settings["frames"] == 60
     assert settings["attributes"] == [f"{giver}:hair"]
@@ -69,8 +70,8 @@ def test_same_seed_same_video_and_no_new_compilation(
         talking_head_clips / "cool.mp4",
     )
     first = animator(*inputs, steps=2, seed=1)
-    assert first.frames.shape == (60, 64, 64, 3) and first.frames.dtype == np.uint8
-    assert first.grid.shape == (60, 64, 5 * 64, 3)
+    assert first.frames.shape == (60, 32, 32, 3) and first.frames.dtype == np.uint8
+    assert first.grid.shape == (60, 32, 5 * 32, 3)
     capsys.readouterr()
     again, other = animator(*inputs, steps=2, seed=1), animator(*inputs, steps=4, seed=2)
     assert "compiling" not in capsys.readouterr().out
@@ -86,9 +87,12 @@ def _weights(video):
 def test_the_attribute_changes_the_result(animator, portrait_picture, talking_head_clips):
     driver = talking_head_clips / "cool.mp4"
     warm, dark = (
-        animator(portrait_picture, [(talking_head_clips / f"{name}.mp4", "hair")], driver, steps=2)
+        animator(
+            portrait_picture, [(talking_head_clips / f"{name}.mp4", "hair")], driver,
+            steps=2, guidance=8.0,
+        )
         for name in ("warm", "dark")
-    )
+    )  # fmt: skip
     assert np.abs(warm.frames.astype(int) - dark.frames).mean() > 0.3
 
 
@@ -96,7 +100,7 @@ def test_windows_join_without_a_visible_seam(animator, portrait_picture, talking
     hair, driver = (talking_head_clips / f"{name}.mp4" for name in ("warm", "plain"))
     clip = animator(portrait_picture, [(hair, "hair")], driver, steps=4, solver="dpm++")
     change = np.abs(np.diff(clip.frames.astype(float), axis=0)).mean((1, 2, 3))
-    windows = Windows(60, tiny.get_config("stage2").sample.window, 2)
+    windows = Windows(60, smallest.get_config("stage2").sample.window, 2)
     assert len(windows) > 5
     # Between these frames and the one before a window begins or has ended.
     seams = np.unique([*windows.starts[1:], *(windows.starts[:-1] + windows.length)])
@@ -118,7 +122,7 @@ def test_a_recording_is_the_video_and_bad_jobs_stand_alone(
         "a.json", "a.png", "a_grid.png", "c.json", "c.png", "c_grid.png"
     ]  # fmt: skip
     (alone,) = untrained.animate([good], steps=2)
-    np.testing.assert_array_equal(video.read_picture(tmp_path / "a.png"), alone.frames[0])
+    np.testing.assert_array_equal(_picture(tmp_path / "a.png"), alone.frames[0])
 
 
 def test_pasted_back_the_photo_keeps_its_size_and_its_surroundings(
@@ -151,15 +155,9 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 @pytest.fixture(scope="module")
 def untrained():
     """An Animator of the second stage that never learned anything: for what goes in and out."""
-    config = tiny.get_config("stage2")
-    model = Durian(DurianConfig.from_dict(config.model.to_dict()))
-    latents = np.zeros((1, 1, *model.config.latent_shape), np.float32)
-    batch, steps = blank_batch(model.config), np.zeros(1, np.int32)
-    shapes = jax.eval_shape(
-        lambda key: model.init(key, batch, latents, steps)["params"], jax.random.key(0)
-    )
-    params = jax.tree.map(lambda leaf: jax.numpy.full(leaf.shape, 0.01), shapes)
-    return Animator(params, config.to_dict(), "untrained")
+    config = smallest.get_config("stage2").to_dict()
+    params = smallest.draw_params(smallest.build_model(config), 0.05)
+    return Animator(params, config, "untrained")
 
 
 def test_a_template_drives_like_its_clip_but_silently(
@@ -172,7 +170,7 @@ def test_a_template_drives_like_its_clip_but_silently(
     np.testing.assert_array_equal(again.frames, driven.frames)
     again.save(tmp_path / "again.mp4")
     assert _streams(tmp_path / "again.mp4")[1] == (None, None)
-    drawn = again.grid[:, :, 2 * 64 : 3 * 64]
+    drawn = again.grid[:, :, 2 * 32 : 3 * 32]
     assert (drawn == 0).mean() > 0.5 and drawn.any(axis=(1, 2, 3)).all()
 
 
@@ -181,20 +179,20 @@ def test_a_photo_drives_a_picture_or_a_clip(
 ):
     inputs = portrait_picture, [(talking_head_clips / "warm.mp4", "hair")], portrait_picture
     untrained(*inputs, steps=2).save(tmp_path / "out.png")
-    assert video.read_picture(tmp_path / "out.png").shape == (64, 64, 3)
-    assert video.read_picture(tmp_path / "out_grid.png").shape == (64, 4 * 64, 3)
+    assert _picture(tmp_path / "out.png").shape == (32, 32, 3)
+    assert _picture(tmp_path / "out_grid.png").shape == (32, 4 * 32, 3)
     settings = json.loads((tmp_path / "out.json").read_text())
     assert settings["frames"] == 1 and settings["fps"] == "25"
     clip = untrained(*inputs, steps=2, following=driving.Following(frames=10))
-    assert clip.frames.shape == (10, 64, 64, 3) and clip.grid.shape == (10, 64, 4 * 64, 3)
+    assert clip.frames.shape == (10, 32, 32, 3) and clip.grid.shape == (10, 32, 4 * 32, 3)
 
 
 def test_the_model_itself_may_align_the_attribute(
     stage2_run, portrait_picture, talking_head_clips, monkeypatch
 ):
     animator = Animator.load(stage2_run[0], aligner="self")
-    looked_at, square = [], np.zeros((64, 64), bool)
-    square[4:20, 40:60] = True
+    looked_at, square = [], np.zeros((32, 32), bool)
+    square[2:10, 20:30] = True
 
     class Segmenter:
         def __call__(self, pictures, present):

@@ -24,7 +24,7 @@ sys.exit(cli.main(sys.argv[1:]))
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory):
-    """Environment of the processes: they share what they compile, in half the time."""
+    """Environment of the processes: they share what they compile."""
     return {
         **os.environ,
         "PYTHONPATH": str(REPOSITORY),
@@ -32,7 +32,6 @@ def programs(tmp_path_factory):
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("programs")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
     }
 
 

@@ -12,25 +12,15 @@ CODE = """
 import dataclasses, resource, sys
 from fractions import Fraction
 from pathlib import Path
-import jax, numpy as np
-from configs import tiny
+import numpy as np
 from durian_jax.animate import Animator
 from durian_jax.job import Job
-from durian_jax.models.config import blank_batch
-from durian_jax.models.durian import Durian, DurianConfig
 from input_pipeline import driving, faces
+from tests import smallest
 
 photo, frames, out = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-config = tiny.get_config("stage2").to_dict()
-config["model"].update(resolution=32, patch=8, channels=(32,), attention_levels=(0,), heads=2,
-                       norm_groups=4, keypoint_channels=(4, 4, 4, 4))
-model = Durian(DurianConfig.from_dict(config["model"]))
-latents = np.zeros((1, 1, *model.config.latent_shape), np.float32)
-shapes = jax.eval_shape(model.init, jax.random.key(0), blank_batch(model.config), latents,
-                        np.zeros(1, np.int32))
-params = jax.tree.map(
-    lambda leaf: np.random.default_rng(leaf.size).normal(0, 0.1, leaf.shape).astype(np.float32),
-    shapes["params"])
+config = smallest.get_config("stage2").to_dict()
+params = smallest.draw_params(smallest.build_model(config), 0.1)
 still = driving.read_motion(photo, faces.FaceLandmarker())
 sway = 5 * np.sin(np.arange(frames, dtype=np.float32) / 10)[:, None, None] * np.float32([1, 0.5, 0])
 moving = dataclasses.replace(still, keypoints=still.keypoints + sway, fps=Fraction(25))

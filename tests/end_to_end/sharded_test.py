@@ -30,10 +30,9 @@ GOLDEN = {
 CODE = """
 import json, sys
 import jax, jax.numpy as jnp, numpy as np
-from configs import durian, tiny
 from durian_jax import sampler, sharding, state, train_step
-from durian_jax.diffusion import Diffusion
 from durian_jax.models.config import blank_batch
+from tests import smallest
 
 def batch_of(model, clips, frames):
     rng = np.random.default_rng(0)
@@ -44,11 +43,7 @@ def batch_of(model, clips, frames):
     return jax.tree.map(fill, jax.tree.map(np.asarray, blank_batch(model.config, clips, frames)))
 
 def numbers(stage, devices, fsdp, accumulate):
-    config = tiny.get_config(stage)
-    config.model.update(resolution=32, patch=8, channels=(32,), attention_levels=(0,), heads=2,
-                        norm_groups=4, keypoint_channels=(4, 4, 4, 4))
-    if stage == "stage1":
-        config.stage.frozen = durian.dead_parameters(config.model)
+    config = smallest.get_config(stage)
     config.data.frames = {"stage1": 1, "stage2": 4}[stage]
     config.batch_size, config.accumulate, config.mesh.fsdp = 8, accumulate, fsdp
     training = train_step.Training.build(config, jax.devices()[:devices])
@@ -65,7 +60,8 @@ def numbers(stage, devices, fsdp, accumulate):
     large = sum(leaf.nbytes for leaf in jax.tree.leaves(now) if leaf.size >= 2**14)
     batch = sharding.put_batch(batch_of(model, 8, config.data.frames), mesh)
     params = state.merge(now.frozen, now.ema)
-    schedule = sampler.Schedule.trailing(training.diffusion, sampler.Sampling(steps=2, guidance=2.0))
+    sampling = sampler.Sampling(steps=2, guidance=2.0)
+    schedule = sampler.Schedule.trailing(training.diffusion, sampling)
     videos = jax.jit(lambda params, batch: sampler.sample(
         model, params, batch, jnp.arange(8, dtype=jnp.uint32), schedule,
         diffusion=training.diffusion))(params, batch)
@@ -85,7 +81,7 @@ print(json.dumps([numbers(*case) for case in json.loads(sys.argv[1])]))
 def _run(cases):
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(REPOSITORY),
     }

@@ -40,32 +40,31 @@ def test_checkpoint_gives_averaged_or_raw_weights(stage1_run):
         assert found.keys() == wanted.keys()
         for name, value in wanted.items():
             np.testing.assert_array_equal(found[name], value, err_msg=name)
-    assert meta["config"]["model"]["resolution"] == 64
+    assert meta["config"]["model"]["resolution"] == 32
 
 
-def test_a_finished_run_is_left_as_it_is(stage1_run, tiny_config, capsys):
-    config = tiny_config("stage1", steps=400)
-    config.data.expand_probability = 0.0  # as in the fixture
+def test_a_finished_run_is_left_as_it_is(stage1_run, config_of, capsys):
+    config = config_of("stage1", steps=400)
     state = train.train(config, stage1_run[0])
     assert int(state.step) == 400
     assert "nothing to do: 400 of 400" in capsys.readouterr().out
 
 
-def test_a_run_of_another_config_is_refused_by_name(stage1_run, tiny_config):
-    config = tiny_config("stage1", steps=500)
+def test_a_run_of_another_config_is_refused_by_name(stage1_run, config_of):
+    config = config_of("stage1", steps=500)
     config.optimizer.learning_rate = 0.5
     with pytest.raises(InputError, match=r"learning_rate: saved 0\.002, now 0\.5"):
         train.train(config, stage1_run[0])
 
 
-def test_weights_of_another_shape_are_refused_by_name(stage1_run, tiny_config, tmp_path):
-    config = tiny_config("stage2", init_from=str(stage1_run[0]))
-    config.model.channels = (32, 96)
+def test_weights_of_another_shape_are_refused_by_name(stage1_run, config_of, tmp_path):
+    config = config_of("stage2", init_from=str(stage1_run[0]))
+    config.model.channels = (48,)
     with pytest.raises(InputError, match=r"_encoder/.* does not fit, the model has"):
         train.train(config, tmp_path)
 
 
-def test_starting_from_no_run_is_refused(tiny_config, tmp_path):
-    config = tiny_config("stage2", init_from=str(tmp_path / "nowhere"))
+def test_starting_from_no_run_is_refused(config_of, tmp_path):
+    config = config_of("stage2", init_from=str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="no checkpoint here"):
         train.train(config, tmp_path / "run")

@@ -12,8 +12,6 @@ def compiled_programs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("programs")))
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        # Half the time to compile; what is compared is compiled alike.
-        patch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
         yield
 
 
