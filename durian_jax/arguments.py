@@ -1,8 +1,11 @@
 """What the verbs of the command line take: `durian VERB --help`."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
+from durian_jax.job import parse_alphas, parse_attribute
+from input_pipeline.errors import InputError
 from input_pipeline.records import KINDS
 
 _ATTRIBUTE = "IMAGE:KIND[:MASK]"
@@ -107,7 +110,8 @@ def parser() -> argparse.ArgumentParser:
     animate = verb("animate", "Portrait + attributes + driving clip -> video.")
     _add_portrait(animate)
     animate.add_argument(
-        "--attribute", type=attribute, action="append", default=[], metavar=_ATTRIBUTE,
+        "--attribute", type=_checked(parse_attribute), action="append", default=[],
+        metavar=_ATTRIBUTE,
         help=f"photo, what to take from it ({', '.join(KINDS)}), and if you have one a mask, white "
         "where the attribute shows; may be repeated",
     )  # fmt: skip
@@ -122,11 +126,13 @@ def parser() -> argparse.ArgumentParser:
     _add_portrait(interpolate)
     for option, kept, alpha in (("--from", "attribute", 0), ("--to", "towards", 1)):
         interpolate.add_argument(
-            option, dest=kept, type=attribute, action="append", required=True, metavar=_ATTRIBUTE,
+            option, dest=kept, type=_checked(parse_attribute), action="append", required=True,
+            metavar=_ATTRIBUTE,
             help=f"photo and what to take from it at alpha = {alpha}; may be repeated",
         )  # fmt: skip
     interpolate.add_argument(
-        "--alphas", type=alphas, default=(0.0, 0.25, 0.5, 0.75, 1.0), metavar="A,B,...",
+        "--alphas", type=_checked(parse_alphas), default=(0.0, 0.25, 0.5, 0.75, 1.0),
+        metavar="A,B,...",
         help="0 to 1 (default 0,0.25,0.5,0.75,1): a clip for each, and all of them side by side",
     )  # fmt: skip
     interpolate.add_argument(
@@ -278,22 +284,13 @@ def _interval(text: str) -> tuple[float, float]:
     return begin, end
 
 
-def alphas(text: str) -> tuple[float, ...]:
-    """Numbers with commas between them. ArgumentTypeError: one is none, or there are none."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: write numbers from 0 to 1: 0,0.5,1") from None
+def _checked(parse: Callable) -> Callable:
+    """A parser of text whose InputError argparse prints as a fault of its option."""
 
+    def parsed(text: str):
+        try:
+            return parse(text)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
 
-def attribute(text: str) -> tuple:
-    """(photo, kind) or (photo, kind, mask). ArgumentTypeError: no kind, or an unknown one."""
-    parts = text.split(":")
-    # From the end: a path may hold a colon, too.
-    for i in range(len(parts) - 1, 0, -1):
-        if parts[i] in KINDS:
-            mask = [Path(":".join(parts[i + 1 :]))] if parts[i + 1 :] else []
-            return Path(":".join(parts[:i])), parts[i], *mask
-    if len(parts) == 1:
-        raise argparse.ArgumentTypeError(f"{text!r} has no kind: write IMAGE:KIND")
-    raise argparse.ArgumentTypeError(f"unknown kind {parts[-1]!r}: choose from {', '.join(KINDS)}")
+    return parsed

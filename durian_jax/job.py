@@ -7,6 +7,7 @@ import numpy as np
 
 from input_pipeline.driving import FOLLOWING, Following
 from input_pipeline.errors import InputError
+from input_pipeline.records import KINDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,3 +85,24 @@ class Job:
             "paste_back": self.paste_back,
             "report": self.report,
         }
+
+
+def parse_alphas(text: str) -> tuple[float, ...]:
+    """Numbers with commas between them. InputError: one is none, or there are none."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{text!r}: write numbers from 0 to 1: 0,0.5,1") from None
+
+
+def parse_attribute(text: str) -> tuple:
+    """(photo, kind) or (photo, kind, mask). InputError: no kind, or an unknown one."""
+    parts = text.split(":")
+    # From the end: a path may hold a colon, too.
+    for i in range(len(parts) - 1, 0, -1):
+        if parts[i] in KINDS:
+            mask = [Path(":".join(parts[i + 1 :]))] if parts[i + 1 :] else []
+            return Path(":".join(parts[:i])), parts[i], *mask
+    if len(parts) == 1:
+        raise InputError(f"{text!r} has no kind: write IMAGE:KIND")
+    raise InputError(f"unknown kind {parts[-1]!r}: choose from {', '.join(KINDS)}")

@@ -1,13 +1,11 @@
 """The table of a batch: a CSV file, a video for each row. A bad row spoils no other."""
 
-import argparse
 import csv
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from durian_jax import arguments
-from durian_jax.job import Job
+from durian_jax.job import Job, parse_alphas, parse_attribute
 from input_pipeline.errors import InputError
 
 REQUIRED = ("portrait", "attributes", "driving")
@@ -132,7 +130,7 @@ def _job(cells: dict, folder: Path, defaults: Job) -> Job:
                 for attribute in _parsed(name, given[name], _attributes)
             ]
     if "alpha" in given:
-        fields["alpha"] = _parsed("alpha", given["alpha"].replace(";", ","), arguments.alphas)
+        fields["alpha"] = _parsed("alpha", given["alpha"].replace(";", ","), parse_alphas)
     if "seed" in given:
         fields["seed"] = _parsed("seed", given["seed"], int)
     if "framed" in given:
@@ -150,7 +148,7 @@ def _job(cells: dict, folder: Path, defaults: Job) -> Job:
 def _parsed(name: str, text: str, parse: Callable):
     try:
         return parse(text)
-    except argparse.ArgumentTypeError as error:
+    except InputError as error:
         raise InputError(f"{name}: {error}") from None
     except ValueError:
         kind = "whole number" if parse is int else "number"
@@ -158,4 +156,4 @@ def _parsed(name: str, text: str, parse: Callable):
 
 
 def _attributes(text: str) -> list[tuple]:
-    return [arguments.attribute(part.strip()) for part in text.split(";") if part.strip()]
+    return [parse_attribute(part.strip()) for part in text.split(";") if part.strip()]
