@@ -5,12 +5,12 @@ import dataclasses
 import functools
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
-from ml_collections import ConfigDict
 
 from durian_jax import checkpoint, sharding
 from durian_jax.diffusion import Diffusion
@@ -38,7 +38,7 @@ class Training:
       layout: shape, dtype and sharding of every leaf of the training state.
     """
 
-    config: ConfigDict
+    config: Any  # an ml_collections.ConfigDict; a run reads it, and needs no more of that package
     mesh: jax.sharding.Mesh
     model: Durian
     diffusion: Diffusion
