@@ -22,8 +22,8 @@ from input_pipeline.errors import InputError
 # Settings that may differ when a run is resumed; everything else describes what is trained. The
 # path of the data set is not what names it: its fingerprint is.
 MAY_CHANGE = (
-    "steps", "optimizer.decay_steps", "log_every", "sample", "validation", "save", "guards",
-    "data.workers", "data.path", "mesh",
+    "steps", "optimizer.decay_steps", "log_every", "profile", "sample", "validation", "save",
+    "guards", "data.workers", "data.path", "mesh",
 )  # fmt: skip
 VERSION = 2  # of the items in a checkpoint; raise when they change
 _TREES = ("params", "ema", "opt_state")

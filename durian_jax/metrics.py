@@ -213,6 +213,7 @@ def _readable(step: int, values: dict[str, float]) -> str:
             f"loss {values['loss']:.4f} (by noise {by_noise})",
             f"grad {values['grad_norm']:.2f}",
             f"{values['step_secs']:.3f} s/step",
+            *([f"MFU {values['mfu']:.0%}"] if "mfu" in values else []),
             wait,
             *(f"{name} {values[name]}".replace("_", " ") for name in TROUBLES if values.get(name)),
         ]

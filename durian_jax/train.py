@@ -43,6 +43,7 @@ def train(config, workdir: str | Path) -> TrainState:
     dataset = open_dataset(config)
     training = Training.build(config, jax.devices())
     training.check_batch()
+    traced = _traced_steps(config)
     mesh, layout = training.mesh, training.layout
 
     def open_loader(split=dataset, **options) -> loader.Loader:
@@ -106,7 +107,9 @@ def train(config, workdir: str | Path) -> TrainState:
             interval.add(metrics)
             if is_due(config.log_every, step):
                 corrupt = {"corrupt_records": batches.num_corrupt}
-                report.scalars(step, interval.summary() | corrupt)
+                values = interval.summary()
+                values |= corrupt | train_step.rates(values["step_secs"])
+                report.scalars(step, values)
             guards.refuse_divergence(metrics["skipped"], step, config.guards.max_skipped)
 
         with contextlib.closing(
@@ -138,6 +141,8 @@ def train(config, workdir: str | Path) -> TrainState:
                         requests.saved()
                 if stopping or step == config.steps:
                     break
+                if step == traced[0]:
+                    jax.profiler.start_trace(workdir / "profile")
                 watchdog.expect(f"batch {step} of the data set")
                 batch = interval.wait(lambda: next(batches))
                 requests.post()
@@ -145,6 +150,10 @@ def train(config, workdir: str | Path) -> TrainState:
                 if pending is not None:
                     log(step, pending)
                 pending = metrics
+                if step == traced[1]:
+                    jax.block_until_ready(metrics)
+                    jax.profiler.stop_trace()
+                    report.say(f"traced steps {traced[0]} to {step}: {workdir / 'profile'}")
         watchdog.expect("the last checkpoint to be written")
         checkpoints.wait()
         report.draw_loss_curve()
@@ -153,6 +162,18 @@ def train(config, workdir: str | Path) -> TrainState:
             report.say(message)
             raise Interrupted(f"{message}: the same command continues there")
     return state
+
+
+def _traced_steps(config) -> tuple[int, int]:
+    """First and last step of `config.profile`, (-1, -1) for none; raises InputError."""
+    if not config.profile:
+        return -1, -1
+    if len(config.profile) != 2 or not 0 <= config.profile[0] <= config.profile[1] < config.steps:
+        raise InputError(
+            f"config: profile={config.profile} is no (first, last) step of {config.steps}: write "
+            "such as (10, 12)"
+        )
+    return tuple(config.profile)
 
 
 def open_dataset(config, split: str = "train"):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from durian_jax import checkpoint, sharding
+from durian_jax import checkpoint, chips, flops, sharding
 from durian_jax.diffusion import Diffusion
 from durian_jax.metrics import NUM_NOISE_BINS
 from durian_jax.models.config import DurianConfig, blank_batch
@@ -153,9 +153,9 @@ class Programs:
         layout = self._training.layout
         batch = self._training.batch_layout(self._training.config.batch_size)
         loss = jax.ShapeDtypeStruct((), jnp.float32, sharding=layout.step.sharding)
-        lowered = [
-            self._gradients.lower(layout, batch), self._update.lower(layout, layout.trained, loss)
-        ]  # fmt: skip
+        traced = self._gradients.trace(layout, batch)
+        self._flops = flops.count_jaxpr(traced.jaxpr.jaxpr).model
+        lowered = [traced.lower(), self._update.lower(layout, layout.trained, loss)]
         with concurrent.futures.ThreadPoolExecutor() as pool:
             compiled = list(pool.map(lambda program: program.compile(), lowered))
         self._gradients, self._update = compiled
@@ -167,6 +167,14 @@ class Programs:
             "gradients": first.temp_size_in_bytes + first.output_size_in_bytes,
             "update": grads + second.temp_size_in_bytes,
         }
+
+    def rates(self, seconds: float) -> dict[str, float]:
+        """ "tflops", 1e12 FLOP/s of all devices (see `flops.Work.model`), of a step that takes so
+        long; where the peak of the chip is known also "mfu", the share of it, 0 to 1."""
+        devices = self._training.mesh.devices
+        rate, peak = self._flops / seconds, chips.of_device(devices.flat[0]).peak
+        used = {} if peak is None else {"mfu": rate / (peak * devices.size)}
+        return {"tflops": rate / 1e12, **used}
 
     def __call__(self, state: TrainState, batch: dict) -> tuple[TrainState, dict]:
         grads, metrics = self._gradients(state, batch)
