@@ -24,7 +24,9 @@ def test_a_fresh_module_is_the_identity(clip):
 
 def test_frames_see_each_other_at_the_same_pixel_only(params, clip):
     apply = jax.jit(MODULE.apply)
-    # A perturbation that leaves the statistics of both groups of channels as they were.
+    # A perturbation that leaves the statistics of both groups of channels as they were: of eighths
+    # sums are exact in any order.
+    clip = np.round(8 * clip) / 8
     other = clip.copy()
     other[0, 1, 0, 0], other[0, 1, 2, 2] = clip[0, 1, 2, 2], clip[0, 1, 0, 0]
     changed = np.abs(apply(params, other) - apply(params, clip)).max(-1)
