@@ -22,7 +22,7 @@ setup(
         "durian_jax.evaluate": ["golden.json", "protocols/*.json"],
         "durian_jax": ["shipped/*/*", "examples/*", "examples/*/*"],
     },
-    entry_points={"console_scripts": ["durian = durian_jax.cli:main"]},
+    entry_points={"console_scripts": ["durian = durian_jax.cli.main:main"]},
     install_requires=[
         f"jax{JAX}",
         "flax>=0.12.8,<0.13",

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline.faces import FaceLandmarker
-from input_pipeline.synthetic import keypoints, render
+from input_pipeline.faces.geometry import FaceLandmarker
 from input_pipeline.synthetic.motion import Motion, compose, sample_clip, sample_still
 from input_pipeline.synthetic.people import Person, sample_person
+from input_pipeline.synthetic.renderer import keypoints, render
 
 SIZE = 128
 LOOKED_AT = (6, 12, 18, 24)

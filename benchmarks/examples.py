@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from input_pipeline import cases as case_files
+from input_pipeline.dataset import cases as case_files
 from input_pipeline.synthetic import twins
 from input_pipeline.synthetic.dataset import Settings
 from input_pipeline.synthetic.motion import sample_clip, sample_still

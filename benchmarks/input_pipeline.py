@@ -25,18 +25,12 @@ import cv2
 import numpy as np
 
 from configs import durian
-from durian_jax.train import sample_options
-from input_pipeline import (
-    augmentation,
-    expansion,
-    faces,
-    loader,
-    prepare,
-    records,
-    shards,
-    transforms,
-    video,
-)
+from durian_jax.training.loop import sample_options
+from input_pipeline.dataset import donors, records, shards
+from input_pipeline.faces import geometry
+from input_pipeline.media import video
+from input_pipeline.prepare import prepare
+from input_pipeline.training import augmentation, loader, transforms
 
 REFERENCES = 2
 REPEATS = 7
@@ -55,11 +49,11 @@ STEPS = {
     "decode PNG masks": records.decode_mask,
     "resize": transforms.resize,
     "grow the portrait mask": transforms.grow,
-    "borrow masks": expansion.Donors.borrow,
+    "borrow masks": donors.Donors.borrow,
     "affine": augmentation.warp,
     "jitter": augmentation.jitter,
     "hide": transforms.hide,
-    "align the face": faces.align_face,
+    "align the face": geometry.align_face,
 }
 
 

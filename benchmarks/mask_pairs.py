@@ -10,11 +10,11 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline.faces import FaceLandmarker
-from input_pipeline.records import KINDS
-from input_pipeline.synthetic import keypoints, render
+from input_pipeline.dataset.records import KINDS
+from input_pipeline.faces.geometry import FaceLandmarker
 from input_pipeline.synthetic.motion import Motion, rotation, sample_still
 from input_pipeline.synthetic.people import Person, sample_person
+from input_pipeline.synthetic.renderer import keypoints, render
 
 MOST_DEGREES = 35  # between the two poses
 _LEAST_AREA = 0.01

@@ -20,8 +20,9 @@ import cv2
 import numpy as np
 
 from benchmarks.mask_pairs import Pairs, pairs
-from input_pipeline import alignment, expansion, faces
-from input_pipeline.records import KINDS, MIN_ATTRIBUTE_AREA
+from input_pipeline.dataset.records import KINDS, MIN_ATTRIBUTE_AREA
+from input_pipeline.faces import geometry
+from input_pipeline.masks import alignment
 
 _LARGE = 20  # degrees
 
@@ -78,7 +79,7 @@ def _print_expansions(rendered: dict[str, Pairs]) -> None:
             donors = [(given.giver_mask[j], given.giver_found[j]) for j in others]
             carried = [alignment.align(*donor, points, kind, len(true)) for donor in donors]
             height = np.ptp(points[:, 1])
-            hidden = [own, *(expansion.grow(own, share * height) for share in (0.04, 0.12))]
+            hidden = [own, *(donors.grow(own, share * height) for share in (0.04, 0.12))]
             hidden.append(own | similarity(*donors[0], points))
             hidden += [own | np.any(carried[:count], axis=0) for count in (1, 2, 4)]
             for column, mask in zip(columns, hidden):
@@ -90,7 +91,7 @@ def _print_expansions(rendered: dict[str, Pairs]) -> None:
 
 def similarity(mask: np.ndarray, keypoints: np.ndarray, portrait_keypoints: np.ndarray):
     """The peer: the similarity of all keypoints in the picture plane, least squares."""
-    matrix = faces.similarity(keypoints[:, :2], portrait_keypoints[:, :2])
+    matrix = geometry.similarity(keypoints[:, :2], portrait_keypoints[:, :2])
     return cv2.warpAffine(mask.astype(np.float32), matrix, mask.shape[::-1]) > 0.5
 
 

@@ -18,9 +18,9 @@ import transformers
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from durian_jax import weights
 from durian_jax.convert import exporter
-from durian_jax.models.config import DurianConfig
+from durian_jax.systems.durian.config import DurianConfig
+from durian_jax.weights import storage
 from tests.parity import reference
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -164,8 +164,8 @@ class Peer:
 
 def _load(config, params: dict, folder: Path, model: DurianConfig) -> dict[str, torch.nn.Module]:
     """The networks, by way of a folder of our weights and its export."""
-    networks = ((name, weights.flat(tree)) for name, tree in params.items())
-    weights.write(folder / "ours", networks, {"config": config.to_dict()})
+    networks = ((name, storage.flat(tree)) for name, tree in params.items())
+    storage.write(folder / "ours", networks, {"config": config.to_dict()})
     exporter.to_diffusers(folder / "ours", folder / "theirs")
     nets = {
         "denoiser": diffusers.UNetMotionModel if model.temporal else diffusers.UNet2DConditionModel,

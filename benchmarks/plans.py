@@ -7,10 +7,12 @@ clips; the layout of the state is worked out for each slice.
 import sys
 from collections import Counter
 
-from durian_jax import estimate, flops, sharding
-from durian_jax.overrides import load_config
-from durian_jax.plan import GIB, Step
-from durian_jax.topology import Topology
+from durian_jax.cli.config_files import load_config
+from durian_jax.distributed import sharding
+from durian_jax.planning import estimate
+from durian_jax.planning.plan import GIB, Step
+from durian_jax.planning.topology import Topology
+from durian_jax.training import flops
 
 SLICES = ("v5e:4x4", "v5e:16x16", "v5p:4x4x4", "v6e:4x4", "v6e:16x16", "h200:8")
 REMATS = ("none", "attention", "full")

@@ -28,8 +28,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from input_pipeline import shards, video
-from input_pipeline.jobs import WORK
+from input_pipeline.dataset import shards
+from input_pipeline.media import video
+from input_pipeline.prepare.clip_jobs import WORK
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
     further = shlex.split(options.options)
     clips, whole, killed = (options.work / name for name in ("clips", "whole", "killed"))
     derive(options.people, clips, options.clips)
-    command = [sys.executable, "-m", "durian_jax.cli", "prepare", str(clips)]
+    command = [sys.executable, "-m", "durian_jax.cli.main", "prepare", str(clips)]
     command += ["--labels", str(clips / "labels.csv"), "--masks", f"truth:{clips / 'masks'}"]
     command += ["--size", str(options.size)]
     start, before = time.monotonic(), os.times()

@@ -16,7 +16,7 @@ import numpy as np
 
 from input_pipeline.synthetic.motion import sample_still
 from input_pipeline.synthetic.people import KINDS, sample_person
-from input_pipeline.synthetic.render import render
+from input_pipeline.synthetic.renderer.render import render
 
 WORN = {"nothing": (), "hair": ("hair",), "everything": KINDS}
 

@@ -5,7 +5,7 @@
 Writes benchmarks/results/retarget-DATE.md. 200 pairs of synthetic people; 40 of them, and eight
 clips at 25 fps for the smoothing, are rendered for the landmarker, which takes a quarter of an
 hour or more on two cores. `--before FILE` adds the `retarget` of another version of
-input_pipeline/retarget.py.
+input_pipeline/motion/retarget.py.
 """
 
 import argparse
@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import drivers
-from durian_jax.evaluate.motion import openings
-from input_pipeline import faces
-from input_pipeline.retarget import retarget
-from input_pipeline.smoothing import smooth
+from durian_jax.metrics.face_motion import openings
+from input_pipeline.faces import geometry
+from input_pipeline.motion.retarget import retarget
+from input_pipeline.motion.smoothing import smooth
 
 FRAMES, FPS = 25, 8
 CLIP_FRAMES, CLIP_FPS = 60, 25
@@ -38,7 +38,7 @@ def errors(predicted: np.ndarray, true: np.ndarray, motion: str) -> np.ndarray:
     predicted, true = predicted.astype(np.float64), true.astype(np.float64)
     if motion == "absolute":
         predicted = predicted - (predicted - true).mean((0, 1))
-    _, scale, _ = faces.head_pose(true)
+    _, scale, _ = geometry.head_pose(true)
     apart = np.linalg.norm((predicted - true)[..., :2], axis=-1).mean(-1) / scale
     eyes, mouth = openings(predicted, scale)
     true_eyes, true_mouth = openings(true, scale)
@@ -53,7 +53,7 @@ def raw(driver: np.ndarray, portrait: np.ndarray, motion: str) -> np.ndarray:
 
 def aligned(driver: np.ndarray, portrait: np.ndarray, motion: str) -> np.ndarray:
     """Moved by the similarity from the driver's first frame to the portrait."""
-    matrix = faces.similarity(driver[0, :, :2], portrait[:, :2])
+    matrix = geometry.similarity(driver[0, :, :2], portrait[:, :2])
     moved = driver.copy()
     moved[..., :2] = driver[..., :2] @ matrix[:, :2].T + matrix[:, 2]
     return moved
@@ -105,7 +105,7 @@ def smoothing(clips: list) -> list[str]:
         for true, found in clips:
             if np.isnan(found).any():
                 continue
-            scale = float(np.median(faces.head_pose(true)[1]))
+            scale = float(np.median(geometry.head_pose(true)[1]))
             result = smooth(found, CLIP_FPS, strength)
             error = (result - true)[..., :2] / scale
             # Error without what is constant or slow: what the eye sees as trembling.

@@ -21,9 +21,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import scene, timing
 from benchmarks.peer import Peer
-from durian_jax import flops, sampler
-from durian_jax.diffusion import Diffusion
+from durian_jax.diffusion.process import Diffusion
 from durian_jax.models.conditions import rasterize_keypoints
+from durian_jax.sampling import sampler
+from durian_jax.training import flops
 
 GUIDANCE = 3.5
 # Relative norm of the difference that rounding explains, by compute dtype.

@@ -5,8 +5,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import durian
-from durian_jax.models.config import DurianConfig, blank_batch
-from durian_jax.models.durian import Durian
+from durian_jax.systems.durian.config import DurianConfig, blank_batch
+from durian_jax.systems.durian.model import Durian
 
 SIZES = ("reduced", "full")
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from durian_jax.evaluate.predictions import FolderPredictions
-from input_pipeline.cases import CaseSet
+from input_pipeline.dataset.cases import CaseSet
 
 TILE, STRIP = 160, 20
 

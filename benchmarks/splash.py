@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import timing
-from durian_jax import hlo
 from durian_jax.models import splash
 from durian_jax.models.attention import KeyValue, References, attend
-from durian_jax.topology import Topology
+from durian_jax.planning import hlo
+from durian_jax.planning.topology import Topology
 
 # Tokens, heads, head size, references.
 SHAPES = ((4096, 8, 40, 0), (4096, 8, 40, 2), (1024, 8, 80, 2))

@@ -21,12 +21,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import peer, scene, timing
 from configs import durian
-from durian_jax import flops, sharding
 from durian_jax.convert.names import torch_key
-from durian_jax.diffusion import Diffusion
+from durian_jax.diffusion.process import Diffusion
+from durian_jax.distributed import sharding
 from durian_jax.models.conditions import rasterize_keypoints
-from durian_jax.state import init_state
-from durian_jax.train_step import Training, stream_key
+from durian_jax.training import flops
+from durian_jax.training.state import init_state
+from durian_jax.training.train_step import Training, stream_key
 
 # Relative difference of loss and gradient norm that rounding explains, by compute dtype.
 LIMITS = {"float32": 1e-4, "bfloat16": 3e-2}

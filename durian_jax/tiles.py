@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from durian_jax.windows import blend, spread
+from durian_jax.diffusion.windows import blend, spread
 
 
 def decode(function: Callable, latents: jax.Array, tile: int, factor: int) -> jax.Array:

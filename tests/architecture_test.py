@@ -54,8 +54,8 @@ def test_imports_keep_to_the_house(path):
         )
     if name.removeprefix("durian_jax/") in ("diffusion.py", "flops.py", "hlo.py", "sharding.py"):
         assert not roots & {"durian_jax", "input_pipeline"}
-    if name not in ("durian_jax/cli.py",):
-        assert not {"durian_jax.train", "durian_jax.cli"} & imports
+    if name not in ("durian_jax/cli/main.py",):
+        assert not {"durian_jax.training.loop", "durian_jax.cli.main"} & imports
 
 
 @pytest.mark.parametrize("path", FILES, ids=_name)
@@ -74,8 +74,8 @@ def test_models_training_step_and_checkpoints_need_neither_grain_nor_ml_collecti
 
     code = (
         "import sys; sys.modules['grain'] = sys.modules['ml_collections'] = None\n"
-        "import durian_jax.train_step, durian_jax.train\n"
-        "import durian_jax.checkpoint, durian_jax.models.durian\n"
+        "import durian_jax.training.train_step, durian_jax.training.loop\n"
+        "import durian_jax.training.checkpoint, durian_jax.systems.durian.model\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

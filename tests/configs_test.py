@@ -9,10 +9,10 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from configs import durian, small, tiny
-from durian_jax import train, train_step
-from durian_jax.models.config import blank_batch
-from durian_jax.models.durian import Durian, DurianConfig
-from durian_jax.state import group_name, partition
+from durian_jax.systems.durian.config import blank_batch
+from durian_jax.systems.durian.model import Durian, DurianConfig
+from durian_jax.training import loop, train_step
+from durian_jax.training.state import group_name, partition
 
 
 @functools.cache
@@ -78,7 +78,7 @@ def test_unknown_stages_are_refused(module):
 def test_options_of_data_and_diffusion_are_known(module):
     for stage in ("stage1", "stage2"):
         config = module.get_config(stage)
-        options = train.sample_options(config)
+        options = loop.sample_options(config)
         assert options.size == config.model.resolution
         assert options.frames <= config.sample.window <= config.model.max_frames
         train_step.Training.build(config)

@@ -18,7 +18,10 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 from skimage.data import astronaut
 
-from input_pipeline import cases, faces, segmenters, shards, video
+from input_pipeline.dataset import cases, shards
+from input_pipeline.faces.landmarker import FaceLandmarker
+from input_pipeline.masks import segmenters
+from input_pipeline.media import video
 
 SIDE, FRAMES, FPS = 256, 60, 25
 # Colour matrices that make four "people" out of one; every other one is mirrored, too.
@@ -101,7 +104,7 @@ def portrait_picture(tmp_path_factory):
 @pytest.fixture(scope="session")
 def prepared_dataset(talking_head_clips, tmp_path_factory):
     """Path of the data set made from `talking_head_clips`, frames of 64 x 64."""
-    from input_pipeline import prepare
+    from input_pipeline.prepare import prepare
 
     out = tmp_path_factory.mktemp("dataset")
     prepare.prepare(
@@ -139,7 +142,7 @@ def _dyed(image, mask, colour):
 
 @pytest.fixture(scope="session")
 def landmarker():
-    return faces.FaceLandmarker()
+    return FaceLandmarker()
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from durian_jax import arguments
-from durian_jax.overrides import load_config
-from durian_jax.topology import Topology
-from input_pipeline import cases
+from durian_jax.cli import arguments
+from durian_jax.cli.config_files import load_config
+from durian_jax.planning.topology import Topology
+from input_pipeline.dataset import cases
 
 ROOT = Path(__file__).parents[1]
 
@@ -95,7 +95,7 @@ def test_the_readme_runs_from_top_to_bottom(talking_head_clips, portrait_picture
             shutil.move(tmp_path / "REPORT", tmp_path / "REPORT1")
         smaller = [] if "--predictions" in words else SMALLER[verb].split()
         done = subprocess.run(
-            [sys.executable, "-m", "durian_jax.cli", verb, *words, *smaller],
+            [sys.executable, "-m", "durian_jax.cli.main", verb, *words, *smaller],
             cwd=tmp_path, capture_output=True, text=True, timeout=1200,
         )  # fmt: skip
         assert done.returncode == 0, f"{command}\n{done.stderr}"

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from configs import durian, tiny
-from durian_jax.models.config import DurianConfig, blank_batch
-from durian_jax.models.durian import Durian
+from durian_jax.systems.durian.config import DurianConfig, blank_batch
+from durian_jax.systems.durian.model import Durian
 
 
 def get_config(stage: str = "stage1"):

@@ -8,7 +8,7 @@ file into a `Source`: what its config says of the model, and its tensors by the 
 
 import dataclasses
 
-from durian_jax.weights import Stored
+from durian_jax.weights.storage import Stored
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from durian_jax import weights
-from durian_jax.convert import card, durian
-from durian_jax.convert.diffusers import EXPORT
+from durian_jax.convert import card
 from durian_jax.convert.importer import join, save, with_progress
 from durian_jax.convert.names import to_torch, torch_key, turned
 from durian_jax.convert.shapes import unet_shapes
-from durian_jax.models.config import DurianConfig
+from durian_jax.convert.sources import durian
+from durian_jax.convert.sources.diffusers import EXPORT
 from durian_jax.models.temporal import frame_positions
 from durian_jax.models.unet import UNet
-from durian_jax.weights import Stored
+from durian_jax.systems.durian.config import DurianConfig
+from durian_jax.weights import storage
+from durian_jax.weights.storage import Stored
 
 # Folder and file of each network.
 _DIFFUSERS, _PLAIN = "diffusion_pytorch_model.safetensors", "model.safetensors"
@@ -62,7 +63,7 @@ def to_diffusers(source: Path, out: Path, ema: bool = True) -> None:
     joined = join([durian.read(source, ema)])
     model = DurianConfig.from_dict(joined.config["model"])
     bar = contextlib.closing(with_progress(joined.networks))
-    with bar as networks, weights.new_folder(out) as folder:
+    with bar as networks, storage.new_folder(out) as folder:
         files, entries = {}, {}
         for network, tensors in networks:
             name, file = FOLDERS[network]
@@ -74,15 +75,15 @@ def to_diffusers(source: Path, out: Path, ema: bool = True) -> None:
             (folder / name).mkdir()
             values = json.dumps(_config(network, model), indent=2) + "\n"
             (folder / name / "config.json").write_text(values)
-            files[f"{name}/{file}"] = weights.write_safetensors(
+            files[f"{name}/{file}"] = storage.write_safetensors(
                 folder / name / file, torch | added, {"format": "pt"}
             )
             entries[network] = {"folder": name, "added": sorted(added)}
         facts = {
-            "format": weights.FORMAT, "config": joined.config, "ema": ema, "files": files,
+            "format": storage.FORMAT, "config": joined.config, "ema": ema, "files": files,
             "drawn": joined.drawn, "absent": joined.absent, EXPORT: entries,
         }  # fmt: skip
-        (folder / weights.MANIFEST).write_text(json.dumps(facts, indent=2) + "\n")
+        (folder / storage.MANIFEST).write_text(json.dumps(facts, indent=2) + "\n")
         (folder / "README.md").write_text(card.text(joined, source, ema, list(files)))
 
 

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from durian_jax import weights
-from durian_jax.convert import (
-    Source,
+from durian_jax.convert import Source
+from durian_jax.convert.names import Table, match, rename
+from durian_jax.convert.shapes import Shapes, network_shapes, networks
+from durian_jax.convert.sources import (
     animatediff,
     arcface,
     diffusers,
@@ -21,12 +22,11 @@ from durian_jax.convert import (
     durian,
     moore,
 )
-from durian_jax.convert.names import Table, match, rename
-from durian_jax.convert.shapes import Shapes, network_shapes, networks
-from durian_jax.diffusion import Diffusion
+from durian_jax.diffusion.process import Diffusion
 from durian_jax.models.conditions import FaceProjection, KeypointEncoder
-from durian_jax.models.config import DurianConfig
-from durian_jax.weights import Stored
+from durian_jax.systems.durian.config import DurianConfig
+from durian_jax.weights import storage
+from durian_jax.weights.storage import Stored
 from input_pipeline.errors import InputError
 
 SOURCES = {
@@ -80,12 +80,12 @@ def convert(sources: list[tuple[str, Path]], out: Path) -> Joined:
 
 
 def save(joined: Joined, sources: list[dict], out: Path, dtype: str = "float32") -> None:
-    """Writes a folder of weights, tensor by tensor; dtype: see `weights.write_safetensors`."""
+    """Writes a folder of weights, tensor by tensor; dtype: see `storage.write_safetensors`."""
     facts = {
         "config": joined.config, "sources": sources, "drawn": joined.drawn, "absent": joined.absent,
     }  # fmt: skip
     with contextlib.closing(with_progress(joined.networks)) as networks:
-        weights.write(out, networks, facts, dtype)
+        storage.write(out, networks, facts, dtype)
 
 
 def with_progress(networks: dict[str, dict[str, Stored]]) -> Iterator:
@@ -223,7 +223,7 @@ def _draw(network: str, config: DurianConfig) -> dict[str, Stored]:
             jnp.zeros((1, config.arcface.embedding)),
         )
     params = jax.jit(module.init)(jax.random.key(0), example)["params"]
-    return weights.flat(jax.tree.map(np.asarray, params), "drawn at random")
+    return storage.flat(jax.tree.map(np.asarray, params), "drawn at random")
 
 
 def _plain(config: DurianConfig) -> dict:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from durian_jax.models.temporal import frame_positions
-from durian_jax.weights import Stored
+from durian_jax.weights.storage import Stored
 from input_pipeline.errors import InputError
 
 # (pattern, replacement) pairs, applied in order; the replacement None drops the key.

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from durian_jax.models.conditions import KeypointEncoder
-from durian_jax.models.config import DurianConfig
-from durian_jax.models.durian import Durian
 from durian_jax.models.unet import UNet
+from durian_jax.systems.durian.config import DurianConfig
+from durian_jax.systems.durian.model import Durian
 
 Shapes = dict[str, tuple[int, ...]]  # parameter path -> shape
 

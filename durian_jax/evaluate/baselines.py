@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 
-from input_pipeline import faces
-from input_pipeline.cases import Case, Pictures
-from input_pipeline.records import KINDS
+from input_pipeline.dataset.cases import Case, Pictures
+from input_pipeline.dataset.records import KINDS
+from input_pipeline.faces import geometry
 
 NAMES = ("truth", "copy", "paste")
 
@@ -56,6 +56,6 @@ def paste(
 
 
 def _moved(image: np.ndarray, source: np.ndarray, target: np.ndarray, border: int) -> np.ndarray:
-    matrix = faces.similarity(source[:, :2], target[:, :2])
+    matrix = geometry.similarity(source[:, :2], target[:, :2])
     size = (image.shape[1], image.shape[0])
     return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border)

@@ -12,9 +12,10 @@ from durian_jax.evaluate import perceptual, scores, selection, sheets
 from durian_jax.evaluate import report as reports
 from durian_jax.evaluate.predictions import CheckpointPredictions, FolderPredictions
 from durian_jax.evaluate.protocol import Protocol
-from input_pipeline import faces, video
-from input_pipeline.cases import Case, CaseSet
+from input_pipeline.dataset.cases import Case, CaseSet
 from input_pipeline.errors import InputError
+from input_pipeline.faces.landmarker import FaceLandmarker
+from input_pipeline.media import video
 
 
 def write_cases(protocol: str, dataset: str | Path, out: str | Path) -> CaseSet:
@@ -115,7 +116,7 @@ def _scored(found: CaseSet, protocol: Protocol, groups: list[str] | None) -> tup
 
 def _score(method, found, scored, protocol, networks, out: Path) -> reports.Report:
     """All answers to all cases. Raises InputError, before the first answer, for bad cases."""
-    landmarker = faces.FaceLandmarker()
+    landmarker = FaceLandmarker()
     references, problems = {}, []
     for case in tqdm(scored, "reading cases", unit="case"):
         try:

@@ -23,8 +23,8 @@ import numpy as np
 from PIL import Image
 
 from durian_jax.evaluate.scores import Answer, Metric
-from input_pipeline import descriptor, faces
 from input_pipeline.errors import InputError
+from input_pipeline.faces import descriptor, geometry
 
 METRICS = {
     "lpips": Metric(
@@ -270,7 +270,7 @@ class _Regions(_Network):
             cuts = [_cut_out(pictures.attributes[i] / np.float32(255), mask)]
             for frame in chosen:
                 points = reference.keypoints if reference.usable[frame] else reference.motion
-                matrix = faces.similarity(reference.attributes[i][:, :2], points[frame, :, :2])
+                matrix = geometry.similarity(reference.attributes[i][:, :2], points[frame, :, :2])
                 moved = cv2.warpAffine(mask.astype(np.float32), matrix, mask.shape[::-1]) > 0.5
                 cuts.append(_cut_out(answer.frames[frame], moved))
             given, *found = self._embed(cuts)

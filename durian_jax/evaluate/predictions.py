@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from durian_jax.evaluate import baselines
-from input_pipeline import transforms, video
-from input_pipeline.cases import Case, CaseSet
+from input_pipeline.dataset.cases import Case, CaseSet
 from input_pipeline.errors import InputError
+from input_pipeline.media import video
+from input_pipeline.training import transforms
 
 _ARRAY = ".npy"
 
@@ -96,7 +97,7 @@ class CheckpointPredictions:
     def __init__(self, checkpoint, cases: CaseSet, keep: Path, *, steps, guidance, seed):
         import jax
 
-        from durian_jax.animate import Animator
+        from durian_jax.animation.animator import Animator
 
         self._animator = Animator.load(checkpoint, devices=jax.local_devices())
         self._cases, self._keep, self._seed = cases, keep, seed
@@ -137,7 +138,7 @@ def job_of(folder: Path, case: Case, seed: int):
     Raises:
       InputError: a mixture of more than two sources, or of two kinds in different shares.
     """
-    from durian_jax.job import Job
+    from durian_jax.animation.job import Job
 
     folder = folder / case.id
     sources: dict[str, list] = {}

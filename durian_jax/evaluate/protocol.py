@@ -5,7 +5,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from durian_jax.evaluate.motion import MissingFace
+from durian_jax.metrics.face_motion import MissingFace
 from input_pipeline.errors import InputError
 
 _FOLDER = Path(__file__).parent / "protocols"

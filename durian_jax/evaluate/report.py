@@ -10,7 +10,7 @@ from pathlib import Path
 from durian_jax.evaluate import baselines, perceptual, scores
 from durian_jax.evaluate.protocol import Protocol
 from durian_jax.evaluate.scores import METRICS, Metric
-from input_pipeline.cases import Case, CaseSet
+from input_pipeline.dataset.cases import Case, CaseSet
 
 FORMAT = 1
 ALL = "all"

@@ -4,13 +4,15 @@ import dataclasses
 
 import numpy as np
 
-from durian_jax.evaluate import baselines, motion, pixels
+from durian_jax.evaluate import baselines
 from durian_jax.evaluate.protocol import Bootstrap, Protocol
-from input_pipeline import expansion, faces
-from input_pipeline.cases import Case, Pictures
+from durian_jax.metrics import face_motion, pixels
+from input_pipeline.dataset import donors
+from input_pipeline.dataset.cases import Case, Pictures
 from input_pipeline.errors import InputError
-from input_pipeline.landmarker import Track
-from input_pipeline.retarget import retarget
+from input_pipeline.faces import geometry
+from input_pipeline.faces.landmarker import FaceLandmarker, Track
+from input_pipeline.motion.retarget import retarget
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +58,8 @@ METRICS = {
     ),
     "pose": Metric(
         "pose", "degrees", "lower", False,
-        "mean absolute difference of yaw, pitch and roll (faces.head_pose); missing_face likewise",
+        "mean absolute difference of yaw, pitch and roll (`geometry.head_pose`); missing_face "
+        "likewise",
     ),
     "blink": Metric(
         "blink", "eye distances", "lower", False,
@@ -106,7 +109,7 @@ class Answer:
     reference: Reference
 
 
-def find_reference(case: Case, pictures: Pictures, landmarker: faces.FaceLandmarker) -> Reference:
+def find_reference(case: Case, pictures: Pictures, landmarker: FaceLandmarker) -> Reference:
     """Keypoints of a case's own pictures. Raises InputError: no face in one, or an empty mask."""
     for i, mask in enumerate(pictures.attribute_masks):
         if not mask.any():
@@ -119,12 +122,12 @@ def find_reference(case: Case, pictures: Pictures, landmarker: faces.FaceLandmar
         if not track.found[0]:
             raise InputError(f"case {case.id}: no face found in {name}.png")
         stills.append(track.keypoints[0])
-    driver, usable = faces.fill_gaps(landmarker.track(pictures.driving))
+    driver, usable = geometry.fill_gaps(landmarker.track(pictures.driving))
     if not usable.all():
         raise InputError(f"case {case.id}: no face found in driving.mp4, frame {usable.argmin()}")
     moved = keypoints = retarget(driver, stills[0])
     if pictures.truth is not None:
-        keypoints, usable = faces.fill_gaps(landmarker.track(pictures.truth.video))
+        keypoints, usable = geometry.fill_gaps(landmarker.track(pictures.truth.video))
     return Reference(stills[0], stills[1:], moved, keypoints, usable)
 
 
@@ -140,7 +143,7 @@ def baseline_frames(case: Case, pictures: Pictures, reference: Reference) -> dic
     return found
 
 
-def find_track(frames: np.ndarray, landmarker: faces.FaceLandmarker) -> Track:
+def find_track(frames: np.ndarray, landmarker: FaceLandmarker) -> Track:
     """The face in float frames [F, S, S, 3] in [0, 1]."""
     return landmarker.track(np.round(frame * 255).astype(np.uint8) for frame in frames)
 
@@ -154,7 +157,7 @@ def score(answer: Answer, protocol: Protocol) -> dict[str, float | None]:
     first, case = answer.case.scored_from, answer.case
     track, reference = answer.track, answer.reference
     frames = answer.frames[first:]
-    values = motion.errors(
+    values = face_motion.errors(
         Track(track.keypoints[first:], track.found[first:], track.face_count),
         reference.keypoints[first:],
         reference.usable[first:],
@@ -180,7 +183,7 @@ def _pixel_scores(frames, truth, shown, protocol: Protocol) -> dict[str, float]:
     radius = protocol.region_growth * frames.shape[1]
     rows = []
     for frame, true, mask in zip(frames, truth, shown):
-        inside = expansion.grow(mask, radius)
+        inside = donors.grow(mask, radius)
         similarity, row = pixels.ssim_map(frame, true), {}
         for region, where in (("", None), ("_inside", inside), ("_outside", ~inside)):
             row["l1" + region] = pixels.l1(frame, true, where)

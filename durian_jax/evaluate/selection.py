@@ -11,10 +11,11 @@ from tqdm import tqdm
 
 from durian_jax.evaluate import scores
 from durian_jax.evaluate.protocol import Build, Protocol
-from input_pipeline import cases, faces, records
+from input_pipeline.dataset import cases, records
+from input_pipeline.dataset.records import Chunk
+from input_pipeline.dataset.shards import Dataset
 from input_pipeline.errors import InputError
-from input_pipeline.records import Chunk
-from input_pipeline.shards import Dataset
+from input_pipeline.faces.landmarker import FaceLandmarker
 
 _SPLITS = ("test", "val", "train")
 _ID_LENGTH = 4
@@ -57,7 +58,7 @@ def write_cases(dataset: str | Path, protocol: Protocol, out: Path) -> None:
     entries = [entry for entry in entries if entry.fps == fps]
     choose, make = (_self_cases, _self_case) if protocol.truth else (_cross_cases, _cross_case)
     chosen = list(choose(entries, build, dataset))
-    landmarker, written = faces.FaceLandmarker(), []
+    landmarker, written = FaceLandmarker(), []
     for kind, parts in tqdm(chosen, "writing cases", unit="case"):
         case, pictures = make(f"{len(written):0{_ID_LENGTH}d}", kind, parts, source)
         try:

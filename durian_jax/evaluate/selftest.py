@@ -12,9 +12,9 @@ import numpy as np
 
 from durian_jax.evaluate import perceptual, scores
 from durian_jax.evaluate.protocol import Protocol
-from input_pipeline.cases import Attribute, Case, Pictures, Truth
+from input_pipeline.dataset.cases import Attribute, Case, Pictures, Truth
 from input_pipeline.errors import InputError
-from input_pipeline.landmarker import Track
+from input_pipeline.faces.landmarker import Track
 
 _GOLDEN = Path(__file__).parent / "golden.json"
 _SIZE, _FRAMES, _CASES = 64, 6, 4

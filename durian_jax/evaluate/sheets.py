@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from input_pipeline.cases import Case, Pictures
+from input_pipeline.dataset.cases import Case, Pictures
 
 _MOST = 24  # cases that are drawn, evenly chosen
 _FRAMES = 4

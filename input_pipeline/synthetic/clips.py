@@ -19,12 +19,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from input_pipeline import records, video
+from input_pipeline.dataset import records
+from input_pipeline.dataset.records import KINDS
+from input_pipeline.dataset.store import Store
 from input_pipeline.errors import InputError
-from input_pipeline.records import KINDS
-from input_pipeline.store import Store
-from input_pipeline.synthetic import dataset, render
+from input_pipeline.media import video
+from input_pipeline.synthetic import dataset
 from input_pipeline.synthetic.dataset import Settings
+from input_pipeline.synthetic.renderer import render
 
 
 def write_clips(out: str | Path, settings: Settings) -> int:

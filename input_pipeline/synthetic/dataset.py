@@ -19,13 +19,14 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline import records, shards, video
+from input_pipeline.dataset import records, shards
+from input_pipeline.dataset.donors import Donors
 from input_pipeline.errors import InputError
-from input_pipeline.expansion import Donors
-from input_pipeline.synthetic import keypoints as truth
-from input_pipeline.synthetic import render
+from input_pipeline.media import video
 from input_pipeline.synthetic.motion import Motion, sample_clip
 from input_pipeline.synthetic.people import Person, sample_person
+from input_pipeline.synthetic.renderer import keypoints as truth
+from input_pipeline.synthetic.renderer import render
 
 VERSION = "1"  # raise when the same seed gives other pictures
 _PERSON, _CLIP = 0, 1  # streams of random numbers

@@ -5,8 +5,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from input_pipeline import inspect, records, shards, video
-from input_pipeline.cases import CaseSet
+from input_pipeline import check
+from input_pipeline.dataset import records, shards
+from input_pipeline.dataset.cases import CaseSet
+from input_pipeline.media import video
 
 _PEOPLE, _COLUMNS, _CASES = 100, 10, 20
 _TILE = 144
@@ -43,18 +45,18 @@ def draw_cases(folder: Path) -> Path:
     for case in found.cases[:_CASES]:
         pictures = found.load(case)
         hidden = {kind: pictures.portrait_mask for kind in case.kinds[:1]}
-        tiles = [_tile(pictures.portrait), inspect.draw_masks(_tile(pictures.portrait), hidden)]
+        tiles = [_tile(pictures.portrait), check.draw_masks(_tile(pictures.portrait), hidden)]
         for attribute, image, mask in zip(
             case.attributes, pictures.attributes, pictures.attribute_masks
         ):
-            tiles.append(inspect.draw_masks(_tile(image), {attribute.kind: mask}))
+            tiles.append(check.draw_masks(_tile(image), {attribute.kind: mask}))
         tiles += [np.full((_TILE, _TILE, 3), 255, np.uint8)] * (most - len(case.attributes))
         for time in _TIMES:
             frame = round(time * (case.frames - 1))
             answer = _tile(pictures.truth.video[frame])
             masks = {kind: track[frame] for kind, track in pictures.truth.masks.items()}
             points = (pictures.truth.keypoints[frame, :, :2] + 0.5) * _TILE / found.size - 0.5
-            marked = inspect.draw_keypoints(inspect.draw_masks(answer, masks), points)
+            marked = check.draw_keypoints(check.draw_masks(answer, masks), points)
             tiles += [_tile(pictures.driving[frame]), answer, marked]
         rows.append(np.hstack(tiles))
     path = folder.with_name("counterfactual.png")

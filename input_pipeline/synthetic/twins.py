@@ -15,13 +15,14 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline import cases as case_files
-from input_pipeline.landmarker import FaceLandmarker
-from input_pipeline.synthetic import dataset, render
-from input_pipeline.synthetic import keypoints as truth
+from input_pipeline.dataset import cases as case_files
+from input_pipeline.faces.landmarker import FaceLandmarker
+from input_pipeline.synthetic import dataset
 from input_pipeline.synthetic.dataset import Settings
 from input_pipeline.synthetic.motion import Motion, compose, sample_clip, sample_still
 from input_pipeline.synthetic.people import Person, sample_person
+from input_pipeline.synthetic.renderer import keypoints as truth
+from input_pipeline.synthetic.renderer import render
 
 PROTOCOL, VERSION = "counterfactual", 1
 FRAMES, FPS = 16, 12.5  # of the cases that `durian synth` writes
@@ -178,7 +179,7 @@ def remove_cases(out: Path) -> None:
 
 
 def write_cases(out: str | Path, settings: Settings, count: int) -> None:
-    """Writes `count` cases to a case folder; see `input_pipeline.cases`."""
+    """Writes `count` cases to a case folder; see `input_pipeline.dataset.cases`."""
     fps, made = Fraction(settings.fps).limit_denominator(1001), []
     landmarker = FaceLandmarker()
     for index in tqdm(range(count), unit="case", desc="counterfactuals"):

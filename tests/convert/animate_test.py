@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from durian_jax import cli
-from input_pipeline import video
+from durian_jax.cli.main import main
+from input_pipeline.media import video
 from tests.convert import sources
 
 
@@ -20,17 +20,17 @@ def test_moore_animates_a_portrait(tmp_path, portrait_picture, talking_head, cap
     convert = ["convert", "--from=moore", f"--source={moore}", f"--out={tmp_path / 'ckpt'}"]
     for part in ("vae", "image_encoder"):
         convert += ["--from=diffusers", f"--source={pipeline / part}"]
-    assert cli.main(convert) == 0
+    assert main(convert) == 0
     animate = [
         "animate", f"--portrait={portrait_picture}", f"--driving={driving}", "--steps=2",
         f"--checkpoint={tmp_path / 'ckpt'}", f"--out={out}", "--solver=dpm++",
     ]  # fmt: skip
-    assert cli.main(animate) == 0
+    assert main(animate) == 0
     frames = np.stack(list(video.read_frames(out)))
     assert frames.shape == (8, 16, 16, 3)
     settings = json.loads(out.with_suffix(".json").read_text())
     assert settings["solver"] == "dpm++" and settings["attributes"] == []
 
     with_attribute = [*animate, f"--attribute={portrait_picture}:hair"]
-    assert cli.main(with_attribute) == 2
+    assert main(with_attribute) == 2
     assert "has a single reference, the portrait" in capsys.readouterr().err

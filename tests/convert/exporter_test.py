@@ -10,10 +10,12 @@ import pytest
 import safetensors
 from safetensors.numpy import load_file
 
-from durian_jax import checkpoint, cli, sharding
+from durian_jax.cli.main import main
 from durian_jax.convert import exporter, importer
 from durian_jax.convert.shapes import parameter_shapes
-from durian_jax.state import init_state, make_optimizer
+from durian_jax.distributed import sharding
+from durian_jax.training import checkpoint
+from durian_jax.training.state import init_state, make_optimizer
 from input_pipeline.errors import InputError
 from tests.convert import sources
 from tests.parity import folders
@@ -109,7 +111,7 @@ def test_there_and_back_is_the_same_bit_for_bit(model, exported, tmp_path):
 def test_a_run_leaves_with_averaged_or_raw_weights(kind, raw, run, converted, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["convert", f"--to={kind}", f"--checkpoint={run}", f"--out={out}"]
-    assert cli.main(arguments + ["--raw"] * raw) == 0
+    assert main(arguments + ["--raw"] * raw) == 0
     if kind == "diffusers":
         importer.convert([("diffusers", out)], tmp_path / "back")
         out = tmp_path / "back"

@@ -11,13 +11,14 @@ from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file, save_file
 
 from configs import durian, small, tiny
-from durian_jax import checkpoint, cli, train_step
+from durian_jax.cli.main import main
 from durian_jax.convert import Source, importer
 from durian_jax.convert.names import to_torch, torch_key
 from durian_jax.convert.shapes import network_shapes, parameter_shapes
 from durian_jax.models.clip import ClipConfig
-from durian_jax.models.config import DurianConfig
 from durian_jax.models.temporal import frame_positions
+from durian_jax.systems.durian.config import DurianConfig
+from durian_jax.training import checkpoint, train_step
 from input_pipeline.errors import InputError
 from tests.convert import sources
 from tests.parity import folders
@@ -248,7 +249,7 @@ def fails(capsys, out, *pairs) -> str:
     for kind, path in pairs:
         arguments += [f"--from={kind}", f"--source={path}"]
     capsys.readouterr()
-    assert cli.main(arguments) == 2
+    assert main(arguments) == 2
     error = capsys.readouterr().err
     lines = [line for line in error.splitlines() if line.startswith("durian convert: ")]
     assert len(lines) == 1 and error.endswith(lines[0] + "\n") and "Traceback" not in error
@@ -427,7 +428,7 @@ def test_an_output_that_is_there_is_kept(pipeline, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine").write_text("keep")
-    assert cli.main(["convert", "--from=diffusers", f"--source={pipeline}", f"--out={out}"]) == 2
+    assert main(["convert", "--from=diffusers", f"--source={pipeline}", f"--out={out}"]) == 2
     assert "already there" in capsys.readouterr().err
     assert [path.name for path in out.iterdir()] == ["mine"]
 
@@ -442,7 +443,7 @@ def test_an_output_that_is_there_is_kept(pipeline, tmp_path, capsys):
     ],
 )
 def test_options_that_do_not_go_together(arguments, message, tmp_path, capsys):
-    assert cli.main(["convert", *arguments, f"--out={tmp_path / 'out'}"]) == 2
+    assert main(["convert", *arguments, f"--out={tmp_path / 'out'}"]) == 2
     assert message in capsys.readouterr().err
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from durian_jax.convert.names import match, rename, to_linen, to_torch, torch_key
 from durian_jax.models.temporal import frame_positions
-from durian_jax.weights import Stored
+from durian_jax.weights.storage import Stored
 from input_pipeline.errors import InputError
 from tests.parity import drawn
 

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from durian_jax.convert.names import to_torch, torch_key
 from durian_jax.convert.shapes import network_shapes, parameter_shapes
-from durian_jax.models.config import DurianConfig
+from durian_jax.systems.durian.config import DurianConfig
 from tests.parity import drawn, folders
 
 WIDTHS, HEADS, CONTEXT, GROUPS = [16, 24, 40], 2, 14, 8

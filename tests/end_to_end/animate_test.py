@@ -5,11 +5,13 @@ import av
 import numpy as np
 import pytest
 
-from durian_jax import Animator, cli
-from durian_jax.job import Job
-from durian_jax.windows import Windows
-from input_pipeline import driving, video
+from durian_jax import Animator
+from durian_jax.animation.job import Job
+from durian_jax.cli.main import main
+from durian_jax.diffusion.windows import Windows
 from input_pipeline.errors import InputError
+from input_pipeline.media import video
+from input_pipeline.motion import driver
 from tests import smallest
 
 
@@ -39,7 +41,7 @@ def test_command_line_makes_video_grid_and_settings(
 ):
     out = tmp_path / "new_folder" / "out.mp4"
     driver, giver = talking_head_clips / "plain.mp4", talking_head_clips / "warm.mp4"
-    code = cli.main(
+    code = main(
         ["animate", "--portrait", str(portrait_picture), "--attribute", f"{giver}:hair",
          "--driving", str(driver), "--checkpoint", str(stage2_run[0]), "--out", str(out),
          "--steps", "3", "--seed", "5"]
@@ -165,7 +167,7 @@ def test_a_template_drives_like_its_clip_but_silently(
 ):
     giver, clip = (talking_head_clips / "dark.mp4", "hair"), talking_head_clips / "plain.mp4"
     driven = untrained(portrait_picture, [giver], clip, steps=2)
-    driving.write_template(tmp_path / "motion.npz", driven.motion)
+    driver.write_template(tmp_path / "motion.npz", driven.motion)
     again = untrained(portrait_picture, [giver], tmp_path / "motion.npz", steps=2)
     np.testing.assert_array_equal(again.frames, driven.frames)
     again.save(tmp_path / "again.mp4")
@@ -183,7 +185,7 @@ def test_a_photo_drives_a_picture_or_a_clip(
     assert _picture(tmp_path / "out_grid.png").shape == (32, 4 * 32, 3)
     settings = json.loads((tmp_path / "out.json").read_text())
     assert settings["frames"] == 1 and settings["fps"] == "25"
-    clip = untrained(*inputs, steps=2, following=driving.Following(frames=10))
+    clip = untrained(*inputs, steps=2, following=driver.Following(frames=10))
     assert clip.frames.shape == (10, 32, 32, 3) and clip.grid.shape == (10, 32, 4 * 32, 3)
 
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from input_pipeline import video
+from input_pipeline.media import video
 
 REPOSITORY = Path(__file__).parents[2]
 # Encoding would make much of a last bit.
 LOSSLESS = """
 import functools, sys
-from input_pipeline import video
+from input_pipeline.media import video
 video.VideoWriter = functools.partial(video.VideoWriter, lossless=True)
-from durian_jax import cli
-sys.exit(cli.main(sys.argv[1:]))
+from durian_jax.cli.main import main
+sys.exit(main(sys.argv[1:]))
 """
 
 

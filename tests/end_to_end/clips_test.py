@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from input_pipeline import inspect, prepare
+from input_pipeline import check
+from input_pipeline.prepare import prepare
 
 CLIPS = os.environ.get("DURIAN_CLIPS")
 
@@ -21,5 +22,5 @@ def test_most_clips_of_a_real_folder_become_a_sound_data_set(tmp_path, artefacts
     skipped = list(csv.reader((tmp_path / "dataset" / "skipped.csv").open()))[1:]
     assert len(skipped) == summary.clips - summary.kept
     assert summary.kept >= 0.9 * summary.clips, skipped
-    report = inspect.check(tmp_path / "dataset", artefacts)
+    report = check.check(tmp_path / "dataset", artefacts)
     assert not report.problems and report.frames == summary.frames

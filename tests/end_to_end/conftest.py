@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from configs import tiny
-from durian_jax import train, weights
+from durian_jax.training import loop
+from durian_jax.weights import storage
 from tests import smallest
 
 ARTEFACTS = Path(__file__).parents[2] / ".cache" / "test_artefacts"
@@ -36,7 +37,7 @@ def artefacts():
 def stage1_run(config_of, tmp_path_factory):
     """Work directory and final state of a first stage that knows the four clips apart."""
     workdir = tmp_path_factory.mktemp("stage1")
-    return workdir, train.train(config_of("stage1", steps=400), workdir)
+    return workdir, loop.train(config_of("stage1", steps=400), workdir)
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +47,7 @@ def tiny_run(config_of, tmp_path_factory):
     config = config_of("stage1", tiny, steps=400)
     # Borrowed masks make the task harder: 400 steps end at a loss of 0.149 with them.
     config.data.expand_probability = 0.0
-    train.train(config, workdir)
+    loop.train(config, workdir)
     return workdir
 
 
@@ -55,7 +56,7 @@ def stage2_run(config_of, stage1_run, tmp_path_factory):
     """Work directory and final state of a short second stage on top of it."""
     workdir = tmp_path_factory.mktemp("stage2")
     config = config_of("stage2", steps=6, init_from=str(stage1_run[0]))
-    return workdir, train.train(config, workdir)
+    return workdir, loop.train(config, workdir)
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +65,7 @@ def random_weights(tmp_path_factory):
     config = smallest.get_config("stage2").to_dict()
     config["sample"].update(steps=2, window=4, overlap=1)
     params = smallest.draw_params(smallest.build_model(config), 0.3)
-    networks = [(name, weights.flat(tree)) for name, tree in params.items()]
+    networks = [(name, storage.flat(tree)) for name, tree in params.items()]
     folder = tmp_path_factory.mktemp("random") / "weights"
-    weights.write(folder, networks, {"config": config})
+    storage.write(folder, networks, {"config": config})
     return folder

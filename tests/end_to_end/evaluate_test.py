@@ -3,15 +3,15 @@ import json
 import numpy as np
 import pytest
 
-from durian_jax import cli
-from input_pipeline import video
+from durian_jax.cli.main import main
+from input_pipeline.media import video
 
 
 @pytest.fixture(scope="module")
 def report(stage2_run, case_folder, tmp_path_factory):
     """Folder of the report on a trained checkpoint, and what the command said."""
     out = tmp_path_factory.mktemp("scores") / "report"
-    code = cli.main(
+    code = main(
         ["evaluate", "--protocol", "counterfactual", "--cases", str(case_folder),
          "--checkpoint", str(stage2_run[0]), "--out", str(out), "--steps", "4"]
     )  # fmt: skip
@@ -46,7 +46,7 @@ def test_saved_answers_score_the_same_again(report, case_folder, stage2_run, tmp
     saved = report / "predictions"
     frames = list(video.read_frames(saved / "0000.mp4"))
     assert len(frames) == 6 and frames[0].shape == (128, 128, 3)
-    code = cli.main(
+    code = main(
         ["evaluate", "--protocol=counterfactual", f"--cases={case_folder}", "--groups=hair",
          f"--predictions={saved}", f"--out={tmp_path / 'again'}"]
     )  # fmt: skip
@@ -71,7 +71,7 @@ def test_the_answer_keeps_the_framing_of_the_portrait(report, case_folder):
 
 def test_cases_are_made_from_a_data_set(stage2_run, prepared_dataset, tmp_path):
     out = tmp_path / "report"
-    code = cli.main(
+    code = main(
         ["evaluate", "--protocol=self", f"--dataset={prepared_dataset}", "--groups=glasses",
          f"--checkpoint={stage2_run[0]}", f"--out={out}", "--steps=2"]
     )  # fmt: skip

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from durian_jax import Animator, cli
-from durian_jax.job import Job
-from input_pipeline import video
+from durian_jax import Animator
+from durian_jax.animation.job import Job
+from durian_jax.cli.main import main
+from input_pipeline.media import video
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def _picture(path):
 
 def test_an_interpolation_ends_at_the_plain_animations(photos, random_weights, tmp_path):
     portrait, first, last, pose = photos
-    code = cli.main(
+    code = main(
         ["interpolate", "--portrait", str(portrait), "--from", f"{first}:hair",
          "--to", f"{last}:hair", "--driving", str(pose), "--alphas", "0,0.5,1",
          "--out", str(tmp_path / "out.png"), "--checkpoint", str(random_weights), "--seed", "3",

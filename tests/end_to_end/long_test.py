@@ -13,18 +13,20 @@ import dataclasses, resource, sys
 from fractions import Fraction
 from pathlib import Path
 import numpy as np
-from durian_jax.animate import Animator
-from durian_jax.job import Job
-from input_pipeline import driving, faces
+from durian_jax.animation.animator import Animator
+from durian_jax.animation.job import Job
+from input_pipeline.motion import driver
+from input_pipeline.faces import geometry
+from input_pipeline.faces.landmarker import FaceLandmarker
 from tests import smallest
 
 photo, frames, out = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 config = smallest.get_config("stage2").to_dict()
 params = smallest.draw_params(smallest.build_model(config), 0.1)
-still = driving.read_motion(photo, faces.FaceLandmarker())
+still = driver.read_motion(photo, FaceLandmarker())
 sway = 5 * np.sin(np.arange(frames, dtype=np.float32) / 10)[:, None, None] * np.float32([1, 0.5, 0])
 moving = dataclasses.replace(still, keypoints=still.keypoints + sway, fps=Fraction(25))
-driving.write_template(out / "motion.npz", moving)
+driver.write_template(out / "motion.npz", moving)
 job = Job(photo, [(photo, "hair")], out / "motion.npz")
 (made,) = Animator(params, config, "untrained").record([(job, out / "out.mp4")], steps=2)
 assert made.error is None and made.settings["frames"] == frames

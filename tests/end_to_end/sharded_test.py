@@ -30,8 +30,10 @@ GOLDEN = {
 CODE = """
 import json, sys
 import jax, jax.numpy as jnp, numpy as np
-from durian_jax import sampler, sharding, state, train_step
-from durian_jax.models.config import blank_batch
+from durian_jax.sampling import sampler
+from durian_jax.distributed import sharding
+from durian_jax.training import state, train_step
+from durian_jax.systems.durian.config import blank_batch
 from tests import smallest
 
 def batch_of(model, clips, frames):

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from durian_jax import Animator, weights
+from durian_jax import Animator
 from durian_jax.evaluate.evaluation import evaluate
+from durian_jax.weights import storage
 
-PACKAGE = Path(weights.__file__).parent
+PACKAGE = Path(storage.__file__).parent
 EXAMPLES = PACKAGE / "examples"
 
 
@@ -43,7 +44,7 @@ def test_it_moves_like_the_driver_and_shows_a_face(rows):
 
 def test_it_is_what_an_animator_loads_and_says_so(capsys):
     animator = Animator.load()
-    assert weights.NOTE in capsys.readouterr().out
+    assert storage.NOTE in capsys.readouterr().out
     assert animator.size == 64 and animator.source == "small"
     case = EXAMPLES / "0000"
     result = animator(

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from durian_jax import checkpoint, train
-from durian_jax.state import merge
+from durian_jax.training import checkpoint, loop
+from durian_jax.training.state import merge
 from input_pipeline.errors import InputError
 
 
@@ -45,7 +45,7 @@ def test_checkpoint_gives_averaged_or_raw_weights(stage1_run):
 
 def test_a_finished_run_is_left_as_it_is(stage1_run, config_of, capsys):
     config = config_of("stage1", steps=400)
-    state = train.train(config, stage1_run[0])
+    state = loop.train(config, stage1_run[0])
     assert int(state.step) == 400
     assert "nothing to do: 400 of 400" in capsys.readouterr().out
 
@@ -54,17 +54,17 @@ def test_a_run_of_another_config_is_refused_by_name(stage1_run, config_of):
     config = config_of("stage1", steps=500)
     config.optimizer.learning_rate = 0.5
     with pytest.raises(InputError, match=r"learning_rate: saved 0\.002, now 0\.5"):
-        train.train(config, stage1_run[0])
+        loop.train(config, stage1_run[0])
 
 
 def test_weights_of_another_shape_are_refused_by_name(stage1_run, config_of, tmp_path):
     config = config_of("stage2", init_from=str(stage1_run[0]))
     config.model.channels = (48,)
     with pytest.raises(InputError, match=r"_encoder/.* does not fit, the model has"):
-        train.train(config, tmp_path)
+        loop.train(config, tmp_path)
 
 
 def test_starting_from_no_run_is_refused(config_of, tmp_path):
     config = config_of("stage2", init_from=str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="no checkpoint here"):
-        train.train(config, tmp_path / "run")
+        loop.train(config, tmp_path / "run")

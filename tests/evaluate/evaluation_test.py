@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from durian_jax import cli
+from durian_jax.cli.main import main
 from durian_jax.evaluate import evaluation
 from durian_jax.evaluate import report as report_module
 from durian_jax.evaluate.protocol import Protocol
 from durian_jax.evaluate.scores import METRICS, summarise
-from input_pipeline import video
 from input_pipeline.errors import InputError
+from input_pipeline.media import video
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_bad_predictions_give_one_list_and_no_report(case_folder, noise_folder, 
     (tmp_path / "predictions").mkdir()
     (tmp_path / "predictions" / "0000.mp4").write_text("no video")
     (tmp_path / "predictions" / "extra.mp4").write_text("no video")
-    code = cli.main(
+    code = main(
         ["evaluate", "--protocol=counterfactual", f"--cases={case_folder}",
          f"--predictions={tmp_path / 'predictions'}", f"--out={tmp_path / 'report'}"]
     )  # fmt: skip
@@ -223,7 +223,7 @@ def test_what_is_scored_is_never_replaced_by_its_report(report, case_folder):
 def test_bad_options_give_one_line(options, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     try:
-        code = cli.main(["evaluate", *options])
+        code = main(["evaluate", *options])
     except SystemExit as exit:
         code = exit.code
     error = capsys.readouterr().err

@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 
-from durian_jax import cli
+from durian_jax.cli.main import main
 from durian_jax.evaluate import perceptual, scores
 from durian_jax.evaluate.perceptual import frechet_distance
 from input_pipeline.errors import InputError
@@ -250,7 +250,7 @@ def test_weights_fill_the_columns_of_the_report(face_network, case_folder, tmp_p
     folder.mkdir()
     for name in ("0000", "0001"):
         np.save(folder / f"{name}.npy", np.full((6, 128, 128, 3), 0.5))
-    code = cli.main(
+    code = main(
         ["evaluate", "--protocol=counterfactual", f"--cases={case_folder}", "--groups=hair",
          f"--predictions={folder}", f"--out={tmp_path / 'report'}",
          f"--weights=arcface={face_network}", f"--weights=fid={scripted}"]

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from durian_jax.evaluate.predictions import FolderPredictions
-from input_pipeline import video
 from input_pipeline.errors import InputError
+from input_pipeline.media import video
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import json
 import numpy as np
 import pytest
 
-from durian_jax import cli
+from durian_jax.cli.main import main
 from durian_jax.evaluate import evaluation
-from input_pipeline import cases, records, shards
+from input_pipeline.dataset import cases, records, shards
 from input_pipeline.errors import InputError
 
 
@@ -78,7 +78,7 @@ def recut(prepared_dataset, tmp_path):
 
 
 def test_too_few_people_are_counted(recut, tmp_path, capsys):
-    code = cli.main(
+    code = main(
         ["evaluate", "--protocol=cross", f"--dataset={recut(2)}",
          f"--write-cases={tmp_path / 'cases'}"]
     )  # fmt: skip
@@ -116,7 +116,7 @@ def test_cross_is_scored_without_a_truth(cross_cases, tmp_path):
     for case in cross_cases.cases:
         portrait = cross_cases.load(case).portrait / 255
         np.save(folder / f"{case.id}.npy", np.repeat(portrait[None], case.frames, 0))
-    code = cli.main(
+    code = main(
         ["evaluate", "--protocol=cross", f"--cases={cross_cases.path}", "--groups=glasses",
          f"--predictions={folder}", f"--out={tmp_path / 'report'}"]
     )  # fmt: skip

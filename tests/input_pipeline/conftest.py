@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from input_pipeline import records, shards
+from input_pipeline.dataset import records, shards
 
 SIZE = 64
 HAIR = (255, 0, 255)

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from durian_jax import flops, hlo, sharding
+from durian_jax.distributed import sharding
 from durian_jax.models import attention, splash
 from durian_jax.models.attention import KeyValue, References, attend
-from durian_jax.topology import Topology
+from durian_jax.planning import hlo
+from durian_jax.planning.topology import Topology
+from durian_jax.training import flops
 
 B, F, L, J, HEADS, D = 2, 2, 150, 200, 2, 8
 KERNEL = "tpu_custom_call"

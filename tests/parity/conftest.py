@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from durian_jax import checkpoint
 from durian_jax.convert import importer
-from durian_jax.models.durian import Durian, DurianConfig
+from durian_jax.systems.durian.model import Durian, DurianConfig
+from durian_jax.training import checkpoint
 from tests.parity import drawn, folders
 
 MODEL = {

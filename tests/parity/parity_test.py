@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
-from durian_jax import checkpoint, sampler
 from durian_jax.convert import importer
 from durian_jax.convert.shapes import network_shapes
-from durian_jax.diffusion import Diffusion
+from durian_jax.diffusion.process import Diffusion
 from durian_jax.models.attention import Attention, KeyValue, References
-from durian_jax.models.durian import Durian, DurianConfig
 from durian_jax.models.unet import UNet
+from durian_jax.sampling import sampler
+from durian_jax.systems.durian.model import Durian, DurianConfig
+from durian_jax.training import checkpoint
 from tests.parity import drawn, folders
 from tests.parity.conftest import MODEL, QUICK
 

@@ -12,9 +12,9 @@ from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file
 
 from durian_jax.convert import exporter, importer
-from durian_jax.models.config import DurianConfig
-from durian_jax.models.durian import Durian
-from durian_jax.weights import read_safetensors
+from durian_jax.systems.durian.config import DurianConfig
+from durian_jax.systems.durian.model import Durian
+from durian_jax.weights.storage import read_safetensors
 from tests.parity import drawn, folders
 
 torch = pytest.importorskip("torch")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from durian_jax import train, train_step
+from durian_jax.training import loop, train_step
 from tests.reliability import runs, smallest, toy
 
 
@@ -39,6 +39,6 @@ def train_toy(data_set, monkeypatch):
         config = smallest.get_config()
         config.data.path = str(data_set)
         config.update(changes)
-        return train.train(config, workdir)
+        return loop.train(config, workdir)
 
     return run

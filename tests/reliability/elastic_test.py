@@ -9,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from input_pipeline import shards, transforms
-from input_pipeline.loader import Loader
+from input_pipeline.dataset import shards
+from input_pipeline.training import transforms
+from input_pipeline.training.loader import Loader
 from tests.reliability import runs
 
 BATCH = 8
@@ -52,8 +53,9 @@ EIGHT_DEVICES = """
 import sys
 import jax, numpy as np
 from pathlib import Path
-from durian_jax import checkpoint, sharding, train, train_step
-from input_pipeline.loader import Loader
+from durian_jax.training import checkpoint, loop, train_step
+from durian_jax.distributed import sharding
+from input_pipeline.training.loader import Loader
 from tests.reliability import smallest, toy
 
 toy.install()
@@ -77,7 +79,7 @@ def assert_split(tree, ways):
 
 
 config, mesh, layout, step, create = prepare(8, 8)
-loader = Loader(train.open_dataset(config), train.sample_options(config), seed=0, batch_size=8)
+loader = Loader(loop.open_dataset(config), loop.sample_options(config), seed=0, batch_size=8)
 batches = [next(loader) for _ in range(4)]
 loader.close()
 state, _ = create()

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from input_pipeline import loader
+from input_pipeline.training import loader
 from tests.reliability import runs
 
 

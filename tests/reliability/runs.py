@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from input_pipeline import records, shards
+from input_pipeline.dataset import records, shards
 
 REPOSITORY = Path(__file__).parents[2]
 SIZE, FRAMES = 32, 4

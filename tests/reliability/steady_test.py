@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from input_pipeline import loader
+from input_pipeline.training import loader
 from tests.reliability import runs
 
 

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from durian_jax.models.config import DurianConfig
+from durian_jax.systems.durian.config import DurianConfig
 
 WIDTH = 128  # a square kernel of it is just large enough to be sharded
 
@@ -44,6 +44,6 @@ class Toy(nn.Module):
 
 def install() -> None:
     """Makes the training of this process build the toy."""
-    from durian_jax import train_step
+    from durian_jax.training import train_step
 
     train_step.Durian = Toy

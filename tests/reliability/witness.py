@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from input_pipeline import loader
+from input_pipeline.training import loader
 
 
 def main() -> int:
@@ -29,9 +29,9 @@ def main() -> int:
         toy.install()
     _watch_batches(workdir, events)
     _watch_saves(workdir, events)
-    from durian_jax import cli
+    from durian_jax.cli.main import main
 
-    return cli.main(arguments)
+    return main(arguments)
 
 
 def _watch_batches(workdir: Path, events: list[str]) -> None:
@@ -71,7 +71,7 @@ def _watch_saves(workdir: Path, events: list[str]) -> None:
         return call
 
     os.rename, os.replace = watched(os.rename), watched(os.replace)
-    from durian_jax import checkpoint
+    from durian_jax.training import checkpoint
 
     save = checkpoint.Checkpoints.save
 

@@ -5,10 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from input_pipeline import faces, segmenters, video
+from input_pipeline.dataset.records import KINDS
 from input_pipeline.errors import InputError
-from input_pipeline.records import KINDS
-from input_pipeline.synthetic import clips, dataset, render
+from input_pipeline.faces import geometry
+from input_pipeline.masks import segmenters
+from input_pipeline.media import video
+from input_pipeline.synthetic import clips, dataset
+from input_pipeline.synthetic.renderer import render
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def test_clips_show_what_was_rendered_and_labels_and_masks_what_is_worn(filmed, 
             segmenters.Pictures(
                 frames, np.zeros((len(frames), 478, 3), np.float32), source=Path(row["file"]),
                 frames=np.arange(len(frames)), source_shape=frames.shape[1:3],
-                crop=faces.Crop.whole(settings.size),
+                crop=geometry.Crop.whole(settings.size),
             ),
             frozenset(wanted),
         )  # fmt: skip

@@ -6,9 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from input_pipeline import loader, records, shards, transforms, video
+from input_pipeline.dataset import records, shards
 from input_pipeline.errors import InputError
+from input_pipeline.media import video
 from input_pipeline.synthetic import dataset
+from input_pipeline.training import loader, transforms
 
 
 def _files(folder):

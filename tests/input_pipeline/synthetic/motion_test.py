@@ -3,7 +3,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from input_pipeline import faces
+from input_pipeline.faces import geometry
 from input_pipeline.synthetic import motion
 
 SECONDS = np.arange(50) / 12.5
@@ -45,7 +45,7 @@ def test_pose_angles_are_those_of_the_keypoint_code():
     still = motion.CALM
     driver = motion.Motion(**{name: np.zeros(3, np.float32) for name in vars(still)})
     driver = dataclasses.replace(driver, yaw=pose[:, 0], pitch=pose[:, 1], roll=pose[:, 2])
-    turned = faces.euler_angles(motion.rotation(driver.pose))
+    turned = geometry.euler_angles(motion.rotation(driver.pose))
     np.testing.assert_allclose(turned, pose, atol=1e-4)
 
 

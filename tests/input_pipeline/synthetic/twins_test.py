@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from input_pipeline import cases
+from input_pipeline.dataset import cases
 from input_pipeline.synthetic import dataset, twins
 
 SETTINGS = dataset.Settings(people=1, clips=1, frames=3, size=64, seed=5)

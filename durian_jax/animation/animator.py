@@ -1,0 +1,345 @@
+"""The Animator: portrait, attribute photos and driving clip in, video out."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from durian_jax.animation.job import Job
+from durian_jax.animation.recording import Recording, Video
+from durian_jax.sampling import sampler
+from durian_jax.sampling.generator import Generator, Stopwatch
+from durian_jax.training import checkpoint
+from durian_jax.weights import storage
+from input_pipeline.dataset.donors import grow
+from input_pipeline.dataset.records import MIN_ATTRIBUTE_AREA
+from input_pipeline.errors import InputError
+from input_pipeline.faces import geometry
+from input_pipeline.faces.landmarker import FaceLandmarker
+from input_pipeline.inference import aligners, inputs
+from input_pipeline.inference.subject import Subject
+from input_pipeline.masks import segmenters
+from input_pipeline.training import transforms
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    Attributes:
+      path: of its video.
+      scene: what was read. settings: those of OUT.json. Both None if there is an error.
+      error: why it cannot be made, or None.
+    """
+
+    job: Job
+    path: Path
+    scene: inputs.Scene | None
+    settings: dict | None
+    error: InputError | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Take:
+    """A job whose inputs were read, or could not be."""
+
+    job: Job
+    path: Path | None
+    scene: inputs.Scene | None
+    error: InputError | None
+    seconds: dict
+
+    def fits(self, other: "_Take") -> bool:
+        """Whether both can be sampled together."""
+        return None not in (self.scene, other.scene) and _shapes(self) == _shapes(other)
+
+
+class Animator:
+    """A trained model, ready to animate; compiled programs are kept between calls.
+
+    Example:
+      animator = Animator.load("runs/stage2")
+      animator("her.png", [("him.png", "glasses")], "driver.mp4").save("out.mp4")
+    """
+
+    def __init__(
+        self,
+        params: dict,
+        config: dict,
+        source: str,
+        masks: str = "heuristic",
+        aligner: str = "geometric",
+        devices: list | None = None,
+    ):
+        """
+        Args:
+          params: all parameters of the model.
+          config: the config that they were trained with, in plain values.
+          source: where they come from, for the settings of a result.
+          masks: the segmenter, as `segmenters.load` takes it.
+          aligner: as `aligners.load` takes it, or "self": the model itself shows the giver in the
+            portrait's pose, and the attribute is looked for there.
+          devices: of this process; each takes a job at a time. Default: the first.
+
+        Raises InputError for a segmenter or an aligner that cannot be used.
+        """
+        self.generator = Generator(params, config, devices)
+        self.source, self._sampling = source, sampler.Sampling.from_settings(config["sample"])
+        self._landmarker = FaceLandmarker()
+        self._segmenter, self._aligner = segmenters.load(masks), aligner
+        self._align = self._reposed if aligner == "self" else aligners.load(aligner)
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path | None = None,
+        masks: str = "heuristic",
+        aligner: str = "geometric",
+        devices: list | None = None,
+    ) -> "Animator":
+        """The averaged weights of a training run, or a folder of weights.
+
+        Args:
+          source: workdir, folder, hub id USER/NAME@REVISION or shipped name. Default: the small
+            model of the package, which says what it is.
+          masks, aligner, devices: as in the constructor.
+
+        Raises:
+          InputError: there is no checkpoint, it lacks a network, or no such segmenter or aligner.
+        """
+        if source is None:
+            source = storage.DEFAULT
+        if str(source) in storage.SHIPPED and not Path(source).exists():
+            print(storage.NOTE)
+        params, meta = checkpoint.load(source)
+        if absent := meta.get("absent"):
+            raise InputError(
+                f"{source}: has no {', '.join(absent)}: convert it again together with a source "
+                "of them, --from diffusers --source FOLDER"
+            )
+        return cls(params, meta["config"], str(source), masks, aligner, devices)
+
+    @property
+    def size(self) -> int:
+        """Side of the videos in pixels."""
+        return self.generator.model.config.resolution
+
+    def __call__(
+        self,
+        portrait: str | Path,
+        attributes: list[tuple],
+        driving: str | Path,
+        *,
+        quiet: bool = False,
+        **options,
+    ) -> Video:
+        """Animates the portrait with the driver's motion, wearing the attributes.
+
+        Args:
+          portrait, attributes, driving: see `Job`. quiet: see `animate`.
+          options: fields of `Job` and of `sampler.Sampling`.
+
+        Raises:
+          InputError: a photo, mask or clip that cannot be used, and why.
+        """
+        names = {field.name for field in dataclasses.fields(sampler.Sampling)}
+        sampling = {name: options.pop(name) for name in names & options.keys()}
+        job = Job(portrait, attributes, driving, **options)
+        (result,) = self.animate([job], quiet=quiet, **sampling)
+        return result
+
+    def animate(self, jobs: Iterable[Job], *, quiet: bool = False, **sampling) -> Iterator[Video]:
+        """The videos of the jobs, in their order; as many at a time as there are devices.
+
+        Jobs in a row that have as many frames and attributes are sampled together. What comes out
+        does not depend on that, but for rounding.
+
+        Args:
+          quiet: speak of nothing but compilation.
+          sampling: fields of `sampler.Sampling`. What is left out or None is as in the run's own
+            samples, `config.sample`.
+
+        Raises:
+          InputError: a photo, mask or clip that cannot be used, and why.
+        """
+        chosen = self._sampling.changed(**sampling)
+        for group in self._groups(((job, None) for job in jobs), quiet):
+            if group[0].error is not None:
+                raise group[0].error
+            parts = list(self._sampled(group, chosen, watch := Stopwatch(quiet)))
+            for take, frames in zip(group, np.concatenate(parts, axis=1)):
+                settings = self._settings(take, chosen, watch, len(frames))
+                yield Video(frames, take.job, take.scene, settings)
+
+    def record(
+        self, jobs: Iterable[tuple[Job, Path]], *, quiet: bool = False, **sampling
+    ) -> Iterator[Outcome]:
+        """Like `animate`, but into files that are written while frames are made, see `Recording`.
+
+        Memory does not grow with the length of the clips. A job that cannot be made (an unusable
+        photo, more attributes than fit into memory) has an error, and the others go on.
+        """
+        chosen = self._sampling.changed(**sampling)
+        for group in self._groups(jobs, quiet):
+            yield from self._record(group, chosen, quiet)
+
+    def _record(
+        self, group: list[_Take], sampling: sampler.Sampling, quiet: bool
+    ) -> Iterator[Outcome]:
+        first, watch, count = group[0], Stopwatch(quiet), 0
+        recordings = [Recording(take.path, take.job, take.scene) for take in group]
+        try:
+            if first.error is not None:
+                raise first.error
+            with contextlib.ExitStack() as stack:
+                for recording in recordings:
+                    stack.enter_context(recording)
+                for part in self._sampled(group, sampling, watch):
+                    count += part.shape[1]
+                    for recording, frames in zip(recordings, part):
+                        recording.write(frames)
+        except InputError as error:
+            if len(group) == 1:
+                yield Outcome(first.job, first.path, None, None, error)
+            else:  # whose fault it is
+                for take in group:
+                    yield from self._record([take], sampling, quiet)
+            return
+        for recording, take in zip(recordings, group):
+            settings = self._settings(take, sampling, watch, count)
+            recording.write_settings(settings)
+            yield Outcome(take.job, take.path, take.scene, settings, None)
+
+    def settings(self, job: Job, **sampling) -> dict:
+        """What OUT.json will say of how the video of a job was made, in plain values.
+
+        Args:
+          sampling: as in `animate`.
+        """
+        return {
+            **job.to_json(),
+            **dataclasses.asdict(self._sampling.changed(**sampling)),
+            "masks": str(self._segmenter),
+            "aligner": self._aligner,
+            "checkpoint": self.source,
+            "weights_sha256": self.weights_hash,
+            "size": self.size,
+        }
+
+    def _groups(self, jobs: Iterable[tuple[Job, Path | None]], quiet: bool) -> Iterator[list]:
+        """Takes that are sampled together; one with an error stands alone."""
+        group = []
+        for take in (self._take(job, path, quiet) for job, path in jobs):
+            if group and (len(group) == self.generator.mesh.size or not take.fits(group[0])):
+                yield group
+                group = []
+            group.append(take)
+        if group:
+            yield group
+
+    def _take(self, job: Job, path: Path | None, quiet: bool) -> _Take:
+        watch, scene, problem = Stopwatch(quiet), None, None
+        try:
+            if path is not None:
+                job.following.check_output(path, job.driving)
+            with watch.phase("reading photos and clip", silent=quiet):
+                scene = self._read(job)
+        except InputError as error:
+            problem = error
+        for note in scene.notes if scene and not quiet else ():
+            print(f"note: {note}")
+        return _Take(job, path, scene, problem, watch.seconds)
+
+    def _read(self, job: Job) -> inputs.Scene:
+        if bool(job.attributes) == (self.generator.model.config.references == "single"):
+            raise InputError(
+                f"{self.source} has a single reference, the portrait: leave out the attributes"
+                if job.attributes
+                else "no attribute is given: name at least one photo and what to take from it"
+            )
+        return inputs.read_scene(
+            job.portrait, job.attributes, job.driving, self.size, self._landmarker,
+            inputs.Masking(self._segmenter, self._align, job.grow_mask),
+            portrait_mask=job.portrait_mask, framed=job.framed, following=job.following,
+            towards=job.towards,
+        )  # fmt: skip
+
+    def _sampled(
+        self, group: list[_Take], sampling: sampler.Sampling, watch: Stopwatch
+    ) -> Iterator[np.ndarray]:
+        """Frames uint8 [N, n, S, S, 3] of takes that fit, as they are finished."""
+        batches = [take.scene.batch for take in group]
+        if group[0].job.towards:
+            count = len(batches[0]["keypoints"])
+            batches = [
+                batch | {"alpha": take.job.alphas(count)} for batch, take in zip(batches, group)
+            ]
+        return self.generator(batches, [take.job.seed for take in group], sampling, watch)
+
+    def _settings(
+        self, take: _Take, sampling: sampler.Sampling, watch: Stopwatch, frames: int
+    ) -> dict:
+        """What reproduces a video."""
+        return {
+            **self.settings(take.job, **dataclasses.asdict(sampling)),
+            "frames": frames,
+            "fps": str(take.scene.motion.fps),
+            "notes": take.scene.notes,
+            "seconds": take.seconds | watch.seconds,
+            "versions": _versions(),
+        }
+
+    def _reposed(
+        self, giver: Subject, kind: str, mask: np.ndarray, portrait: Subject
+    ) -> np.ndarray:
+        """The aligner "self": the giver, wearing its own attribute, with the portrait's keypoints.
+
+        bool [S, S]. Raises InputError where the generated picture does not show the attribute.
+        """
+        hidden = grow(mask, 0.03 * np.ptp(giver.keypoints[:, 1]))
+        batch = {
+            "keypoints": portrait.keypoints[None, :, :2],
+            "portrait": transforms.hide(giver.image, hidden),
+            "portrait_mask": hidden,
+            "portrait_keypoints": giver.keypoints[:, :2],
+            "attribute": transforms.hide(giver.image, ~mask)[None],
+            "attribute_mask": mask[None],
+            "attribute_keypoints": giver.keypoints[None, :, :2],
+            "face": geometry.align_face(giver.image, giver.keypoints),
+        }
+        (((image,),),) = self.generator([batch], [0], self._sampling, Stopwatch(quiet=True))
+        posed = dataclasses.replace(portrait, image=image, mask=None)
+        found = posed.find(frozenset([kind]), self._segmenter)[kind]
+        if found.mean() < MIN_ATTRIBUTE_AREA:
+            raise InputError(
+                f"{giver.path}: in the portrait's pose the model shows no {kind} "
+                f"({found.mean():.2%} of the picture): use --aligner geometric"
+            )
+        return found
+
+    @functools.cached_property
+    def weights_hash(self) -> str:
+        """SHA-256 of all parameters, in the order of their names."""
+        digest = hashlib.sha256()
+        for name, leaf in sorted(flatten_dict(self.generator.params, sep="/").items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(leaf).tobytes())
+        return digest.hexdigest()
+
+
+def _shapes(take: _Take):
+    return jax.tree.map(np.shape, take.scene.batch)
+
+
+def _versions() -> dict[str, str]:
+    packages = ("durian_jax", "jax", "flax", "numpy", "av", "ai-edge-litert")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **found}

@@ -1,0 +1,184 @@
+"""`durian batch`: a table of jobs over all devices of all machines.
+
+Rows are dealt to the processes like cards, and each process samples its own on its own devices:
+clips have nothing to say to each other. What became of them goes by files in the folder of the
+videos, because one process may be done an hour before another, longer than any collective waits.
+"""
+
+import csv
+import json
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import jax
+from jax.experimental import multihost_utils
+from tqdm import tqdm
+
+from durian_jax.animation.animator import Animator
+from durian_jax.animation.job_table import Row
+from input_pipeline.errors import InputError
+from input_pipeline.media import video
+
+REPORT = "report.csv"
+DONE, SKIPPED, FAILED = "done", "skipped", "failed"
+_POLL_SECONDS = 0.5
+# Failures named in an error; all of them are in the report.
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a row: a line of the report.
+
+    status: DONE, SKIPPED or FAILED. seconds: from reading its files to its last frame, those of the
+    rows sampled beside it included. error: one line, or "".
+    """
+
+    name: str
+    status: str
+    seconds: float = 0.0
+    error: str = ""
+
+
+def run(
+    rows: list[Row], out: str | Path, animator: Animator, *, skip_done: bool = False, **sampling
+) -> list[Result]:
+    """Makes the video of every row that can be made, and OUT/report.csv.
+
+    A row NAME becomes OUT/NAME.mp4, or NAME.png for a photo that drives, and what `Animator.record`
+    writes beside it. All processes call this with the same rows and one folder; the first speaks.
+
+    Args:
+      rows: of a table, see `job_table.read`.
+      animator: of this process, on its own devices.
+      skip_done: leave a row alone whose files are there and say that they were made from the same
+        job by the same weights and options. What is in photos and clips is not compared.
+      **sampling: as in `Animator.record`.
+
+    Returns:
+      The results of all rows, in their order; none in processes but the first.
+
+    Raises:
+      InputError: a folder that cannot be written or is not the same for all processes; or, at the
+        end, rows that failed.
+    """
+    out = Path(out)
+    check_output(out)
+    peers = _Peers(out)
+    mine = rows[peers.index :: peers.count]
+    results = _make(mine, out, animator, skip_done, sampling, silent=peers.index > 0)
+    dealt = peers.gather([asdict(result) for result in results])
+    if not dealt:
+        return []
+    results = [Result(**dealt[i % peers.count][i // peers.count]) for i in range(len(rows))]
+    _write(out / REPORT, results)
+    failed = [result for result in results if result.status == FAILED]
+    if failed:
+        reasons = [f"{result.name} ({result.error})" for result in failed[:_MOST_NAMED]]
+        raise InputError(
+            f"{len(failed)} of {len(rows)} rows failed: {out / REPORT} lists them: "
+            f"{'; '.join(reasons)}{'; ...' if len(failed) > _MOST_NAMED else ''}"
+        )
+    return results
+
+
+def check_output(out: str | Path) -> None:
+    """Makes the folder of a batch. InputError: it cannot be written."""
+    video.check_output(Path(out) / REPORT, ".csv")
+
+
+def _make(
+    rows: list[Row], out: Path, animator: Animator, skip_done: bool, sampling: dict, silent: bool
+) -> list[Result]:
+    """Results of the rows, in their order."""
+    results, todo = {}, {}
+    for i, row in enumerate(rows):
+        if row.error:
+            results[i] = Result(row.name, FAILED, error=str(row.error))
+            continue
+        path = out / f"{row.name}{row.job.following.suffix(row.job.driving)}"
+        if skip_done and _is_made(path, animator.settings(row.job, **sampling)):
+            results[i] = Result(row.name, SKIPPED)
+        else:
+            todo[i] = row.job, path
+    outcomes = animator.record(todo.values(), quiet=True, **sampling)
+    with tqdm(total=len(rows), initial=len(results), unit="row", disable=silent) as bar:
+        for i, outcome in zip(todo, outcomes):
+            if outcome.error:
+                results[i] = Result(rows[i].name, FAILED, error=str(outcome.error))
+            else:
+                seconds = round(sum(outcome.settings["seconds"].values()), 2)
+                results[i] = Result(rows[i].name, DONE, seconds)
+            bar.update()
+    return [results[i] for i in range(len(rows))]
+
+
+def _is_made(path: Path, settings: dict) -> bool:
+    """Whether the files of a row are there and say that they were made by these settings."""
+    try:
+        found = json.loads(path.with_suffix(".json").read_text())
+    except (OSError, ValueError):
+        return False
+    wanted = json.loads(json.dumps(settings))
+    grid = path.with_name(f"{path.stem}_grid{path.suffix}")
+    return (
+        path.is_file()
+        and grid.is_file()
+        and isinstance(found, dict)
+        and wanted == {name: found.get(name) for name in wanted}
+    )
+
+
+def _write(path: Path, results: list[Result]) -> None:
+    with video.written_beside(path) as beside, open(beside, "w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Result)])
+        writer.writeheader()
+        writer.writerows(map(asdict, results))
+
+
+class _Peers:
+    """The processes of a batch, and what they tell each other by files in its folder.
+
+    Attributes:
+      index, count: of this process, and how many there are.
+
+    Raises:
+      InputError: the folder is not the same for all.
+    """
+
+    def __init__(self, out: Path):
+        self.index, self.count = jax.process_index(), jax.process_count()
+        self._files = [out / f".results-{i}.json" for i in range(self.count)]
+        if self.count == 1:
+            return
+        # Empty: no results yet, and none of an earlier batch.
+        self._files[self.index].write_text("")
+        multihost_utils.sync_global_devices(str(out))
+        for i, file in enumerate(self._files):
+            if not file.is_file():
+                raise InputError(
+                    f"--out {out}: process {self.index} does not see what process {i} writes "
+                    "there: name a folder that all machines share"
+                )
+
+    def gather(self, results: list[dict]) -> list[list[dict]]:
+        """The results of all processes in the first; [] in the others, once they are fetched.
+
+        Waits as long as it takes. A process that dies ends the others by jax's heartbeat.
+        """
+        if self.count == 1:
+            return [results]
+        own = self._files[self.index]
+        with video.written_beside(own) as beside:
+            beside.write_text(json.dumps(results))
+        if self.index > 0:
+            while own.exists():
+                time.sleep(_POLL_SECONDS)
+            return []
+        while not all(file.stat().st_size for file in self._files):
+            time.sleep(_POLL_SECONDS)
+        found = [json.loads(file.read_text()) for file in self._files]
+        for file in self._files:
+            file.unlink()
+        return found

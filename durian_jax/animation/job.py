@@ -1,0 +1,108 @@
+"""The Job: what one video is made of."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from input_pipeline.dataset.records import KINDS
+from input_pipeline.errors import InputError
+from input_pipeline.motion.driver import FOLLOWING, Following
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a video is made of.
+
+    Attributes:
+      portrait: photo of the person.
+      attributes: (photo, kind) or (photo, kind, mask) tuples; kind is hair, glasses, beard or hat;
+        a mask is a picture as large as the photo, white where the attribute shows. Without one the
+        attribute is looked for. None at all for a model with a single reference.
+      driving: clip; the result has its length, frame rate and sound. Or a photo, or a template
+        (`driving.write_template`).
+      portrait_mask: likewise, white where the portrait shows its own attributes of these kinds.
+      grow_mask: the portrait's mask grows by this share of the face's height.
+      framed: photos and clip are head-and-shoulders squares already and are not cropped, so that
+        the result has the framing of the portrait.
+      following: how the portrait follows the driver.
+      seed: of the noise, 0 to 2^32 - 1.
+      towards: to interpolate (Eq. 14): as many attributes as `attributes`, worn at alpha = 1.
+      alpha: 0 to 1, how far towards them; one for the whole clip, or several that it passes at even
+        distances, linear between them.
+      paste_back: put the result back into the whole portrait photo.
+      report: write a table of what was seen in each second, see `steadiness`.
+
+    Raises:
+      InputError: a value out of range, or `towards` and `alpha` that do not fit.
+    """
+
+    portrait: str | Path
+    attributes: list[tuple]
+    driving: str | Path
+    portrait_mask: str | Path | None = None
+    grow_mask: float = 0.03
+    framed: bool = False
+    following: Following = FOLLOWING
+    seed: int = 0
+    towards: list[tuple] = dataclasses.field(default_factory=list)
+    alpha: tuple[float, ...] = ()
+    paste_back: bool = False
+    report: bool = False
+
+    def __post_init__(self):
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed {self.seed}: use 0 to {2**32 - 1}")
+        for alpha in self.alpha:
+            if not 0 <= alpha <= 1:
+                raise InputError(f"alpha {alpha:g}: use 0 (the first attribute) to 1 (the other)")
+        if bool(self.towards) != bool(self.alpha):
+            raise InputError("an interpolation needs attributes to go to, and alpha: give both")
+        if self.towards and len(self.towards) != len(self.attributes):
+            raise InputError(
+                f"interpolating from {len(self.attributes)} attributes to {len(self.towards)}: "
+                "give as many on either side"
+            )
+
+    def alphas(self, frames: int) -> np.ndarray:
+        """float32 [F], alpha at every frame."""
+        places = np.linspace(0, len(self.alpha) - 1, frames)
+        return np.interp(places, np.arange(len(self.alpha)), self.alpha).astype(np.float32)
+
+    def to_json(self) -> dict:
+        """All of it in plain values."""
+        return {
+            "portrait": str(self.portrait),
+            "portrait_mask": self.portrait_mask and str(self.portrait_mask),
+            "attributes": [":".join(map(str, attribute)) for attribute in self.attributes],
+            "towards": [":".join(map(str, attribute)) for attribute in self.towards],
+            "alpha": list(self.alpha),
+            "driving": str(self.driving),
+            "following": dataclasses.asdict(self.following),
+            "grow_mask": self.grow_mask,
+            "framed": self.framed,
+            "seed": self.seed,
+            "paste_back": self.paste_back,
+            "report": self.report,
+        }
+
+
+def parse_alphas(text: str) -> tuple[float, ...]:
+    """Numbers with commas between them. InputError: one is none, or there are none."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{text!r}: write numbers from 0 to 1: 0,0.5,1") from None
+
+
+def parse_attribute(text: str) -> tuple:
+    """(photo, kind) or (photo, kind, mask). InputError: no kind, or an unknown one."""
+    parts = text.split(":")
+    # From the end: a path may hold a colon, too.
+    for i in range(len(parts) - 1, 0, -1):
+        if parts[i] in KINDS:
+            mask = [Path(":".join(parts[i + 1 :]))] if parts[i + 1 :] else []
+            return Path(":".join(parts[:i])), parts[i], *mask
+    if len(parts) == 1:
+        raise InputError(f"{text!r} has no kind: write IMAGE:KIND")
+    raise InputError(f"unknown kind {parts[-1]!r}: choose from {', '.join(KINDS)}")

@@ -1,0 +1,137 @@
+"""What an animation becomes: a Video in memory, or a Recording, files that grow frame by frame."""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from durian_jax.animation.job import Job
+from durian_jax.metrics.steadiness import Steadiness
+from input_pipeline.faces.landmarker import FaceLandmarker
+from input_pipeline.inference.inputs import Scene
+from input_pipeline.inference.paste_back import Paste
+from input_pipeline.media import video
+from input_pipeline.motion.driver import Motion
+
+
+@dataclasses.dataclass(frozen=True)
+class Video:
+    """A generated clip.
+
+    Attributes:
+      frames: uint8 [F, S, S, 3] RGB.
+      job, scene: what it was made of.
+      settings: what reproduces the clip, in plain JSON values.
+    """
+
+    frames: np.ndarray
+    job: Job
+    scene: Scene
+    settings: dict
+
+    @property
+    def fps(self) -> Fraction:
+        """Frames per second, the driver's."""
+        return self.scene.motion.fps
+
+    @property
+    def motion(self) -> Motion:
+        """The driver's, with the clip whose sound `save` keeps."""
+        return self.scene.motion
+
+    @property
+    def grid(self) -> np.ndarray:
+        """uint8 [F, S, (3 + N) S, 3]: portrait | N attributes | driver | result."""
+        return np.stack(list(map(_row(self.scene), self.frames)))
+
+    def save(self, path: str | Path) -> None:
+        """Writes the files of a Recording. Raises InputError if it cannot."""
+        with Recording(path, self.job, self.scene) as recording:
+            recording.write(self.frames)
+        recording.write_settings(self.settings)
+
+
+class Recording:
+    """OUT.mp4 and OUT_grid.mp4 (of a picture .png), written while frames are made, then OUT.json.
+
+    The grid shows portrait | attributes | driver | result. If the job asks for it OUT.mp4 has the
+    frames pasted back into the portrait's photo, and OUT_report.csv is written, see `Steadiness`.
+    Videos appear when the `with` block ends without an exception, complete or not at all, and
+    OUT.json at the very end: where it is, all is.
+
+    Raises:
+      InputError: on entering, not writable; on leaving, no frame was written.
+    """
+
+    def __init__(self, path: str | Path, job: Job, scene: Scene):
+        self._path, self._job, self._scene = Path(path), job, scene
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "Recording":
+        with contextlib.ExitStack() as stack:
+            self._video = stack.enter_context(self._writer(self._path))
+            grid = self._path.with_name(f"{self._path.stem}_grid{self._path.suffix}")
+            self._grid = stack.enter_context(self._writer(grid))
+            self._paste = Paste.into(self._scene.portrait) if self._job.paste_back else lambda x: x
+            self._row, self._report = _row(self._scene), None
+            if self._job.report:
+                portrait, fps = self._scene.portrait.keypoints, self._scene.motion.fps
+                self._report = Steadiness(portrait, fps, FaceLandmarker())
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind, *error) -> bool | None:
+        if kind is None:
+            # It may speak of another video of this name, which is about to go.
+            self._path.with_suffix(".json").unlink(missing_ok=True)
+        return self._stack.__exit__(kind, *error)
+
+    def write(self, frames: np.ndarray) -> None:
+        """Appends frames, uint8 [n, S, S, 3]."""
+        for frame in frames:
+            self._video.write(self._paste(frame))
+            self._grid.write(self._row(frame))
+            if self._report is not None:
+                self._report.add(frame)
+
+    def write_settings(self, settings: dict) -> None:
+        """OUT_report.csv and OUT.json, after the `with` block."""
+        if self._report is not None:
+            self._report.write(self._path.with_name(f"{self._path.stem}_report.csv"))
+        with video.written_beside(self._path.with_suffix(".json")) as beside:
+            beside.write_text(json.dumps(settings, indent=2) + "\n")
+
+    def _writer(self, path: Path):
+        if path.suffix.lower() == ".png":
+            return _PictureWriter(path)
+        motion = self._scene.motion
+        return video.VideoWriter(path, motion.fps, audio_from=motion.sound)
+
+
+class _PictureWriter:
+    """A VideoWriter of a single frame."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def __enter__(self) -> "_PictureWriter":
+        return self
+
+    def __exit__(self, *error) -> None:
+        pass
+
+    def write(self, frame: np.ndarray) -> None:
+        video.write_picture(self._path, frame)
+
+
+def _row(scene: Scene) -> Callable[[np.ndarray], np.ndarray]:
+    """A function of each next frame to the grid's, uint8 [S, (3 + N) S, 3]."""
+    drivers = scene.motion.frames(len(scene.portrait.image))
+    if len(scene.motion.keypoints) == 1:
+        drivers = itertools.repeat(next(drivers))
+    return lambda frame: np.hstack([*scene.photos, next(drivers), frame])

@@ -1,0 +1,291 @@
+"""The command line: `durian VERB`. Bad input ends in one line on stderr and exit code 2."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from durian_jax.cli import arguments
+from durian_jax.distributed import processes
+from input_pipeline.errors import InputError, Interrupted
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one verb; returns the exit code."""
+    parser = arguments.parser()
+    argv = sys.argv[1:] if argv is None else argv
+    end = argv.index("--") if "--" in argv else len(argv)
+    # Only these take options argparse does not know: `train` and `plan` --config.x.y=value, and
+    # `prepare` those of its runner, after --.
+    options, rest = parser.parse_known_args(argv[:end])
+    foreign = argv[end + 1 :]
+    if (rest and options.verb not in ("train", "plan")) or (
+        foreign and not getattr(options, "runner", None)
+    ):
+        unknown = " ".join(rest + foreign)
+        parser.error(f"unknown options {unknown}: see durian {options.verb} --help")
+    code = 1
+    try:
+        code = _run(options, rest + foreign)
+    finally:
+        processes.part(code)
+    return code
+
+
+def _run(options: argparse.Namespace, rest: list[str]) -> int:
+    try:
+        _VERBS[options.verb](options, rest)
+    except (InputError, FloatingPointError) as error:
+        print(f"durian {options.verb}: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as interruption:
+        print(f"durian {options.verb}: {interruption}", file=sys.stderr)
+        return interruption.code
+    return 0
+
+
+def _prepare(options: argparse.Namespace, runner_options: list[str]) -> None:
+    from input_pipeline.prepare import prepare
+
+    beam = (f"--runner={options.runner}", *runner_options) if options.runner else ()
+    prepare.prepare(
+        options.clips, options.out,
+        size=options.size, labels=options.labels, holdout=options.holdout, masks=options.masks,
+        expand=tuple(options.expand), face_descriptor=options.face_descriptor,
+        workers=options.workers, beam=beam,
+    )  # fmt: skip
+
+
+def _check(options: argparse.Namespace, _) -> None:
+    from input_pipeline import check
+
+    if options.augmentation:
+        ranges = None
+        if options.config:
+            from durian_jax.cli.config_files import load_config
+            from durian_jax.training.loop import sample_options
+
+            ranges = sample_options(load_config(options.config, []))
+        check.draw_augmentation(options.dataset, ranges, options.out)
+        return
+    if options.config:
+        raise InputError(f"--config {options.config} goes with --augmentation")
+    report = check.check(options.dataset, options.out)
+    if report.problems:
+        raise InputError(f"{options.dataset}: {len(report.problems)} problems, listed above")
+
+
+def _synth(options: argparse.Namespace, _) -> None:
+    _configure_jax()
+    from input_pipeline.synthetic import dataset
+
+    settings = dataset.Settings(
+        people=options.people, clips=options.clips, frames=options.frames, size=options.size,
+        fps=options.fps, seed=options.seed, oversample=options.oversample, depth=options.depth,
+    )  # fmt: skip
+    if options.videos:
+        from input_pipeline.synthetic import clips
+
+        print(f"{options.out}: {clips.write_clips(options.out, settings)} clips")
+        return
+    counts = dataset.synth(options.out, settings, options.cases)
+    parts = ", ".join(f"{count} {split}" for split, count in counts.items())
+    print(f"{options.out}: {parts} records, {options.cases} counterfactual cases")
+
+
+def _train(options: argparse.Namespace, overrides: list[str]) -> None:
+    from durian_jax.cli.config_files import load_config
+
+    config = load_config(options.config, overrides)
+    _configure_jax()
+    processes.initialize()
+    from durian_jax.training import loop
+
+    loop.train(config, options.workdir)
+
+
+def _plan(options: argparse.Namespace, overrides: list[str]) -> None:
+    import json
+
+    from durian_jax.cli.config_files import load_config
+
+    config = load_config(options.config, overrides)
+    if options.topology:
+        # The TPU compiler runs beside the CPU; a real accelerator is not asked.
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    _configure_jax()
+    from durian_jax.planning import cache
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr if options.json else sys.stdout, flush=True)
+
+    plan = cache.make(config, options.topology, sample=options.sample, fast=options.fast, say=say)
+    print(json.dumps(plan.to_json(), indent=1) if options.json else plan.table())
+
+
+def _animate(options: argparse.Namespace, _) -> None:
+    from input_pipeline.media import video
+    from input_pipeline.motion import driver
+
+    # Before minutes of work, not after.
+    _following(options).check_output(options.out, options.driving)
+    if options.save_motion is not None:
+        video.check_output(options.save_motion, driver.TEMPLATE)
+    masks = options.out.with_name(f"{options.out.stem}_masks.png")
+    _configure_jax()
+    from durian_jax.animation.animator import Animator
+
+    job = _job(options)
+    animator = Animator.load(options.checkpoint, options.masks, options.aligner)
+    (made,) = animator.record([(job, options.out)], **arguments.sampling(options))
+    if made.error is not None:
+        raise made.error
+    if options.debug_masks:
+        video.write_picture(masks, made.scene.preview())
+    if options.save_motion is not None:
+        driver.write_template(options.save_motion, made.scene.motion)
+    frames, fps = made.settings["frames"], float(made.scene.motion.fps)
+    print(f"{options.out}: {frames} frames at {fps:g} fps")
+
+
+def _interpolate(options: argparse.Namespace, _) -> None:
+    _following(options).check_output(options.out, options.driving)
+    _configure_jax()
+    import jax
+
+    from durian_jax.animation import interpolation
+    from durian_jax.animation.animator import Animator
+
+    job = _job(options, towards=options.towards, alpha=options.alphas)
+    animator = Animator.load(
+        options.checkpoint, options.masks, options.aligner, jax.local_devices()
+    )
+    interpolation.run(animator, job, options.out, options.over_time, **arguments.sampling(options))
+    print(f"{options.out}: alpha {', '.join(f'{alpha:g}' for alpha in options.alphas)}")
+
+
+def _batch(options: argparse.Namespace, _) -> None:
+    _configure_jax()
+    processes.initialize()
+    import jax
+
+    from durian_jax.animation import batch, job_table
+    from durian_jax.animation.animator import Animator
+    from durian_jax.animation.job import Job
+
+    defaults = Job("", [], "", **_job_options(options))
+    rows = job_table.read(options.jobs, defaults)
+    batch.check_output(options.out)
+    animator = Animator.load(
+        options.checkpoint, options.masks, options.aligner, jax.local_devices()
+    )
+    results = batch.run(
+        rows, options.out, animator, skip_done=options.skip_done, **arguments.sampling(options)
+    )
+    if results:
+        skipped = sum(result.status == batch.SKIPPED for result in results)
+        print(f"{options.out}: {len(results) - skipped} rows made, {skipped} skipped")
+
+
+def _following(options: argparse.Namespace):
+    from input_pipeline.motion.driver import Following
+
+    return Following(options.motion, options.smooth, options.frames)
+
+
+def _job(options: argparse.Namespace, **more):
+    """The job of `animate` and `interpolate`."""
+    from durian_jax.animation.job import Job
+
+    return Job(
+        options.portrait, options.attribute, options.driving,
+        portrait_mask=options.portrait_mask, following=_following(options),
+        **_job_options(options), **more,
+    )  # fmt: skip
+
+
+def _job_options(options: argparse.Namespace) -> dict:
+    """Those that all verbs with jobs have."""
+    names = ("grow_mask", "seed", "paste_back", "report")
+    return {name: getattr(options, name) for name in names}
+
+
+def _evaluate(options: argparse.Namespace, _) -> None:
+    from durian_jax.evaluate import evaluation, selftest
+
+    if options.selftest:
+        selftest.run()
+        return
+    if options.protocol is None:
+        raise InputError("--protocol is missing: counterfactual, self or cross")
+    if options.write_cases is not None:
+        if options.dataset is None:
+            raise InputError("--write-cases needs --dataset")
+        found = evaluation.write_cases(options.protocol, options.dataset, options.write_cases)
+        print(f"{options.write_cases}: {len(found.cases)} cases")
+        return
+    if options.out is None:
+        raise InputError("--out is missing: name a folder for the report")
+    if options.checkpoint is not None:
+        _configure_jax()
+    report = evaluation.evaluate(
+        options.protocol, options.out,
+        cases=options.cases, dataset=options.dataset,
+        checkpoint=options.checkpoint, predictions=options.predictions,
+        groups=options.groups and options.groups.split(","), weights=dict(options.weights),
+        steps=options.steps, guidance=options.guidance, seed=options.seed,
+    )  # fmt: skip
+    print(report.table())
+    print(f"{options.out}: report.md, report.json, report.tex, sheets/")
+
+
+def _convert(options: argparse.Namespace, _) -> None:
+    if options.to:
+        if options.kinds or options.source or options.checkpoint is None:
+            raise InputError(f"--to {options.to} goes with --checkpoint alone, not with --from")
+        if options.half and options.to != "safetensors":
+            raise InputError(f"--half goes with --to safetensors, not with --to {options.to}")
+    elif not options.kinds or options.checkpoint or options.raw or options.half:
+        raise InputError("give --from KIND --source PATH, or --to KIND --checkpoint RUN")
+    elif len(options.kinds) != len(options.source):
+        raise InputError(
+            f"{len(options.kinds)} --from, {len(options.source)} --source: give them in pairs"
+        )
+    _configure_jax()
+    from durian_jax.convert import exporter, importer
+
+    if options.to == "diffusers":
+        exporter.to_diffusers(options.checkpoint, options.out, ema=not options.raw)
+    elif options.to == "safetensors":
+        dtype = "float16" if options.half else "float32"
+        exporter.to_safetensors(options.checkpoint, options.out, not options.raw, dtype)
+    else:
+        importer.convert(list(zip(options.kinds, options.source)), options.out)
+    print(f"{options.out}: written")
+
+
+def _configure_jax() -> None:
+    """Keeps compiled programs between runs, unless the user's environment says where or not to."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "durian_jax"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+_VERBS = {
+    "prepare": _prepare,
+    "check": _check,
+    "synth": _synth,
+    "train": _train,
+    "plan": _plan,
+    "animate": _animate,
+    "interpolate": _interpolate,
+    "batch": _batch,
+    "evaluate": _evaluate,
+    "convert": _convert,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

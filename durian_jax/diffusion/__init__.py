@@ -1,0 +1,1 @@
+"""Noise processes and windows: mathematics without a model."""

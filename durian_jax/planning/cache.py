@@ -1,0 +1,98 @@
+"""Making plans for a person: arithmetic at once, then the compiler, whose answers are kept."""
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from durian_jax.planning.plan import TPU_OPTIONS, Plan, Step
+from durian_jax.planning.topology import Topology
+
+
+def make(
+    config,
+    topology: str | None,
+    *,
+    sample: bool = False,
+    fast: bool = False,
+    say: Callable[[str], None] = print,
+) -> Plan:
+    """The plan of a config: compiled, or with `fast` the arithmetic.
+
+    Args:
+      topology: see `Topology.parse`.
+      sample: plan sampling by `config.sample`, in place of the training step.
+      say: told what is going on, the arithmetic among it.
+
+    Raises:
+      InputError: see `Topology.parse`, `Topology.devices` and `Step`.
+    """
+    place = Topology.parse(topology)
+    path = _path(config, place, sample)
+    if not fast and path.is_file():
+        say(f"kept from an earlier run: {path}")
+        return Plan.from_json(json.loads(path.read_text()))
+    devices = None if fast else place.devices()
+    if not fast and devices is None:
+        say(f"{place.name}: there is no compiler for it here, so this is the arithmetic")
+    with _clock("tracing the step", say):
+        step = Step(config, place, sample=sample, devices=devices)
+        found = step.estimate()
+    if devices is None:
+        return found
+    say(found.table())
+    with _clock("compiling (minutes; half an hour and 24 GB at full size)", say):
+        found = step.compile()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.tmp")
+    partial.write_text(json.dumps(found.to_json(), indent=1))
+    partial.replace(path)
+    return found
+
+
+def _path(config, topology: Topology, sample: bool) -> Path:
+    """The file of a compiled plan; another config, machine, version or source is another file."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = [jax.__version__]
+    with contextlib.suppress(PackageNotFoundError):
+        versions.append(version("libtpu"))
+    root = Path(__file__).parents[1]
+    source = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        source.update(file.read_bytes())
+    described = [config.to_dict(), topology.name, topology.count, sample, versions, TPU_OPTIONS]
+    text = json.dumps(described, sort_keys=True, default=str) + source.hexdigest()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return cache / "durian_jax" / "plans" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+
+
+@contextlib.contextmanager
+def _clock(what: str, say: Callable[[str], None]):
+    """Says what is being done and how long it took; on a terminal it counts the seconds."""
+    start, done = time.perf_counter(), threading.Event()
+
+    def tick():
+        while not done.wait(1.0):
+            print(f"\r{what} ... {time.perf_counter() - start:.0f} s", end="", file=sys.stderr)
+
+    ticker = threading.Thread(target=tick, daemon=True)
+    if sys.stderr.isatty():
+        ticker.start()
+    else:
+        say(f"{what} ...")
+    try:
+        yield
+    finally:
+        done.set()
+        if sys.stderr.isatty():
+            ticker.join()
+            print("\r\033[K", end="", file=sys.stderr)
+    say(f"{what}: {time.perf_counter() - start:.0f} s")

@@ -1,0 +1,1 @@
+"""A system and a solver make latents, then frames, on a set of devices."""

@@ -1,0 +1,1 @@
+"""Durian: dual reference networks."""

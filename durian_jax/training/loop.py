@@ -1,0 +1,251 @@
+"""Training: one loop for every stage, size and machine. What differs stands in the config."""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from durian_jax.diffusion.process import Diffusion
+from durian_jax.distributed import sharding
+from durian_jax.sampling import sampler
+from durian_jax.systems.durian.model import Durian
+from durian_jax.training import checkpoint, guards, validation
+from durian_jax.training.reporter import Interval, Reporter
+from durian_jax.training.state import TrainState, describe, merge
+from durian_jax.training.train_step import Training
+from input_pipeline.errors import InputError, Interrupted
+
+
+def train(config, workdir: str | Path) -> TrainState:
+    """Trains to `config.steps`; run again, it continues from the newest checkpoint in `workdir`.
+
+    Args:
+      config: what `configs/*.py` return (an ml_collections.ConfigDict).
+      workdir: directory of the run: checkpoints, metrics.jsonl, loss.png, tensorboard, samples.
+
+    Returns:
+      The final state.
+
+    Raises:
+      InputError: bad data set or config, a run of another config in `workdir`, or initial weights
+        that do not fit.
+      Interrupted: SIGTERM came; the state up to there is saved.
+      FloatingPointError: in `config.guards.max_skipped` steps in a row loss or gradient was not
+        finite.
+    """
+    # Only the loop reads data; the training step imports without grain.
+    from input_pipeline.training import loader
+
+    workdir = Path(workdir)
+    dataset = open_dataset(config)
+    training = Training.build(config, jax.devices())
+    training.check_batch()
+    traced = _traced_steps(config)
+    mesh, layout = training.mesh, training.layout
+
+    def open_loader(split=dataset, **options) -> loader.Loader:
+        return loader.Loader(
+            split, sample_options(config), batch_size=config.batch_size,
+            process_index=jax.process_index(), process_count=jax.process_count(), **options,
+        )  # fmt: skip
+
+    checkpoints = checkpoint.Checkpoints(workdir, config.save.keep, config.save.keep_every)
+    meta = {"config": config.to_dict(), "data_set": dataset.identity}
+    first_step, progress = checkpoints.latest_step or 0, {}
+    if first_step:
+        checkpoints.refuse_other(meta)
+    with (
+        guards.Requests(mesh, config.save.minutes) as requests,
+        guards.Watchdog(config.guards.timeout_minutes) as watchdog,
+        contextlib.closing(checkpoints),
+        contextlib.closing(Reporter(workdir, first_step, jax.process_index())) as report,
+    ):
+        for step in checkpoints.unfinished:
+            report.say(f"left over: unfinished save of step {step}, removed")
+        if first_step:
+            state, progress = checkpoints.restore(layout)
+            origin = f"resumed at step {first_step} of {config.steps}"
+        else:
+            report.say("drawing the initial weights (compiling) ...")
+            state, origin = training.create_state()
+        requests.check_start()
+        report.say(describe(state))
+        report.say(origin)
+        if first_step >= config.steps:
+            report.say(f"nothing to do: {first_step} of {config.steps} steps are done")
+            return state
+
+        with contextlib.closing(open_loader(seed=config.seed + 1)) as batches:
+            fixed_batch = next(batches)
+        draw_samples = make_sample_grid(
+            training.model, training.diffusion, config, fixed_batch, mesh
+        )
+        validate = validation.Validation(
+            training.model, training.diffusion, config, mesh,
+            lambda **options: open_loader(open_dataset(config, "val"), **options), report.say,
+        )  # fmt: skip
+        report.say("compiling the training step ...")
+        start = time.perf_counter()
+        train_step = training.programs()
+        memory = train_step.compile()
+        report.say(f"compiled in {time.perf_counter() - start:.0f} s")
+        sizes = ", ".join(f"{name} {size / 2**30:.3g}" for name, size in memory.items())
+        report.say(f"memory of a step, GiB per device: {sizes}")
+        requests.check_start()
+
+        interval, pending = Interval(progress.get("interval", ())), None
+
+        def is_due(every: int, step: int) -> bool:
+            return step > first_step and (step == config.steps or (every and step % every == 0))
+
+        def log(step: int, metrics: dict) -> None:
+            watchdog.expect(f"the result of step {step}")
+            metrics = jax.device_get(metrics)
+            interval.add(metrics)
+            if is_due(config.log_every, step):
+                corrupt = {"corrupt_records": batches.num_corrupt}
+                values = interval.summary()
+                values |= corrupt | train_step.rates(values["step_secs"])
+                report.scalars(step, values)
+            guards.refuse_divergence(metrics["skipped"], step, config.guards.max_skipped)
+
+        with contextlib.closing(
+            open_loader(seed=config.seed, state=progress.get("loader"), workers=config.data.workers)
+        ) as batches:
+            # Fixed order: evaluate, save, next batch, dispatch, log the step before. A checkpoint
+            # holds the state of the loader before the batch of the step that follows it.
+            for step in range(first_step, config.steps + 1):
+                request = requests.read()
+                stopping = request == guards.STOP
+                saving = is_due(config.save.every, step) or request != guards.NOTHING
+                sampling = (
+                    config.sample.every and is_due(config.sample.every, step) and not stopping
+                )
+                if pending is not None and (sampling or saving):
+                    log(step, pending)
+                    pending = None
+                with interval.paused():
+                    if sampling:
+                        watchdog.expect(f"the samples of step {step}")
+                        report.picture(step, "samples", draw_samples(state))
+                        watchdog.expect(f"the validation of step {step}")
+                        report.validation(step, validate(merge(state.frozen, state.ema)))
+                        report.draw_loss_curve()
+                    if saving:
+                        watchdog.expect(f"the checkpoint of step {step}")
+                        progress = {"loader": batches.get_state(), "interval": interval.get_state()}
+                        checkpoints.save(state, progress, meta)
+                        requests.saved()
+                if stopping or step == config.steps:
+                    break
+                if step == traced[0]:
+                    jax.profiler.start_trace(workdir / "profile")
+                watchdog.expect(f"batch {step} of the data set")
+                batch = interval.wait(lambda: next(batches))
+                requests.post()
+                state, metrics = train_step(state, sharding.put_batch(batch, mesh))
+                if pending is not None:
+                    log(step, pending)
+                pending = metrics
+                if step == traced[1]:
+                    jax.block_until_ready(metrics)
+                    jax.profiler.stop_trace()
+                    report.say(f"traced steps {traced[0]} to {step}: {workdir / 'profile'}")
+        watchdog.expect("the last checkpoint to be written")
+        checkpoints.wait()
+        report.draw_loss_curve()
+        if stopping and step < config.steps:
+            message = f"stopped by SIGTERM at step {step} of {config.steps}, which is saved"
+            report.say(message)
+            raise Interrupted(f"{message}: the same command continues there")
+    return state
+
+
+def _traced_steps(config) -> tuple[int, int]:
+    """First and last step of `config.profile`, (-1, -1) for none; raises InputError."""
+    if not config.profile:
+        return -1, -1
+    if len(config.profile) != 2 or not 0 <= config.profile[0] <= config.profile[1] < config.steps:
+        raise InputError(
+            f"config: profile={config.profile} is no (first, last) step of {config.steps}: write "
+            "such as (10, 12)"
+        )
+    return tuple(config.profile)
+
+
+def open_dataset(config, split: str = "train"):
+    """A split of the data set at `config.data.path`.
+
+    Raises:
+      InputError: there is none that can be used.
+    """
+    if not config.data.path.startswith("synth:"):
+        from input_pipeline.dataset import shards
+
+        return shards.Dataset(config.data.path, split)
+    if config.data.workers:
+        raise InputError(
+            f"data.workers is {config.data.workers}, data.path {config.data.path} is rendered "
+            "by the process that trains: set --config.data.workers=0"
+        )
+    from input_pipeline.synthetic.dataset import Rendered
+
+    return Rendered(config.data.path, split)
+
+
+def sample_options(config):
+    """The loader's options: `config.data` without its path and workers, at the model's size."""
+    from input_pipeline.training import transforms
+
+    options = config.data.to_dict()
+    for name in ("path", "workers"):
+        del options[name]
+    return transforms.SampleOptions(size=config.model.resolution, **options)
+
+
+def make_sample_grid(
+    model: Durian,
+    diffusion: Diffusion,
+    config,
+    local_batch: dict,
+    mesh: jax.sharding.Mesh,
+    columns: int = 4,
+) -> Callable[[TrainState], np.ndarray]:
+    """A function of a state to a picture of samples with fixed noise, uint8 [H, W, 3].
+
+    One row per clip: portrait | attributes | target frames | the same frames sampled with the
+    averaged weights, by `config.sample`. All processes call it, and all get the picture.
+
+    Args:
+      local_batch: this process's part of a batch on the host; the first `config.sample.clips` of
+        the whole are shown. Every device samples at least one, or it would idle.
+    """
+    sample = sampler.from_config(model, diffusion, config.sample)
+    rows = min(-(-config.sample.clips // mesh.size) * mesh.size, config.batch_size)
+    batch = sharding.put_batch(
+        {name: x[: rows // jax.process_count()] for name, x in local_batch.items()}, mesh
+    )
+
+    @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
+    def run(params: dict, batch: dict) -> tuple:
+        seeds = jnp.uint32(config.seed) + jnp.arange(len(batch["portrait"]), dtype=jnp.uint32)
+        videos = sample(params, batch, seeds)
+        shown = {name: batch[name] for name in ("portrait", "attribute", "video")}
+        return sampler.to_uint8(videos), shown
+
+    def draw(state: TrainState) -> np.ndarray:
+        videos, shown = jax.device_get(run(merge(state.frozen, state.ema), batch))
+        frames = np.linspace(0, videos.shape[1] - 1, min(columns, videos.shape[1])).astype(int)
+        rows = [
+            np.hstack([shown["portrait"][i], *shown["attribute"][i],
+                       *shown["video"][i, frames], *videos[i, frames]])
+            for i in range(min(len(videos), config.sample.clips))
+        ]  # fmt: skip
+        return np.vstack(rows)
+
+    return draw

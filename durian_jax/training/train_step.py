@@ -1,0 +1,337 @@
+"""The training step of a config, and the state it starts from. Reads no data and no flags."""
+
+import concurrent.futures
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from durian_jax.diffusion.process import Diffusion
+from durian_jax.distributed import chips, sharding
+from durian_jax.systems.durian.config import DurianConfig, blank_batch
+from durian_jax.systems.durian.model import Durian, align
+from durian_jax.training import checkpoint, flops
+from durian_jax.training.reporter import NUM_NOISE_BINS
+from durian_jax.training.state import (
+    TrainState,
+    apply_gradients,
+    global_norm,
+    group_name,
+    init_state,
+    make_optimizer,
+    merge,
+)
+from input_pipeline.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What a config trains and on which devices; nothing is computed yet.
+
+    Attributes:
+      mesh, model, diffusion, optimizer: what the config describes.
+      layout: shape, dtype and sharding of every leaf of the training state.
+    """
+
+    config: Any  # an ml_collections.ConfigDict; a run reads it, and needs no more of that package
+    mesh: jax.sharding.Mesh
+    model: Durian
+    diffusion: Diffusion
+    optimizer: optax.GradientTransformation
+    layout: TrainState
+
+    @classmethod
+    def build(cls, config, devices=None) -> "Training":
+        """From a config; `devices` are those of `sharding.make_mesh`.
+
+        Raises:
+          InputError: values out of range.
+        """
+        try:
+            mesh = sharding.make_mesh(config.mesh.fsdp, devices)
+            model = Durian(DurianConfig.from_dict(config.model.to_dict()))
+            diffusion = Diffusion(**config.diffusion)
+        except ValueError as error:
+            raise InputError(f"config: {error}") from error
+        optimizer = make_optimizer(config.steps, **config.optimizer)
+        create = _initializer(config, model, optimizer)
+        shapes = jax.eval_shape(create, jax.random.key(0), {})
+        return cls(config, mesh, model, diffusion, optimizer, sharding.lay_out(mesh, shapes))
+
+    def check_batch(self) -> None:
+        """Raises InputError if the batch of a step cannot be shared out evenly."""
+        config, parts = self.config, self.mesh.size * self.config.accumulate
+        if min(config.batch_size, parts) < 1 or config.batch_size % parts:
+            raise InputError(
+                f"config: batch_size={config.batch_size} is no multiple of {self.mesh.size} devices"
+                f" times accumulate={config.accumulate}: change one of them"
+            )
+
+    def batch_layout(self, clips: int) -> dict:
+        """Shape, dtype and sharding of a batch of so many clips."""
+        shapes = jax.eval_shape(
+            lambda: blank_batch(self.model.config, clips, self.config.data.frames)
+        )
+        split = sharding.batch_sharding(self.mesh)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), shapes
+        )
+
+    def create_state(self) -> tuple[TrainState, str]:
+        """The state at step 0, made where the layout wants it, and where its weights come from.
+
+        Raises:
+          InputError: `config.init_from` is no run, or its weights do not fit the model.
+        """
+        loaded, origin = {}, "weights: all drawn at random"
+        if self.config.init_from:
+            loaded, _ = checkpoint.load(self.config.init_from)
+            wanted = merge(self.layout.frozen, self.layout.trained)
+            origin = check_fit(loaded, wanted, self.config.init_from)
+            loaded = _place(loaded, wanted)
+        # It runs once: on CPUs code for its draws takes longer to optimise than to run.
+        on_cpu = jax.default_backend() == "cpu"
+        create = jax.jit(
+            _initializer(self.config, self.model, self.optimizer),
+            out_shardings=self.placement,
+            compiler_options={"xla_backend_optimization_level": 0} if on_cpu else None,
+        )
+        return create(stream_key(self.config.seed, "init", 0), loaded), origin
+
+    def train_step(self) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+        """Gradients and update in one function, as a plan counts them."""
+        gradients = make_gradients(self.model, self.diffusion, self.config, self.placement.trained)
+        update = make_update(self.optimizer, self.config)
+
+        def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+            grads, metrics = gradients(state, batch)
+            state, more = update(state, grads, metrics["loss"])
+            return state, metrics | more
+
+        return step
+
+    def programs(self) -> "Programs":
+        """The step as a run takes it."""
+        return Programs(self)
+
+    @property
+    def placement(self) -> TrainState:
+        """The shardings of the layout."""
+        return jax.tree.map(lambda leaf: leaf.sharding, self.layout)
+
+
+class Programs:
+    """The training step as two programs: gradients, then the update, which the state is donated to.
+
+    XLA's CPU compiler works on both at the same time; one program of both takes it 1.6 times as
+    long. A call is a step: (state, batch) to (state, metrics), where the metrics are those of
+    `make_gradients` and `make_update`.
+    """
+
+    def __init__(self, training: Training):
+        self._training, config, placement = training, training.config, training.placement
+        results = sharding.replicated(training.mesh)
+        gradients = make_gradients(training.model, training.diffusion, config, placement.trained)
+        self._gradients = jax.jit(gradients, out_shardings=(placement.trained, results))
+        self._update = jax.jit(
+            make_update(training.optimizer, config),
+            out_shardings=(placement, results), donate_argnums=0,
+        )  # fmt: skip
+
+    def compile(self) -> dict[str, int]:
+        """Compiles both for batches of `config.batch_size`.
+
+        Returns:
+          Bytes per device: of "state" and "batch", and what "gradients" and "update" allocate
+          beside them.
+        """
+        layout = self._training.layout
+        batch = self._training.batch_layout(self._training.config.batch_size)
+        loss = jax.ShapeDtypeStruct((), jnp.float32, sharding=layout.step.sharding)
+        traced = self._gradients.trace(layout, batch)
+        self._flops = flops.count_jaxpr(traced.jaxpr.jaxpr).model
+        lowered = [traced.lower(), self._update.lower(layout, layout.trained, loss)]
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            compiled = list(pool.map(lambda program: program.compile(), lowered))
+        self._gradients, self._update = compiled
+        first, second = (program.memory_analysis() for program in compiled)
+        grads = sharding.local_bytes(layout.trained)
+        return {
+            "state": sharding.local_bytes(layout),
+            "batch": sharding.local_bytes(batch),
+            "gradients": first.temp_size_in_bytes + first.output_size_in_bytes,
+            "update": grads + second.temp_size_in_bytes,
+        }
+
+    def rates(self, seconds: float) -> dict[str, float]:
+        """ "tflops", 1e12 FLOP/s of all devices (see `flops.Work.model`), of a step that takes so
+        long; where the peak of the chip is known also "mfu", the share of it, 0 to 1."""
+        devices = self._training.mesh.devices
+        rate, peak = self._flops / seconds, chips.of_device(devices.flat[0]).peak
+        used = {} if peak is None else {"mfu": rate / (peak * devices.size)}
+        return {"tflops": rate / 1e12, **used}
+
+    def __call__(self, state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+        grads, metrics = self._gradients(state, batch)
+        state, more = self._update(state, grads, metrics["loss"])
+        return state, metrics | more
+
+
+def stream_key(seed: int, stream: str, step) -> jax.Array:
+    """The random key of a stream at a step; nothing carries an RNG, so resuming is exact."""
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(stream.encode()))
+    return jax.random.fold_in(key, step)
+
+
+def make_gradients(
+    model: Durian, diffusion: Diffusion, config, placement=None
+) -> Callable[[TrainState, dict], tuple[dict, dict]]:
+    """The gradients of Eq. 10 (F = 1) and Eq. 11 (F frames, one timestep per clip).
+
+    Without temporal layers F frames of a clip are F samples of Eq. 10, each with a timestep of its
+    own; they share their references. Each clip draws from a random key of its own, so that neither
+    the number of devices nor `config.accumulate` changes what is drawn.
+
+    Args:
+      placement: a sharding for each trained parameter. Gradients take it as they come, or every
+        device would hold, and sum over all devices, whole ones.
+
+    Returns:
+      A function of (state, batch contract) to (gradients, metrics): loss (weighted);
+      noise_bin_errors, noise_bin_counts float32 [4], the unweighted errors by quarter of timesteps.
+    """
+
+    def draw(key: jax.Array, frames: int) -> dict:
+        """What a clip needs of chance; noises are float32 [F, h, w, c]."""
+        keys = jax.random.split(key, 5)
+        shape = (frames, *model.config.latent_shape)
+        own = () if model.config.temporal or frames == 1 else (frames,)
+        offset = jax.random.normal(keys[4], (1, 1, 1, shape[-1]))
+        return {
+            "timesteps": diffusion.draw_timesteps(keys[0], own),
+            "keep": jax.random.uniform(keys[1]) >= config.stage.dropout,
+            "posterior": jax.random.normal(keys[2], shape),
+            "noise": jax.random.normal(keys[3], shape) + diffusion.noise_offset * offset,
+        }
+
+    def gradients(state: TrainState, batch: dict) -> tuple[dict, dict]:
+        num_clips, frames = batch["video"].shape[:2]
+        keys = jax.random.split(stream_key(config.seed, "train", state.step), num_clips)
+
+        def of_part(part: tuple) -> tuple[dict, dict]:
+            """Gradient of the mean loss over some clips (batch contract, keys), and metrics."""
+            batch, keys = part
+            drawn = jax.vmap(lambda key: draw(key, frames))(keys)
+            timesteps, noise = drawn["timesteps"], drawn["noise"]
+
+            def loss_function(trained):
+                variables = {"params": merge(state.frozen, trained)}
+                latents = model.apply(
+                    variables, batch["video"], drawn["posterior"], method="encode_video"
+                )
+                latents = jax.lax.stop_gradient(latents)
+                noisy = diffusion.add_noise(latents, noise, timesteps)
+                prediction = model.apply(variables, batch, noisy, timesteps, drawn["keep"])
+                target = diffusion.target(latents, noise, timesteps)
+                errors = jnp.square(prediction - target)
+                errors = errors.mean(tuple(range(timesteps.ndim, errors.ndim)))
+                return (diffusion.loss_weight(timesteps) * errors).mean(), errors
+
+            (loss, errors), grads = jax.value_and_grad(loss_function, has_aux=True)(state.trained)
+            if placement is not None:
+                grads = jax.lax.with_sharding_constraint(grads, placement)
+            quarter = timesteps * NUM_NOISE_BINS // diffusion.num_timesteps
+            bins = jax.nn.one_hot(quarter.reshape(-1), NUM_NOISE_BINS)
+            sums = {"noise_bin_errors": errors.reshape(-1) @ bins, "noise_bin_counts": bins.sum(0)}
+            return grads, {"loss": loss, **sums}
+
+        grads, metrics = _accumulate(of_part, (batch, keys), config.accumulate)
+        grads, loss = jax.tree.map(lambda x: x / config.accumulate, (grads, metrics["loss"]))
+        return grads, {**metrics, "loss": loss}
+
+    return gradients
+
+
+def make_update(
+    optimizer: optax.GradientTransformation, config
+) -> Callable[[TrainState, dict, jax.Array], tuple[TrainState, dict]]:
+    """What follows the gradients.
+
+    Returns:
+      A function of (state, gradients, loss) to (state, metrics): grad_norm; skipped, as in
+      TrainState. A loss or gradient that is not finite changes no weights.
+    """
+
+    def update(state: TrainState, grads: dict, loss: jax.Array) -> tuple[TrainState, dict]:
+        norm = global_norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        state = apply_gradients(state, grads, optimizer, config.ema_decay, finite)
+        return state, {"grad_norm": norm, "skipped": state.skipped}
+
+    return update
+
+
+def _accumulate(function: Callable, inputs, count: int):
+    """The sum of `function` over `count` equal parts of the inputs' leading axis, part by part.
+
+    A part takes every count-th row: each device then has its share of every part at hand.
+    """
+    if count == 1:
+        return function(inputs)
+    parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0), inputs)
+    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    add = functools.partial(jax.tree.map, jnp.add)
+    return jax.lax.scan(lambda total, part: (add(total, function(part)), None), zeros, parts)[0]
+
+
+def _place(loaded: dict, layout: dict) -> dict:
+    """Weights of the host where the layout wants them: no device holds the whole of a split one."""
+    places = flatten_dict(layout)
+    placed = {
+        path: jax.make_array_from_callback(leaf.shape, places[path].sharding, leaf.__getitem__)
+        for path, leaf in flatten_dict(loaded).items()
+    }
+    return unflatten_dict(placed)
+
+
+def _initializer(config, model: Durian, optimizer: optax.GradientTransformation) -> Callable:
+    """A function of (key, loaded parameters) to a state; loaded leaves replace drawn ones."""
+
+    def create(key: jax.Array, loaded: dict) -> TrainState:
+        latents = jnp.zeros((1, 1, *model.config.latent_shape))
+        variables = model.init(key, blank_batch(model.config), latents, jnp.zeros(1, jnp.int32))
+        params = variables["params"]
+        if config.aligned_init:
+            params = align(params)
+        params = merge(params, loaded)
+        return init_state(params, config.stage.trainable, config.stage.frozen, optimizer)
+
+    return create
+
+
+def check_fit(loaded: dict, wanted: dict, source: str) -> str:
+    """Says what of `wanted` (abstract parameters) the loaded weights cover.
+
+    Raises:
+      InputError: a loaded weight has no place in the model, or another shape there.
+    """
+    loaded, wanted = flatten_dict(loaded, sep="/"), flatten_dict(wanted, sep="/")
+    for name, leaf in loaded.items():
+        if name not in wanted or wanted[name].shape != leaf.shape:
+            place = (
+                f"has {wanted[name].shape} for it" if name in wanted else "has no such parameter"
+            )
+            raise InputError(
+                f"init_from {source}: {name} {leaf.shape} does not fit, the model {place}: "
+                "use the config.model that the weights were trained with"
+            )
+    fresh = sorted({group_name(name) for name in wanted.keys() - loaded.keys()})
+    drawn = f"; drawn at random: {', '.join(fresh)}" if fresh else ""
+    return f"weights: {len(loaded)} of {len(wanted)} tensors from {source}{drawn}"

@@ -1,0 +1,1 @@
+"""Parameters on disk and from the hub, ready to use."""

@@ -1,0 +1,1 @@
+"""The data set on disk, and the case folders of evaluation."""

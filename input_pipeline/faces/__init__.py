@@ -1,0 +1,1 @@
+"""One face: found, followed, cropped, posed, recognised."""

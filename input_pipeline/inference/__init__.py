@@ -1,0 +1,1 @@
+"""Photos and a clip to the batch of one animation, and the square back into the photo."""

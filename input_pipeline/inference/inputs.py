@@ -1,0 +1,275 @@
+"""Raw photos and a raw clip -> the batch that a model animates.
+
+The same crops, keypoints and masks as in training, for people who are not the same: the driver's
+motion is carried to the portrait's face, and the portrait hides its own attribute region and the
+region that the other person's attribute will cover (Eq. 13).
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from input_pipeline import check
+from input_pipeline.dataset import records
+from input_pipeline.dataset.donors import grow
+from input_pipeline.dataset.records import KINDS
+from input_pipeline.errors import InputError
+from input_pipeline.faces import geometry
+from input_pipeline.faces.landmarker import FaceLandmarker
+from input_pipeline.inference import occlusion
+from input_pipeline.inference.aligners import Aligner
+from input_pipeline.inference.subject import Subject, read_subject
+from input_pipeline.masks import segmenters
+from input_pipeline.motion.driver import FOLLOWING, Following, Motion, read_motion
+from input_pipeline.training import transforms
+
+# How many attributes a batch may hold; other numbers are padded, as each is compiled anew.
+PADDED_COUNTS = (1, 2, 4, 8)
+MAX_ATTRIBUTES = PADDED_COUNTS[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Masking:
+    """How the portrait's mask comes about.
+
+    segmenter: finds attributes in photos that come without a mask. aligner: where they will lie on
+    the portrait. grow: the whole mask grows by this share of the face's height, as in training.
+    """
+
+    segmenter: segmenters.Segmenter
+    aligner: Aligner
+    grow: float = 0.03
+
+    def __post_init__(self):
+        if not 0 <= self.grow <= 1:
+            raise InputError(f"--grow-mask {self.grow:g}: must be 0 to 1, a share of the face")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """All that one animation needs.
+
+    Attributes:
+      givers: who shows the attributes, and of which kind; N of them, without those of which
+        nothing would be seen.
+      own: bool [S, S], where the portrait shows such attributes itself.
+      aligned: bool [N, S, S], where the givers' attributes will lie on it.
+      batch: the batch contract without its clip axis and `video`, `id`. From the third attribute
+        on, N is padded with zeros to the next of PADDED_COUNTS, and `attribute_count`, an int32
+        scalar, says how many count.
+      notes: what the user should know about the inputs, one line each.
+      towards: to interpolate, the same person and motion with other attributes; what differs is
+        `batch["towards"]`.
+    """
+
+    portrait: Subject
+    givers: list[tuple[Subject, str]]
+    own: np.ndarray
+    aligned: np.ndarray
+    motion: Motion
+    batch: dict[str, np.ndarray]
+    notes: list[str]
+    towards: "Scene | None" = None
+
+    @property
+    def photos(self) -> list[np.ndarray]:
+        """uint8 [S, S, 3]: the portrait, and all attributes as the model sees them."""
+        others = self.towards.photos[1:] if self.towards else []
+        return [self.portrait.image, *self.batch["attribute"][: len(self.givers)], *others]
+
+    def preview(self) -> np.ndarray:
+        """uint8 picture of all masks: the portrait with its own, for each attribute the giver with
+        its mask and the portrait with the aligned one, and what is left of the portrait."""
+        kinds = [kind for _, kind in self.givers]
+        tiles = [self.portrait.image]
+        tiles.append(check.draw_masks(self.portrait.image, {k: self.own for k in kinds[:1]}))
+        for (giver, kind), mask, aligned in zip(
+            self.givers, self.batch["attribute_mask"], self.aligned
+        ):
+            tiles.append(check.draw_masks(giver.image, {kind: mask}))
+            tiles.append(check.draw_masks(self.portrait.image, {kind: aligned}))
+        others = [self.towards.preview()] if self.towards else []
+        return np.hstack([*tiles, self.batch["portrait"], *others])
+
+
+def read_scene(
+    portrait: str | Path,
+    attributes: list[tuple],
+    driving: str | Path,
+    size: int,
+    landmarker: FaceLandmarker,
+    masking: Masking,
+    *,
+    portrait_mask: str | Path | None = None,
+    framed: bool = False,
+    following: Following = FOLLOWING,
+    towards: list[tuple] = (),
+) -> Scene:
+    """Reads and checks the inputs of an animation.
+
+    Args:
+      attributes: up to 8 (photo, kind) or (photo, kind, mask) tuples, in any order; several may
+        show the same kind. A mask is a picture as large as its photo, white where the attribute
+        shows; without one it is looked for. What another attribute will cover is taken out of it,
+        see `layers`. Without any attribute the portrait stays whole.
+      size: side of the model's pictures in pixels.
+      masking: how the portrait's mask comes about.
+      portrait_mask: likewise, white where the portrait shows its own attributes of these kinds.
+      framed: photos and clip are head-and-shoulders squares already and are not cropped.
+      following: how the portrait follows the driver.
+      towards: to interpolate, as many other attributes.
+
+    Raises:
+      InputError: an unusable photo, mask or clip, an unknown kind, an attribute that is not there,
+        too many attributes, or another number of them that is to be seen after interpolation.
+    """
+    for worn in (attributes, towards):
+        _check_attributes(worn)
+    person = read_subject(portrait, size, landmarker, portrait_mask, framed)
+    outfits = [
+        [
+            (read_subject(path, size, landmarker, *mask or [None], framed), kind)
+            for path, kind, *mask in worn
+        ]
+        for worn in (attributes, *([towards] if towards else []))
+    ]
+    motion = read_motion(driving, landmarker, framed)
+    keypoints = following.carry(motion, person.keypoints)
+    scene, *others = (_dressed(person, givers, motion, keypoints, masking) for givers in outfits)
+    for other in others:
+        if len(other.givers) != len(scene.givers):
+            raise InputError(
+                f"interpolating from {len(scene.givers)} attributes that can be seen to "
+                f"{len(other.givers)}: give as many on either side"
+            )
+        changed = {name: other.batch[name] for name in other.batch if name not in _SHARED}
+        scene = dataclasses.replace(
+            scene,
+            batch=scene.batch | {"towards": changed},
+            notes=list(dict.fromkeys(scene.notes + other.notes)),
+            towards=other,
+        )
+    return scene
+
+
+# What does not depend on the attributes.
+_SHARED = ("keypoints", "face", "portrait_keypoints")
+
+
+def _check_attributes(attributes: list[tuple]) -> None:
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise InputError(
+            f"{len(attributes)} attributes: at most {MAX_ATTRIBUTES} can be worn at a time: leave "
+            f"out {len(attributes) - MAX_ATTRIBUTES}"
+        )
+    for path, kind, *_ in attributes:
+        if kind not in KINDS:
+            raise InputError(f"{path}: unknown kind {kind!r}: choose from {', '.join(KINDS)}")
+
+
+def _dressed(
+    person: Subject,
+    givers: list[tuple[Subject, str]],
+    motion: Motion,
+    keypoints: np.ndarray,
+    masking: Masking,
+) -> Scene:
+    """The person with the attributes of the givers. keypoints [F, 478, 3]: the person's motion."""
+    size = len(person.image)
+    kinds = frozenset(kind for _, kind in givers)
+    subjects = [person, *(giver for giver, _ in givers)]
+    shown = [_attribute_mask(giver, kind, masking.segmenter) for giver, kind in givers]
+    givers, shown, covered = _worn_together(givers, shown)
+    if person.mask is not None:
+        # Any share of a hidden pixel hides it, as in training.
+        own = person.mask > 0
+    else:
+        found = person.find(kinds, masking.segmenter)
+        own = np.any([np.zeros((size, size), bool), *found.values()], axis=0)
+    aligned = [masking.aligner(*giver, mask, person) for giver, mask in zip(givers, shown)]
+    hidden = np.any([own, *aligned], axis=0)
+    hidden = grow(hidden, masking.grow * np.ptp(person.keypoints[:, 1]))
+    batch = {
+        "keypoints": keypoints[..., :2],
+        "portrait": transforms.hide(person.image, hidden),
+        "portrait_mask": hidden,
+        "portrait_keypoints": person.keypoints[:, :2],
+        **_attribute_arrays(givers, shown, size),
+        "face": geometry.align_face(person.image, person.keypoints),
+    }
+    return Scene(
+        portrait=person,
+        givers=givers,
+        own=own,
+        aligned=np.array(aligned, bool).reshape(-1, size, size),
+        motion=motion,
+        batch=batch,
+        notes=_notes(subjects, motion) + covered,
+    )
+
+
+def _worn_together(givers: list[tuple[Subject, str]], masks: list[np.ndarray]):
+    """Givers and masks of what will be seen, and a note for each attribute that will not be."""
+    seen, notes = [], []
+    for (giver, kind), mask, left in zip(givers, masks, occlusion.uncovered(givers, masks)):
+        # A given mask may be thinner than that to begin with.
+        if left.mean() < min(records.MIN_ATTRIBUTE_AREA, mask.mean() / 2):
+            covers = " or ".join(occlusion.COVERED_BY[kind])
+            notes.append(f"{giver.path}: its {kind} is left out, the {covers} would cover it")
+        else:
+            seen.append(((giver, kind), left))
+    return [giver for giver, _ in seen], [mask for _, mask in seen], notes
+
+
+def _attribute_arrays(
+    givers: list[tuple[Subject, str]], masks: list[np.ndarray], size: int
+) -> dict[str, np.ndarray]:
+    count = len(givers)
+    padded = min(n for n in (0, *PADDED_COUNTS) if n >= count)
+    arrays = {
+        "attribute": np.zeros((padded, size, size, 3), np.uint8),
+        "attribute_mask": np.zeros((padded, size, size), bool),
+        "attribute_keypoints": np.zeros((padded, 478, 2), np.float32),
+    }
+    for i, ((giver, _), mask) in enumerate(zip(givers, masks)):
+        arrays["attribute_keypoints"][i] = giver.keypoints[:, :2]
+        arrays["attribute"][i] = transforms.hide(giver.image, ~mask)
+        arrays["attribute_mask"][i] = mask
+    if padded > 2:
+        arrays["attribute_count"] = np.array(count, np.int32)
+    return arrays
+
+
+def _attribute_mask(giver: Subject, kind: str, segmenter: segmenters.Segmenter) -> np.ndarray:
+    if giver.mask is not None:
+        # Half of the most covered pixel at most: thin rims must not vanish in small pictures.
+        mask = giver.mask > min(0.5, giver.mask.max() / 2)
+        if not mask.any():
+            raise InputError(f"{giver.path}: its mask is black: paint it white where {kind} shows")
+    else:
+        mask = giver.find(frozenset([kind]), segmenter)[kind]
+        if mask.mean() < records.MIN_ATTRIBUTE_AREA:
+            raise InputError(
+                f"{giver.path}: no {kind} found ({mask.mean():.2%} of the picture, "
+                f"{records.MIN_ATTRIBUTE_AREA:.1%} needed): use a photo that shows it clearly"
+            )
+    if mask.mean() > records.MAX_ATTRIBUTE_AREA:
+        raise InputError(
+            f"{giver.path}: the {kind} mask covers {mask.mean():.0%} of the picture, at most "
+            f"{records.MAX_ATTRIBUTE_AREA:.0%} can be right: give a mask that covers only {kind}"
+        )
+    return mask
+
+
+def _notes(subjects: list[Subject], motion: Motion) -> list[str]:
+    notes = [
+        f"{subject.path}: {subject.face_count} faces, the largest is used"
+        for subject in subjects
+        if subject.face_count > 1
+    ]
+    if motion.face_count > 1:
+        notes.append(f"{motion.path}: {motion.face_count} faces, the largest is followed")
+    if motion.bridged:
+        notes.append(f"{motion.path}: keypoints of {motion.bridged} frames were interpolated")
+    return notes

@@ -1,0 +1,83 @@
+"""A person in a photo: cropped, with keypoints, and with a mask if one came along."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from input_pipeline.errors import InputError
+from input_pipeline.faces import geometry
+from input_pipeline.faces.landmarker import FaceLandmarker
+from input_pipeline.masks import segmenters
+from input_pipeline.media import video
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A person in a photo: image uint8 [S, S, 3], head and shoulders; keypoints float32 [478, 3]
+    in its pixels; height and width of the photo; crop: photo -> image; the number of faces in the
+    whole photo, of which this is the largest; if a mask came with the photo, the share of each
+    pixel that it covers, float32 [S, S]."""
+
+    path: Path
+    image: np.ndarray
+    keypoints: np.ndarray
+    photo_shape: tuple[int, int]
+    crop: geometry.Crop
+    face_count: int
+    mask: np.ndarray | None = None
+
+    def find(self, kinds: frozenset[str], segmenter: segmenters.Segmenter) -> dict:
+        """The segmenter's mask of each kind, bool [S, S]."""
+        pictures = segmenters.Pictures(
+            images=self.image[None],
+            keypoints=self.keypoints[None],
+            source=Path(self.path.name),
+            frames=np.array([0]),
+            source_shape=self.photo_shape,
+            crop=self.crop,
+        )
+        return {kind: masks[0] for kind, masks in segmenter(pictures, kinds).items()}
+
+    def read_mask(self, path: str | Path) -> np.ndarray:
+        """A black and white picture as large as the photo, cropped like it.
+
+        Returns the white share of each pixel, float32 [S, S]. Raises InputError for another size.
+        """
+        covered = video.read_picture(path)
+        height, width = self.photo_shape
+        if covered.shape[:2] != (height, width):
+            raise InputError(
+                f"{path}: {covered.shape[1]}x{covered.shape[0]} pixels, its photo has "
+                f"{width}x{height}: make the mask as large as the photo"
+            )
+        covered = np.where(covered > 127, np.uint8(255), np.uint8(0))
+        return self.crop.apply(covered, len(self.image)).max(-1) / np.float32(255)
+
+
+def read_subject(
+    path: str | Path,
+    size: int,
+    landmarker: FaceLandmarker,
+    mask: str | Path | None = None,
+    framed: bool = False,
+) -> Subject:
+    """Crops the largest face of a photo, and its mask; see `inputs.read_scene` for `framed`.
+
+    Raises InputError for a bad photo, one with no face, or a mask that does not fit it.
+    """
+    image = video.read_picture(path)
+    track = landmarker.track([image])
+    if not track.found[0]:
+        raise InputError(f"{path}: no face found: use a photo with a larger face in full view")
+    crop = geometry.steady_crop(path, track.keypoints, *image.shape[:2], framed)
+    points = crop.points(track.keypoints[0], size)
+    subject = Subject(
+        path=Path(path),
+        image=crop.apply(image, size),
+        keypoints=points,
+        photo_shape=image.shape[:2],
+        crop=crop,
+        face_count=track.face_count,
+    )
+    return subject if mask is None else dataclasses.replace(subject, mask=subject.read_mask(mask))

@@ -1,0 +1,1 @@
+"""Where an attribute is, and where it would be on another head."""

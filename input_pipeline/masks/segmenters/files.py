@@ -1,0 +1,88 @@
+"""Masks from disk: made by hand, by another program, or by the renderer.
+
+For the clip a/b.mp4 the mask of frame 7 is FOLDER/a/b/KIND/00007.png, as large as the frame, white
+where the attribute shows; for the photo b.png it is FOLDER/b/KIND/00000.png.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from input_pipeline.dataset.records import KINDS
+from input_pipeline.errors import InputError
+from input_pipeline.masks.segmenters import Pictures, Segmenter
+from input_pipeline.media import video
+
+
+class FilesSegmenter(Segmenter):
+    """Spec files:FOLDER."""
+
+    name = "files"
+    kinds = frozenset(KINDS)
+
+    def __init__(self, source: str):
+        """Raises InputError if there is no such folder."""
+        self._folder = Path(source)
+        if not self._folder.is_dir():
+            raise InputError(f"--masks {self.name}:{source}: no such folder")
+
+    @property
+    def version(self) -> str:
+        """Changes with any file: a digest of names, sizes and times, read again on every call."""
+        digest = hashlib.sha256()
+        for folder, folders, files in os.walk(self._folder):
+            folders.sort()
+            for file in sorted(files):
+                stat = os.stat(os.path.join(folder, file))
+                name = os.path.relpath(os.path.join(folder, file), self._folder)
+                digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        return digest.hexdigest()[:12]
+
+    def _masks(self, pictures: Pictures, present: frozenset[str]) -> dict[str, np.ndarray]:
+        if pictures.source is None:
+            raise InputError(
+                f"masks by {self.name}: the pictures come from no file; choose another"
+            )
+        folder, size = self._folder / pictures.source.with_suffix(""), pictures.images.shape[1]
+        return {
+            kind: np.array(
+                [
+                    self._mask(folder / kind / f"{frame:05d}.png", pictures, size)
+                    for frame in pictures.frames
+                ]
+            )
+            for kind in present
+        }
+
+    def _mask(self, path: Path, pictures: Pictures, size: int) -> np.ndarray:
+        if not path.is_file():
+            raise InputError(f"{path}: no such mask: write it, or take the kind out of the labels")
+        covered = video.read_picture(path)
+        height, width = covered.shape[:2]
+        if (height, width) != pictures.source_shape:
+            wanted = "x".join(map(str, pictures.source_shape[::-1]))
+            raise InputError(f"{path}: {width}x{height} pixels, {pictures.source} has {wanted}")
+        white = np.where(covered > 127, np.uint8(255), np.uint8(0))
+        return pictures.crop.apply(white, size).max(-1) > 127
+
+
+class TruthSegmenter(FilesSegmenter):
+    """Spec truth:FOLDER: masks that `durian synth --videos` rendered; its version is theirs."""
+
+    name = "truth"
+    version = ""
+
+    def __init__(self, source: str):
+        """Raises InputError if FOLDER/truth.json does not name the renderer."""
+        super().__init__(source)
+        facts = self._folder / "truth.json"
+        try:
+            self.version = str(json.loads(facts.read_text())["renderer"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{facts}: does not name the renderer ({error!r}): use files:{source} for masks "
+                "that durian synth did not write"
+            ) from None

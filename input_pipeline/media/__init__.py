@@ -1,0 +1,1 @@
+"""Clips, pictures and sound."""

@@ -1,0 +1,226 @@
+"""Whoever drives: a clip or a photo, tracked, or a template saved from one."""
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from input_pipeline.check import draw_keypoints
+from input_pipeline.errors import InputError
+from input_pipeline.faces import geometry
+from input_pipeline.faces.landmarker import NUM_KEYPOINTS, FaceLandmarker, Track
+from input_pipeline.media import video
+from input_pipeline.motion import retarget
+from input_pipeline.motion.smoothing import smooth
+
+TEMPLATE = ".npz"
+_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+_VERSION = 1
+_STILL_FPS = Fraction(25)
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How the driver moves.
+
+    Attributes:
+      path: of the clip, the photo or the template.
+      keypoints: float32 [F, 478, 3], pixels of the driver's own pictures; F = 1 for a photo.
+      height, width: of those pictures.
+      crop: a steady square around the driver's head.
+      fps: frames per second.
+      bridged: number of frames whose keypoints were interpolated.
+    """
+
+    path: Path
+    keypoints: np.ndarray
+    height: int
+    width: int
+    crop: geometry.Crop
+    fps: Fraction
+    bridged: int
+    face_count: int
+
+    @property
+    def sound(self) -> Path | None:
+        """The clip whose sound belongs to the motion; None for a photo or a template."""
+        return None if is_still(self.path) or self.path.suffix == TEMPLATE else self.path
+
+    def frames(self, size: int) -> Iterator[np.ndarray]:
+        """The driver's F cropped frames, uint8 [size, size, 3]; a template's keypoints, drawn."""
+        if self.path.suffix == TEMPLATE:
+            black = np.zeros((size, size, 3), np.uint8)
+            for points in self.keypoints:
+                yield draw_keypoints(black, self.crop.points(points, size)[:, :2])
+        elif is_still(self.path):
+            yield self.crop.apply(video.read_picture(self.path), size)
+        else:
+            for frame in video.read_frames(self.path):
+                yield self.crop.apply(frame, size)
+
+
+@dataclass(frozen=True)
+class Following:
+    """How a portrait follows the driver.
+
+    Attributes:
+      motion: "relative" or "absolute", see `retarget.retarget`; by default a clip is followed
+        relatively. A photo has no motion and is always absolute.
+      smooth: strength of `smoothing.smooth`, 0 = none.
+      frames: after a photo only: length of the clip in which the portrait moves into its pose, by
+        default 1.
+
+    Raises InputError: an unknown motion, a negative strength, no frames.
+    """
+
+    motion: str | None = None
+    smooth: float = 1.0
+    frames: int | None = None
+
+    def __post_init__(self):
+        if self.motion not in (None, *retarget.MOTIONS):
+            choice = ", ".join(retarget.MOTIONS)
+            raise InputError(f"motion {self.motion!r}: unknown: choose from {choice}")
+        if not 0 <= self.smooth <= 100:
+            raise InputError(f"smooth {self.smooth:g}: must be 0 (off) to 100; 1 is usual")
+        if self.frames is not None and self.frames < 1:
+            raise InputError(f"frames {self.frames}: must be at least 1")
+
+    def suffix(self, driver: str | Path) -> str:
+        """Of the result's file: ".png" for a single picture, else ".mp4"."""
+        return ".png" if is_still(driver) and self.frames in (None, 1) else ".mp4"
+
+    def check_output(self, path: Path, driver: Path) -> None:
+        """InputError: a file of this name cannot hold the result, or cannot be made."""
+        suffix = self.suffix(driver)
+        if suffix == ".png" and path.suffix.lower() != suffix:
+            raise InputError(f"{path}: a photo drives a picture: name it *.png, or add --frames")
+        video.check_output(path, suffix)
+
+    def carry(self, driver: Motion, portrait: np.ndarray) -> np.ndarray:
+        """float32 [F, 478, 3]: the motion on a portrait [478, 3], in its pixels.
+
+        Raises InputError: a photo (a single frame) relatively, or a number of frames for a clip.
+        """
+        points = driver.keypoints
+        if len(points) == 1:
+            if self.motion == "relative":
+                raise InputError(
+                    f"{driver.path}: a photo has no motion to follow relatively: use a clip, or "
+                    "--motion absolute"
+                )
+            target = retarget.retarget(points, portrait, "absolute")[0]
+            return retarget.approach(portrait, target, self.frames or 1)
+        if self.frames is not None:
+            raise InputError(
+                f"{driver.path}: --frames {self.frames} goes with a photo; this result is as long "
+                f"as its driver, {len(points)} frames"
+            )
+        points = smooth(points, float(driver.fps), self.smooth)
+        return retarget.retarget(points, portrait, self.motion or "relative")
+
+
+FOLLOWING = Following()
+
+
+def is_still(path: str | Path) -> bool:
+    """Whether a driver is a photo, by the name of its file."""
+    return Path(path).suffix.lower() in _PICTURES
+
+
+def read_motion(path: str | Path, landmarker: FaceLandmarker, framed: bool = False) -> Motion:
+    """Tracks the driver's face in a clip or a photo, or loads a template (.npz).
+
+    See `inputs.read_scene` for `framed`. Raises InputError: unusable, or the face is lost.
+    """
+    path = Path(path)
+    if path.suffix == TEMPLATE:
+        return _read_template(path, framed)
+    if is_still(path):
+        image = video.read_picture(path)
+        (height, width), fps = image.shape[:2], _STILL_FPS
+        track = landmarker.track([image])
+    else:
+        info = video.probe(path)
+        height, width, fps = info.height, info.width, info.fps
+        track = landmarker.track(video.read_frames(path))
+    keypoints = _followed(path, track, fps)
+    crop = geometry.steady_crop(path, keypoints, height, width, framed)
+    bridged = int((~track.found).sum())
+    return Motion(path, keypoints, height, width, crop, fps, bridged, track.face_count)
+
+
+def _followed(path: Path, track: Track, fps: Fraction) -> np.ndarray:
+    """float32 [F, 478, 3], short gaps bridged."""
+    keypoints, usable = geometry.fill_gaps(track)
+    if not track.found.any():
+        raise InputError(f"{path}: no face found in {len(usable)} frames: use another driver")
+    if not usable.all():
+        lost = int(np.argmin(usable))
+        raise InputError(
+            f"{path}: frame {lost} ({float(lost / fps):.1f} s): the face is lost there, and "
+            "for too long to interpolate: cut the clip so that the face is always in view"
+        )
+    return keypoints
+
+
+def write_template(path: str | Path, motion: Motion) -> None:
+    """Saves a motion without its pictures, for `read_motion`, complete or not at all.
+
+    The file is NumPy's .npz: version int; keypoints float32 [F, 478, 3] and size int [2] (height,
+    width), pixels of the driver's pictures; fps int [2], a fraction; source, name of the file.
+
+    Raises InputError: not .npz, or not writable.
+    """
+    path = Path(path)
+    video.check_output(path, TEMPLATE)
+    with video.written_beside(path) as beside:
+        np.savez_compressed(
+            beside, version=_VERSION, keypoints=motion.keypoints,
+            size=(motion.height, motion.width), fps=motion.fps.as_integer_ratio(),
+            source=motion.path.name,
+        )  # fmt: skip
+
+
+def _read_template(path: Path, framed: bool) -> Motion:
+    again = "save it again with --save-motion"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            found = {name: stored[name] for name in stored.files}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; check the path") from None
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        AttributeError,
+        TypeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ):
+        raise InputError(f"{path}: not a motion template (.npz), or damaged: {again}") from None
+    for name in ("version", "keypoints", "size", "fps"):
+        if name not in found:
+            raise InputError(f"{path}: not a motion template, it lacks {name!r}: {again}")
+    if found["version"].shape or found["version"] != _VERSION:
+        version = found["version"]
+        raise InputError(f"{path}: version {version}, but {_VERSION} is needed: {again}")
+    keypoints = found["keypoints"]
+    if keypoints.shape[1:] != (NUM_KEYPOINTS, 3) or not len(keypoints):
+        raise InputError(
+            f"{path}: keypoints {keypoints.shape}, must be (frames, {NUM_KEYPOINTS}, 3): {again}"
+        )
+    if keypoints.dtype != np.float32 or not np.isfinite(keypoints).all():
+        raise InputError(f"{path}: keypoints must be float32 and finite: {again}")
+    for name in ("size", "fps"):
+        value = found[name]
+        if value.shape != (2,) or value.dtype.kind != "i" or value.min() < 1:
+            raise InputError(f"{path}: {name} {value}, must be two numbers from 1 on: {again}")
+    height, width = map(int, found["size"])
+    fps = Fraction(*map(int, found["fps"]))
+    crop = geometry.steady_crop(path, keypoints, height, width, framed)
+    return Motion(path, keypoints, height, width, crop, fps, 0, 1)

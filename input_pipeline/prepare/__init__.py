@@ -1,0 +1,1 @@
+"""Clips to data set, restartable."""

@@ -1,0 +1,218 @@
+"""One clip -> chunks: the face followed, repeats and cuts found, then crops and masks written."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from input_pipeline.dataset import records
+from input_pipeline.errors import InputError
+from input_pipeline.faces import descriptor, geometry
+from input_pipeline.faces.landmarker import FaceLandmarker
+from input_pipeline.masks import segmenters
+from input_pipeline.media import video
+from input_pipeline.prepare import duplicates
+from input_pipeline.prepare.labels import Label
+
+MIN_FRAMES = 16  # consecutive frames with a face, below which a clip is of no use
+MIN_FACE = 48  # face length in source pixels
+MIN_FACE_SHARE = 0.15  # face length / side of the data set's frames
+MAX_BAD_MASKS = 0.1  # share of a chunk's frames whose mask may be too small or too large
+# Mean grey difference (of 255, on 128 x 128) below which a frame repeats the last one.
+REPEATED = 0.05
+# A hard cut changes both the picture and its colours. Between the shots of the talking-head clips
+# these were chosen on: at least 34 and 0.40; within them, fast head motion: at most 22 and 0.10.
+CUT_DIFFERENCE = 15.0
+CUT_COLOURS = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What decides how a clip becomes chunks.
+
+    size: side of the frames in pixels. chunk_frames: most frames in a chunk. masks: spec of the
+    segmenter. face_descriptor: ONNX file, or "". expand: specs of `expanders`.
+    """
+
+    size: int
+    chunk_frames: int
+    masks: str
+    face_descriptor: str = ""
+    expand: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def tools(self) -> dict[str, str]:
+        """Name and version of what makes the annotations."""
+        runtime = importlib.metadata.version("ai-edge-litert")
+        tools = {
+            "landmarks": f"mediapipe face mesh and iris, ai-edge-litert {runtime}",
+            "masks": str(segmenters.load(self.masks)),
+        }
+        if self.face_descriptor:
+            tools["face descriptor"] = descriptor.load(self.face_descriptor).version
+        if self.expand:
+            tools["expanded masks"] = ", ".join(self.expand)
+        return tools
+
+
+@dataclasses.dataclass(frozen=True)
+class Motion:
+    """Pass 1 over a clip.
+
+    fresh: bool, one per frame of the file, False for repeats. The rest counts the fresh frames:
+    keypoints [T, 478, 3] in source pixels, found [T], runs of usable frames, frames per second.
+    picture: float32 [64, 64], the mean of the frames in grey, what a fingerprint is made of.
+    """
+
+    fresh: np.ndarray
+    keypoints: np.ndarray
+    found: np.ndarray
+    runs: list[range]
+    fps: float
+    crop: geometry.Crop
+    face_count: int
+    picture: np.ndarray
+
+
+def follow(path: Path, size: int) -> Motion:
+    """Pass 1: follows the face through all frames, none of which is kept in memory.
+
+    Raises:
+      InputError: the clip cannot be used for frames of `size` pixels a side; says why.
+    """
+    info = video.probe(path)
+    fresh, picture = [], np.zeros((duplicates.SIDE, duplicates.SIDE), np.float32)
+    track = _landmarker().track(_fresh_frames(path, fresh, picture))
+    keypoints, usable = geometry.fill_gaps(track)
+    runs = [run for run in _runs(usable) if len(run) >= MIN_FRAMES]
+    if not track.found.any():
+        raise InputError(f"{path}: no face in {len(fresh)} frames; use clips that show a face")
+    if not runs:
+        longest = max(map(len, _runs(usable)))
+        raise InputError(
+            f"{path}: at most {longest} consecutive frames with a face, {MIN_FRAMES} are needed; "
+            "use a longer clip"
+        )
+    used = np.concatenate([keypoints[run.start : run.stop] for run in runs])
+    face = np.median(np.ptp(used[..., :2], axis=1).max(-1))
+    smallest = max(MIN_FACE, MIN_FACE_SHARE * size)
+    if face < smallest:
+        raise InputError(
+            f"{path}: the face is {face:.0f} pixels long, {smallest:.0f} are needed; use a closer "
+            "or sharper clip, or a smaller --size"
+        )
+    return Motion(
+        fresh=np.array(fresh),
+        keypoints=keypoints,
+        found=track.found,
+        runs=runs,
+        fps=float(info.fps) * sum(fresh) / len(fresh),
+        crop=geometry.Crop.around(used, info.height, info.width),
+        face_count=track.face_count,
+        picture=picture / sum(fresh),
+    )
+
+
+def _fresh_frames(path: Path, fresh: list[bool], picture: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the frames that differ from the one before; fills `fresh`, a flag per frame read, and
+    adds them to `picture`, in grey."""
+    last = None
+    for index, image in enumerate(video.read_frames(path)):
+        small = cv2.resize(image, (128, 128), interpolation=cv2.INTER_AREA)
+        grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
+        colours = cv2.calcHist([small], [0, 1, 2], None, [8] * 3, [0, 256] * 3) / small[..., 0].size
+        if last is not None:
+            difference = np.abs(grey - last[0]).mean()
+            moved_colours = np.abs(colours - last[1]).sum() / 2
+            if difference > CUT_DIFFERENCE and moved_colours > CUT_COLOURS:
+                raise InputError(f"{path}: frame {index}: hard cut; split the clip at its cuts")
+            fresh.append(bool(difference >= REPEATED))
+        else:
+            fresh.append(True)
+        if fresh[-1]:
+            last = grey, colours
+            picture += duplicates.small(small)
+            yield image
+
+
+def _runs(usable: np.ndarray) -> list[range]:
+    """Runs of True as index ranges."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], usable, [False]]).astype(np.int8)))
+    return [range(start, stop) for start, stop in edges.reshape(-1, 2).tolist()]
+
+
+def _split(run: range, longest: int) -> list[range]:
+    """The fewest pieces of at most `longest` frames, as even as can be."""
+    count = -(-len(run) // longest)
+    bounds = [run.start + len(run) * i // count for i in range(count + 1)]
+    return [range(a, b) for a, b in itertools.pairwise(bounds)]
+
+
+def chunks(
+    root: Path, clip: str, label: Label, motion: Motion, settings: Settings
+) -> Iterator[records.Chunk]:
+    """Pass 2: reads the clip again and yields its chunks, in order.
+
+    root: folder of the clips. clip: path of the clip in it.
+
+    Raises InputError for masks that are empty or cover the picture in a tenth of a chunk's frames.
+    """
+    segmenter, size = segmenters.load(settings.masks), settings.size
+    keypoints = motion.crop.points(motion.keypoints, size)
+    places = np.flatnonzero(motion.fresh)
+    numbered = enumerate(itertools.compress(video.read_frames(root / clip), motion.fresh))
+    for run in motion.runs:
+        for piece in _split(run, settings.chunk_frames):
+            images = []
+            for index, frame in numbered:
+                if index < piece.start:
+                    continue
+                images.append(motion.crop.apply(frame, size))
+                if index == piece.stop - 1:
+                    break
+            shown = slice(piece.start, piece.stop)
+            pictures = segmenters.Pictures(
+                images=np.array(images),
+                keypoints=keypoints[shown],
+                source=Path(clip),
+                frames=places[shown],
+                source_shape=frame.shape[:2],
+                crop=motion.crop,
+            )
+            found = segmenter(pictures, label.present)
+            for kind in sorted(found):
+                _check_areas(f"{root / clip}: frames from {piece.start}", kind, found[kind])
+            yield records.Chunk(
+                frames=[records.encode_frame(image) for image in images],
+                fps=motion.fps,
+                keypoints=keypoints[shown],
+                found=motion.found[shown],
+                masks={kind: list(map(records.encode_mask, found[kind])) for kind in sorted(found)},
+                clip=clip,
+                identity=label.identity,
+                start=piece.start,
+                crop=np.array(dataclasses.astuple(motion.crop), np.float32),
+                tools=settings.tools,
+            )
+
+
+def _check_areas(where: str, kind: str, masks: np.ndarray) -> None:
+    areas = masks.mean((1, 2))
+    low, high = records.MIN_ATTRIBUTE_AREA, records.MAX_ATTRIBUTE_AREA
+    bad = int(((areas < low) | (areas > high)).sum())
+    if bad > MAX_BAD_MASKS * len(areas):
+        raise InputError(
+            f"{where}: the {kind} masks of {bad} of {len(areas)} cover less than {low:.1%} or more "
+            f"than {high:.0%} of the picture (median {np.median(areas):.2%}); if the clip does not "
+            f"show {kind}, say so in the labels, else use other masks"
+        )
+
+
+@functools.cache
+def _landmarker() -> FaceLandmarker:
+    return FaceLandmarker()

@@ -1,0 +1,1 @@
+"""Geometry, light and pixels of the people."""

@@ -1,0 +1,47 @@
+import cv2
+import numpy as np
+import pytest
+from skimage.data import astronaut
+
+from input_pipeline.errors import InputError
+from input_pipeline.inference.subject import read_subject
+from input_pipeline.media import video
+
+
+def test_the_largest_of_several_faces_is_taken_and_noted(tmp_path, landmarker):
+    picture = np.zeros((512, 896, 3), np.uint8)
+    picture[:, :512] = astronaut()
+    picture[:384, 512:] = cv2.resize(astronaut(), (384, 384), interpolation=cv2.INTER_AREA)
+    subject = read_subject(_saved(tmp_path / "two.png", picture), 64, landmarker)
+    alone = read_subject(_saved(tmp_path / "one.png", astronaut()), 64, landmarker)
+    assert subject.face_count == 2 and alone.face_count == 1
+    np.testing.assert_allclose(subject.keypoints, alone.keypoints, atol=1.0)
+
+
+def _saved(path, picture):
+    video.write_picture(path, picture)
+    return path
+
+
+def _mask_file(path, height, width, rows, columns):
+    mask = np.zeros((height, width), np.uint8)
+    mask[rows, columns] = 255
+    video.write_picture(path, mask)
+    return path
+
+
+def test_a_mask_of_another_size_is_named(portrait_picture, landmarker, tmp_path):
+    mask = _mask_file(tmp_path / "small.png", 256, 300, slice(0, 9), slice(0, 9))
+    with pytest.raises(InputError, match=r"small.png: 300x256 pixels, its photo has 512x512"):
+        read_subject(portrait_picture, 64, landmarker, mask)
+
+
+def test_framed_pictures_are_used_whole(portrait_picture, landmarker, tmp_path):
+    subject = read_subject(portrait_picture, 512, landmarker, framed=True)
+    np.testing.assert_array_equal(subject.image, astronaut())
+    np.testing.assert_allclose(
+        subject.keypoints, landmarker.track([astronaut()]).keypoints[0], atol=1e-3
+    )
+    wide = _saved(tmp_path / "wide.png", np.ascontiguousarray(astronaut()[:400]))
+    with pytest.raises(InputError, match=r"wide.png: 512x400 pixels: framed pictures"):
+        read_subject(wide, 64, landmarker, framed=True)

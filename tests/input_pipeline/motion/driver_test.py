@@ -1,0 +1,189 @@
+import dataclasses
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from input_pipeline.errors import InputError
+from input_pipeline.faces import geometry
+from input_pipeline.media import video
+from input_pipeline.motion import driver
+
+
+def test_a_driver_that_loses_the_face_is_named_with_frame_and_time(
+    tmp_path, talking_head, landmarker
+):
+    frames = list(talking_head(np.eye(3), False, 0.0))
+    frames[20:30] = [np.zeros_like(frames[0])] * 10
+    path = tmp_path / "lost.mp4"
+    video.write_video(path, frames, Fraction(25))
+    with pytest.raises(InputError, match=r"lost.mp4: frame 20 \(0.8 s\).*cut the clip"):
+        driver.read_motion(path, landmarker)
+
+
+def test_a_short_loss_is_bridged_and_noted(tmp_path, talking_head, landmarker):
+    frames = list(talking_head(np.eye(3), False, 0.0))
+    frames[20:23] = [np.zeros_like(frames[0])] * 3
+    path = tmp_path / "blink.mp4"
+    video.write_video(path, frames, Fraction(25))
+    motion = driver.read_motion(path, landmarker)
+    assert motion.bridged == 3 and np.isfinite(motion.keypoints).all()
+
+
+def test_a_driver_without_a_face_is_named(tmp_path, landmarker):
+    path = tmp_path / "empty.mp4"
+    video.write_video(path, [np.full((128, 128, 3), 60, np.uint8)] * 20, Fraction(25))
+    with pytest.raises(InputError, match="no face found in 20 frames"):
+        driver.read_motion(path, landmarker)
+
+
+@pytest.fixture(scope="module")
+def motion(talking_head_clips, landmarker):
+    return driver.read_motion(talking_head_clips / "cool.mp4", landmarker)
+
+
+@pytest.fixture(scope="module")
+def portrait(portrait_picture, landmarker):
+    """float32 [478, 3] in a crop of 64 pixels."""
+    read = driver.read_motion(portrait_picture, landmarker)
+    return read.crop.points(read.keypoints[0], 64)
+
+
+def test_a_template_gives_the_motion_back(tmp_path, motion, landmarker):
+    path = tmp_path / "folder" / "motion.npz"
+    driver.write_template(path, motion)
+    again = driver.read_motion(path, landmarker)
+    np.testing.assert_array_equal(again.keypoints, motion.keypoints)
+    assert (again.fps, again.crop) == (motion.fps, motion.crop)
+    assert (again.height, again.width) == (motion.height, motion.width)
+    assert motion.sound == motion.path and again.sound is None
+    second = tmp_path / "second.npz"
+    driver.write_template(second, again)
+    assert driver.read_motion(second, landmarker).crop == motion.crop
+
+
+def test_a_template_shows_drawn_keypoints(tmp_path, motion, landmarker):
+    path = tmp_path / "motion.npz"
+    driver.write_template(path, motion)
+    frames = list(driver.read_motion(path, landmarker).frames(96))
+    assert len(frames) == len(motion.keypoints)
+    points = motion.crop.points(motion.keypoints[7], 96)[:, :2]
+    lit = np.argwhere(frames[7].any(-1))[:, ::-1]
+    assert np.abs(lit.min(0) - points.min(0)).max() < 3
+    assert np.abs(lit.max(0) - points.max(0)).max() < 3
+
+
+def _template(path, **changes):
+    content = dict(
+        version=1,
+        keypoints=np.ones((4, 478, 3), np.float32),
+        size=(64, 64),
+        fps=(25, 1),
+        source="a",
+    )
+    content |= changes
+    np.savez(path, **{name: value for name, value in content.items() if value is not None})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"version": 2}, "version 2, but 1 is needed"),
+        ({"version": None}, "lacks 'version'"),
+        ({"keypoints": np.ones((4, 68, 3), np.float32)}, r"\(4, 68, 3\), must be \(frames, 478, 3"),
+        ({"keypoints": np.ones((0, 478, 3), np.float32)}, r"\(0, 478, 3\)"),
+        ({"keypoints": np.full((1, 478, 3), np.nan, np.float32)}, "float32 and finite"),
+        ({"keypoints": np.ones((1, 478, 3), np.int32)}, "float32 and finite"),
+        ({"fps": (25, 0)}, r"fps \[25  0\], must be two numbers from 1 on"),
+        ({"fps": 25.0}, "fps 25.0, must be two numbers"),
+        ({"size": None}, "lacks 'size'"),
+        ({"keypoints": np.array([{}])}, "not a motion template"),
+    ],
+)
+def test_a_bad_template_is_named_with_the_reason(tmp_path, landmarker, changes, reason):
+    path = _template(tmp_path / "bad.npz", **changes)
+    with pytest.raises(InputError, match=f"bad.npz: .*{reason}") as error:
+        driver.read_motion(path, landmarker)
+    assert "\n" not in str(error.value) and "--save-motion" in str(error.value)
+
+
+def test_other_files_are_no_templates(tmp_path, landmarker, motion):
+    path = tmp_path / "other.npz"
+    for content in (b"", b"text", (np.lib.format.magic(1, 0) + b"cut")):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"other.npz: not a motion template"):
+            driver.read_motion(path, landmarker)
+    driver.write_template(path, motion)
+    path.write_bytes(path.read_bytes()[:-4000])
+    with pytest.raises(InputError, match=r"other.npz: not a motion template"):
+        driver.read_motion(path, landmarker)
+    with pytest.raises(InputError, match="no such file"):
+        driver.read_motion(tmp_path / "none.npz", landmarker)
+    with pytest.raises(InputError, match=r"name the output \*.npz"):
+        driver.write_template(tmp_path / "motion.pkl", motion)
+
+
+def test_a_photo_is_a_motion_of_one_frame(portrait_picture, landmarker, portrait):
+    photo = driver.read_motion(portrait_picture, landmarker)
+    assert len(photo.keypoints) == 1 and photo.sound is None
+    (frame,) = photo.frames(64)
+    assert frame.shape == (64, 64, 3) and frame.any()
+
+
+def test_a_portrait_moves_into_the_pose_of_a_photo(portrait, motion):
+    turned = dataclasses.replace(motion, path=Path("a.jpg"), keypoints=motion.keypoints[20:21])
+    (single,) = driver.Following().carry(turned, portrait)
+    template = dataclasses.replace(turned, path=Path("a.npz"))
+    np.testing.assert_array_equal(driver.Following().carry(template, portrait)[0], single)
+    several = driver.Following(frames=8).carry(turned, portrait)
+    assert several.shape == (8, 478, 3)
+    np.testing.assert_allclose(several[0], portrait, atol=0.05)
+    np.testing.assert_allclose(several[-1], single, atol=1e-3)
+    angles = geometry.euler_angles(geometry.head_pose(single)[0])
+    np.testing.assert_allclose(
+        angles, geometry.euler_angles(geometry.head_pose(turned.keypoints[0])[0]), atol=3
+    )
+    with pytest.raises(InputError, match=r"a.jpg: a photo has no motion.*--motion absolute"):
+        driver.Following("relative").carry(turned, portrait)
+
+
+def test_a_clip_is_followed_relatively_unless_told_otherwise(portrait, motion):
+    usual = driver.Following(smooth=0).carry(motion, portrait)
+    np.testing.assert_allclose(usual[0], portrait, atol=0.02)
+    absolute = driver.Following("absolute", smooth=0).carry(motion, portrait)
+    turns = [geometry.head_pose(points)[0] for points in (absolute, usual, motion.keypoints)]
+    angles, others, drivers = (geometry.euler_angles(turn) for turn in turns)
+    assert np.abs(angles - drivers).max() < 3
+    assert np.abs(others - drivers).max() > 3
+
+
+def test_smoothing_is_on_by_default(portrait, motion):
+    rng = np.random.default_rng(0)
+    noisy = motion.keypoints + rng.normal(0, 0.2, motion.keypoints.shape).astype(np.float32)
+    motion = dataclasses.replace(motion, keypoints=noisy)
+
+    def jitter(following):
+        return np.abs(np.diff(following.carry(motion, portrait), 2, axis=0)).mean()
+
+    assert jitter(driver.FOLLOWING) < 0.7 * jitter(driver.Following(smooth=0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"motion": "mirrored"}, "motion 'mirrored': unknown: choose from relative, absolute"),
+        ({"smooth": -1.0}, r"smooth -1: must be 0 \(off\) to 100"),
+        ({"smooth": float("nan")}, "smooth nan"),
+        ({"frames": 0}, "frames 0: must be at least 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named(settings, reason):
+    with pytest.raises(InputError, match=reason):
+        driver.Following(**settings)
+
+
+def test_a_number_of_frames_is_for_photos(portrait, motion):
+    with pytest.raises(InputError, match=r"cool.mp4: --frames 9 goes with a photo.*60 frames"):
+        driver.Following(frames=9).carry(motion, portrait)

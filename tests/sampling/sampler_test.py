@@ -1,0 +1,219 @@
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from durian_jax.diffusion.process import Diffusion
+from durian_jax.sampling import sampler
+from durian_jax.sampling.sampler import Sampling, Schedule
+from input_pipeline.errors import InputError
+
+PROCESS = Diffusion()
+SEEDS = jnp.arange(2, dtype=jnp.uint32)
+
+
+def _schedule(steps, solver="ddim", guidance=1.0, process=PROCESS, **more):
+    return Schedule.trailing(process, Sampling(steps, solver, guidance, **more))
+
+
+class Oracle:
+    """Stands in for the model: knows the clean latents (its "keypoints") and predicts exactly.
+
+    The unconditional branch predicts 0, so guidance shows.
+    """
+
+    config = types.SimpleNamespace(latent_shape=(3, 3, 2), factor=1)
+
+    def __init__(self, diffusion=PROCESS):
+        self.diffusion = diffusion
+
+    def apply(self, variables, *args, method):
+        return getattr(self, method)(*args)
+
+    def encode_conditions(self, batch):
+        return "conditions"
+
+    def encode_keypoints(self, keypoints):
+        return keypoints
+
+    def decode_video(self, latents):
+        return latents
+
+    def denoise(self, z, timesteps, clean, conditions):
+        if conditions is None:
+            return jnp.zeros_like(z)
+        alphas = jnp.asarray(self.diffusion.alphas_cumprod, jnp.float32)[timesteps[0]]
+        noise = (z - jnp.sqrt(alphas) * clean) / jnp.sqrt(1 - alphas)
+        return self.diffusion.target(clean, noise, timesteps)
+
+
+def _sample(steps, frames=5, process=PROCESS, seeds=SEEDS, **sampling):
+    clean = jax.random.normal(jax.random.key(1), (len(seeds), frames, 3, 3, 2))
+    video = sampler.sample(
+        Oracle(process), {}, {"keypoints": clean}, seeds,
+        _schedule(steps, process=process, **sampling), diffusion=process,
+    )  # fmt: skip
+    return np.asarray(video), np.asarray(clean)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 25])
+def test_ddim_recovers_the_clean_latents_of_an_exact_model(steps):
+    video, clean = _sample(steps)
+    np.testing.assert_allclose(video, clean, atol=2e-4)
+
+
+def test_eps_prediction_is_sampled_as_well():
+    process = Diffusion(prediction="eps", zero_terminal_snr=False)
+    video, clean = _sample(10, process=process)
+    np.testing.assert_allclose(video, clean, atol=1e-3)
+
+
+def test_guidance_one_is_the_conditional_prediction_and_others_are_not():
+    video, clean = _sample(3)
+    np.testing.assert_allclose(video, clean, atol=2e-4)
+    # One step from pure noise: x_0 = -v, and v is scaled by the guidance as uncond predicts 0.
+    video, clean = _sample(1, guidance=3.0)
+    np.testing.assert_allclose(video, 3 * clean, atol=1e-3)
+
+
+def test_guidance_acts_inside_its_interval_only():
+    whole, clean = _sample(4, guidance=3.0)
+    early, _ = _sample(4, guidance=3.0, guidance_interval=(0.0, 0.5))
+    late, _ = _sample(4, guidance=3.0, guidance_interval=(0.75, 1.0))
+    never, _ = _sample(4, guidance=3.0, guidance_interval=(0.5, 0.5))
+    np.testing.assert_allclose(never, clean, atol=2e-4)
+    assert np.abs(early - whole).max() > 0.1 and np.abs(late - whole).max() > 0.1
+    # The oracle finds the way back once it is left alone, and only then.
+    np.testing.assert_allclose(early, clean, atol=2e-4)
+    assert np.abs(late - clean).max() > 0.1
+    values = _schedule(4, guidance=3.0, guidance_interval=(0.25, 0.75)).guidance
+    assert values.tolist() == [1, 3, 3, 1]
+
+
+def test_rescaled_guidance_has_the_spread_of_the_conditional_prediction_in_every_frame():
+    def predict(rescale):
+        clean = jnp.arange(1.0, 4.0)[None, :, None, None, None] * jax.random.normal(
+            jax.random.key(1), (1, 3, 3, 3, 2)
+        )
+        z = jax.random.normal(jax.random.key(2), clean.shape)
+        now = _schedule(5, guidance=4.0, guidance_rescale=rescale).part(2)
+        wanted = Oracle().denoise(z, jnp.full(1, now.timesteps), clean, "conditions")
+        return sampler.predict(Oracle(), {}, z, "conditions", clean, now), wanted
+
+    def spread(x):
+        return np.std(x, (0, 2, 3, 4))
+
+    (plain, wanted), (half, _), (full, _) = (predict(rescale) for rescale in (0.0, 0.5, 1.0))
+    np.testing.assert_allclose(plain, 4 * wanted, rtol=1e-5)
+    np.testing.assert_allclose(full, wanted, rtol=1e-4)
+    np.testing.assert_allclose(spread(half), (spread(plain) + spread(full)) / 2, rtol=1e-5)
+
+
+def test_noise_belongs_to_seed_and_place_in_the_clip():
+    model = Oracle()
+    both = sampler.initial_noise(model, PROCESS, jnp.array([7, 8], jnp.uint32), jnp.arange(5))
+    one = sampler.initial_noise(model, PROCESS, jnp.array([8], jnp.uint32), jnp.array([3, 1]))
+    np.testing.assert_array_equal(one[0], both[1, np.array([3, 1])])
+    assert np.abs(both[0] - both[1]).min((1, 2, 3)).max() > 0
+    flat = np.asarray(both).reshape(10, -1)
+    assert np.abs(np.corrcoef(flat) - np.eye(10)).max() < 0.99
+    many = sampler.initial_noise(model, PROCESS, jnp.arange(50, dtype=jnp.uint32), jnp.arange(40))
+    assert abs(many.mean()) < 0.02 and abs(many.std() - 1) < 0.02
+
+
+@pytest.mark.parametrize("solver", sampler.SOLVERS)
+def test_a_clip_does_not_depend_on_what_is_sampled_beside_it(solver):
+    # A guided walk does not end at the clean latents, so it depends on the noise.
+    both, _ = _sample(4, seeds=jnp.array([3, 9], jnp.uint32), guidance=1.5, solver=solver)
+    swapped, _ = _sample(4, seeds=jnp.array([3, 5], jnp.uint32), guidance=1.5, solver=solver)
+    np.testing.assert_allclose(both[0], swapped[0], atol=1e-6)
+    assert np.abs(both[1] - swapped[1]).max() > 1e-2
+
+
+def test_lcm_recovers_the_clean_latents_and_adds_new_noise_at_every_step():
+    video, clean = _sample(4, solver="lcm")
+    np.testing.assert_allclose(video, clean, atol=2e-4)
+    at = sampler.Trajectory.start(jnp.zeros((2, 4, 3, 3, 2)), SEEDS, jnp.arange(4))
+    noises = []
+    for now in map(_schedule(3, solver="lcm").part, (0, 1)):
+        at = sampler.advance(PROCESS, at, jnp.zeros_like(at.latents), now)
+        expected = np.sqrt(now.alphas_next) * at.clean
+        noises.append((at.latents - expected) / np.sqrt(1 - now.alphas_next))
+    assert all(abs(np.std(noise) - 1) < 0.15 for noise in noises)
+    assert abs(np.corrcoef(*(np.ravel(noise) for noise in noises))[0, 1]) < 0.25
+
+
+@pytest.mark.parametrize("solver", sampler.SOLVERS)
+def test_slices_of_the_schedule_walk_the_same_way_as_the_whole(solver):
+    clean = jax.random.normal(jax.random.key(1), (1, 2, 3, 3, 2))
+    noise = jax.random.normal(jax.random.key(2), clean.shape)
+    schedule = _schedule(12, solver, guidance=1.7)
+    slices = schedule.slices(5)
+    assert [len(part.timesteps) for part in slices] == [2] * 6
+    assert len(_schedule(31).slices(10)) == 31
+    assert len(_schedule(3).slices(10)) == 3
+
+    def walk(at, schedule):
+        # A guided walk does not end at `clean`, so equality says something about the way.
+        return sampler.denoise(
+            Oracle(), {}, at, "conditions", clean, schedule, diffusion=PROCESS
+        )  # fmt: skip
+
+    start = sampler.Trajectory.start(noise)
+    at = functools.reduce(walk, slices, start)
+    np.testing.assert_allclose(at.latents, walk(start, schedule).latents, atol=1e-6)
+
+
+def test_trailing_timesteps_start_at_the_last_and_match_the_published_spacing():
+    # Lin et al. 2305.08891, table 2: trailing, T = 1000, 10 steps.
+    expected = [999, 899, 799, 699, 599, 499, 399, 299, 199, 99]
+    assert _schedule(10).timesteps.tolist() == expected
+    assert len(_schedule(30).timesteps) == 30
+    assert _schedule(1000).timesteps.tolist() == list(range(999, -1, -1))
+
+
+def test_frames_may_be_decoded_in_tiles():
+    latents = jax.random.normal(jax.random.key(0), (2, 3, 9, 7, 3))
+    np.testing.assert_allclose(sampler.decode(Oracle(), {}, latents, 4), latents, atol=1e-6)
+
+
+def test_pictures_are_clipped_and_rounded_to_uint8():
+    pictures = sampler.to_uint8(jnp.array([-2.0, -1.0, 0.0, 1.0, 2.0]))
+    assert pictures.dtype == np.uint8
+    assert pictures.tolist() == [0, 0, 128, 255, 255]
+
+
+@pytest.mark.parametrize(
+    "values,message",
+    [
+        ({"solver": "euler"}, r"solver 'euler': choose ddim, dpm\+\+, lcm"),
+        ({"guidance": -1.0}, "guidance -1: use 0 or more"),
+        ({"guidance": float("nan")}, "guidance nan"),
+        ({"guidance_interval": (0.5, 0.2)}, "guidance interval 0.5:0.2: use shares"),
+        ({"guidance_interval": (0.0, 1.5)}, "guidance interval 0:1.5"),
+        ({"window": 0}, "window 0: use 1 frame or more"),
+        ({"window": 4, "overlap": 4}, "overlap 4: use 0 to 3 for windows of 4"),
+        ({"decode_tile": 2}, "decode tile 2: use 4 cells or more, or 0 for none"),
+        ({"guidance_rescale": 1.5}, r"guidance rescale 1.5: use 0 \(off\) to 1"),
+    ],
+)
+def test_impossible_settings_are_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        Sampling(**values)
+
+
+@pytest.mark.parametrize("steps", [0, 1001])
+def test_impossible_step_counts_are_refused(steps):
+    with pytest.raises(InputError, match="1 to 1000"):
+        _schedule(steps)
+
+
+def test_settings_of_a_config_and_changes_to_them():
+    settings = {"steps": 12, "solver": "dpm++", "guidance": 2.0, "window": 8, "every": 100}
+    sampling = Sampling.from_settings(settings)
+    assert sampling == Sampling(12, "dpm++", 2.0, window=8)
+    changed = sampling.changed(steps=4, guidance=None)
+    assert changed == Sampling(4, "dpm++", 2.0, window=8)
