@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline.faces.geometry import FaceLandmarker
+from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.synthetic.motion import Motion, compose, sample_clip, sample_still
 from input_pipeline.synthetic.people import Person, sample_person
 from input_pipeline.synthetic.renderer import keypoints, render

@@ -17,9 +17,9 @@ import numpy as np
 
 from input_pipeline.dataset import cases as case_files
 from input_pipeline.synthetic import twins
-from input_pipeline.synthetic.dataset import Settings
 from input_pipeline.synthetic.motion import sample_clip, sample_still
 from input_pipeline.synthetic.people import Person, sample_person
+from input_pipeline.synthetic.population import Settings
 
 SETTINGS = Settings(size=64, frames=24, fps=12.5)
 SEED = 12

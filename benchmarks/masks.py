@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 
 from benchmarks.mask_pairs import Pairs, pairs
-from input_pipeline.dataset.records import KINDS, MIN_ATTRIBUTE_AREA
 from input_pipeline.faces import geometry
+from input_pipeline.kinds import KINDS, MIN_ATTRIBUTE_AREA
 from input_pipeline.masks import alignment
 
 _LARGE = 20  # degrees

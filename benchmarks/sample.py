@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import scene, timing
 from benchmarks.peer import Peer
+from durian_jax.diffusion import solvers
 from durian_jax.diffusion.process import Diffusion
 from durian_jax.models.conditions import rasterize_keypoints
 from durian_jax.sampling import sampler
@@ -93,8 +94,8 @@ class Ours:
     def __init__(self, model, params: dict, frames: int, steps: int):
         self.model, self.params = model, params
         self.diffusion, self.seeds = Diffusion(), np.array([3], np.uint32)
-        sampling = sampler.Sampling(steps=steps or 25, guidance=GUIDANCE)
-        self.schedule = sampler.Schedule.trailing(self.diffusion, sampling)
+        sampling = solvers.Sampling(steps=steps or 25, guidance=GUIDANCE)
+        self.schedule = solvers.Schedule.trailing(self.diffusion, sampling)
         self.batch = scene.draw_batch(model, frames)
         rng = np.random.default_rng(2)
         self.noisy = rng.standard_normal((1, frames, *model.config.latent_shape), np.float32)

@@ -12,14 +12,12 @@ from tqdm import tqdm
 from input_pipeline.dataset import manifest, records, shards
 from input_pipeline.dataset.store import Store
 from input_pipeline.errors import InputError
-from input_pipeline.faces.geometry import CONTOURS
-from input_pipeline.media import video
+from input_pipeline.faces.drawing import _LINES, COLOURS, draw_keypoints, draw_masks
+from input_pipeline.media import pictures
 from input_pipeline.prepare import duplicates
 from input_pipeline.training import transforms
 
-COLOURS = {"hair": (235, 60, 60), "glasses": (60, 140, 255), "beard": (60, 200, 90)}
 COLOURS |= {"hat": (250, 180, 40)}
-_LINES = {"oval": (255, 255, 255), "lips": (255, 90, 160), "eyes": (80, 255, 120)}
 _LINES |= {"brows": (255, 210, 60), "nose": (90, 210, 255), "irises": (255, 80, 60)}
 _CLIPS_PER_SHEET = 20
 _MOST_CLIPS = 200  # on all sheets together, evenly chosen
@@ -137,7 +135,7 @@ def _write_sheets(report: Report, dataset: shards.Dataset, folder: Path) -> list
         for clip in clips[first : first + _CLIPS_PER_SHEET]:
             rows.append(_row(dataset, report.clips[clip]))
         name = "contact_sheet.png" if number == 1 else f"contact_sheet_{number}.png"
-        video.write_picture(folder / name, np.concatenate(rows))
+        pictures.write_picture(folder / name, np.concatenate(rows))
         paths.append(folder / name)
     return paths
 
@@ -171,7 +169,7 @@ def draw_augmentation(
     spaced = [(head, (255, 255, 255)) for head in heads]
     sheet = np.concatenate([_strip(spaced, len(heads), _TILE), *rows])
     path = Path(out_dir or dataset_dir) / "augmentation.png"
-    video.write_picture(path, sheet)
+    pictures.write_picture(path, sheet)
     print(f"augmentation: {path}")
     return path
 
@@ -224,26 +222,6 @@ def _row(dataset: shards.Dataset, indices: list[int]) -> np.ndarray:
     kinds = ", ".join(first.masks) or "no attribute"
     line = f"{first.clip}   {len(places)} frames, {first.fps:.3g} fps, {kinds}"
     return np.concatenate([_strip([(line, (255, 255, 255))]), np.concatenate(tiles, 1)])
-
-
-def draw_keypoints(tile: np.ndarray, points: np.ndarray, width: int = 1) -> np.ndarray:
-    """A copy of uint8 [S, S, 3] with the contours of keypoints [478, 2], pixels of the tile."""
-    tile = tile.copy()
-    for name, chains in CONTOURS.items():
-        for chain in chains:
-            line = np.round(points[list(chain)] * 16).astype(np.int32)  # 4 fractional bits
-            cv2.polylines(tile, [line], False, _LINES[name], width, cv2.LINE_AA, 4)
-    return tile
-
-
-def draw_masks(tile: np.ndarray, masks: dict[str, np.ndarray]) -> np.ndarray:
-    """A copy of uint8 [S, S, 3] with bool masks of any size laid over it in COLOURS."""
-    tile = tile.astype(np.float32)
-    for kind, mask in masks.items():
-        share = cv2.resize(mask.astype(np.float32), tile.shape[1::-1], interpolation=cv2.INTER_AREA)
-        share = 0.55 * share[..., None]
-        tile = (1 - share) * tile + share * np.float32(COLOURS[kind])
-    return tile.round().astype(np.uint8)
 
 
 def _legend(title: str) -> np.ndarray:

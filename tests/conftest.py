@@ -21,7 +21,7 @@ from skimage.data import astronaut
 from input_pipeline.dataset import cases, shards
 from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.masks import segmenters
-from input_pipeline.media import video
+from input_pipeline.media import pictures, video
 
 SIDE, FRAMES, FPS = 256, 60, 25
 # Colour matrices that make four "people" out of one; every other one is mirrored, too.
@@ -97,7 +97,7 @@ def talking_head_clips(tmp_path_factory):
 def portrait_picture(tmp_path_factory):
     """Path of a PNG photo, 512 x 512, with one face."""
     path = tmp_path_factory.mktemp("portrait") / "astronaut.png"
-    video.write_picture(path, astronaut())
+    pictures.write_picture(path, astronaut())
     return path
 
 

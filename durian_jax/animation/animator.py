@@ -15,19 +15,17 @@ from flax.traverse_util import flatten_dict
 
 from durian_jax.animation.job import Job
 from durian_jax.animation.recording import Recording, Video
-from durian_jax.sampling import sampler
+from durian_jax.diffusion import solvers
 from durian_jax.sampling.generator import Generator, Stopwatch
-from durian_jax.training import checkpoint
-from durian_jax.weights import storage
-from input_pipeline.dataset.donors import grow
-from input_pipeline.dataset.records import MIN_ATTRIBUTE_AREA
+from durian_jax.weights import loading, storage
 from input_pipeline.errors import InputError
 from input_pipeline.faces import geometry
 from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.inference import aligners, inputs
 from input_pipeline.inference.subject import Subject
-from input_pipeline.masks import segmenters
-from input_pipeline.training import transforms
+from input_pipeline.kinds import MIN_ATTRIBUTE_AREA
+from input_pipeline.masks import regions, segmenters
+from input_pipeline.masks.regions import grow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +90,7 @@ class Animator:
         Raises InputError for a segmenter or an aligner that cannot be used.
         """
         self.generator = Generator(params, config, devices)
-        self.source, self._sampling = source, sampler.Sampling.from_settings(config["sample"])
+        self.source, self._sampling = source, solvers.Sampling.from_settings(config["sample"])
         self._landmarker = FaceLandmarker()
         self._segmenter, self._aligner = segmenters.load(masks), aligner
         self._align = self._reposed if aligner == "self" else aligners.load(aligner)
@@ -119,7 +117,7 @@ class Animator:
             source = storage.DEFAULT
         if str(source) in storage.SHIPPED and not Path(source).exists():
             print(storage.NOTE)
-        params, meta = checkpoint.load(source)
+        params, meta = loading.load(source)
         if absent := meta.get("absent"):
             raise InputError(
                 f"{source}: has no {', '.join(absent)}: convert it again together with a source "
@@ -145,12 +143,12 @@ class Animator:
 
         Args:
           portrait, attributes, driving: see `Job`. quiet: see `animate`.
-          options: fields of `Job` and of `sampler.Sampling`.
+          options: fields of `Job` and of `solvers.Sampling`.
 
         Raises:
           InputError: a photo, mask or clip that cannot be used, and why.
         """
-        names = {field.name for field in dataclasses.fields(sampler.Sampling)}
+        names = {field.name for field in dataclasses.fields(solvers.Sampling)}
         sampling = {name: options.pop(name) for name in names & options.keys()}
         job = Job(portrait, attributes, driving, **options)
         (result,) = self.animate([job], quiet=quiet, **sampling)
@@ -164,7 +162,7 @@ class Animator:
 
         Args:
           quiet: speak of nothing but compilation.
-          sampling: fields of `sampler.Sampling`. What is left out or None is as in the run's own
+          sampling: fields of `solvers.Sampling`. What is left out or None is as in the run's own
             samples, `config.sample`.
 
         Raises:
@@ -192,7 +190,7 @@ class Animator:
             yield from self._record(group, chosen, quiet)
 
     def _record(
-        self, group: list[_Take], sampling: sampler.Sampling, quiet: bool
+        self, group: list[_Take], sampling: solvers.Sampling, quiet: bool
     ) -> Iterator[Outcome]:
         first, watch, count = group[0], Stopwatch(quiet), 0
         recordings = [Recording(take.path, take.job, take.scene) for take in group]
@@ -273,7 +271,7 @@ class Animator:
         )  # fmt: skip
 
     def _sampled(
-        self, group: list[_Take], sampling: sampler.Sampling, watch: Stopwatch
+        self, group: list[_Take], sampling: solvers.Sampling, watch: Stopwatch
     ) -> Iterator[np.ndarray]:
         """Frames uint8 [N, n, S, S, 3] of takes that fit, as they are finished."""
         batches = [take.scene.batch for take in group]
@@ -285,7 +283,7 @@ class Animator:
         return self.generator(batches, [take.job.seed for take in group], sampling, watch)
 
     def _settings(
-        self, take: _Take, sampling: sampler.Sampling, watch: Stopwatch, frames: int
+        self, take: _Take, sampling: solvers.Sampling, watch: Stopwatch, frames: int
     ) -> dict:
         """What reproduces a video."""
         return {
@@ -307,10 +305,10 @@ class Animator:
         hidden = grow(mask, 0.03 * np.ptp(giver.keypoints[:, 1]))
         batch = {
             "keypoints": portrait.keypoints[None, :, :2],
-            "portrait": transforms.hide(giver.image, hidden),
+            "portrait": regions.hide(giver.image, hidden),
             "portrait_mask": hidden,
             "portrait_keypoints": giver.keypoints[:, :2],
-            "attribute": transforms.hide(giver.image, ~mask)[None],
+            "attribute": regions.hide(giver.image, ~mask)[None],
             "attribute_mask": mask[None],
             "attribute_keypoints": giver.keypoints[None, :, :2],
             "face": geometry.align_face(giver.image, giver.keypoints),

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from durian_jax.animation.animator import Animator
 from durian_jax.animation.job_table import Row
 from input_pipeline.errors import InputError
-from input_pipeline.media import video
+from input_pipeline.media import files
 
 REPORT = "report.csv"
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
@@ -85,7 +85,7 @@ def run(
 
 def check_output(out: str | Path) -> None:
     """Makes the folder of a batch. InputError: it cannot be written."""
-    video.check_output(Path(out) / REPORT, ".csv")
+    files.check_output(Path(out) / REPORT, ".csv")
 
 
 def _make(
@@ -131,7 +131,7 @@ def _is_made(path: Path, settings: dict) -> bool:
 
 
 def _write(path: Path, results: list[Result]) -> None:
-    with video.written_beside(path) as beside, open(beside, "w", newline="") as file:
+    with files.written_beside(path) as beside, open(beside, "w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Result)])
         writer.writeheader()
         writer.writerows(map(asdict, results))
@@ -170,7 +170,7 @@ class _Peers:
         if self.count == 1:
             return [results]
         own = self._files[self.index]
-        with video.written_beside(own) as beside:
+        with files.written_beside(own) as beside:
             beside.write_text(json.dumps(results))
         if self.index > 0:
             while own.exists():

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from input_pipeline.dataset.records import KINDS
 from input_pipeline.errors import InputError
+from input_pipeline.kinds import KINDS
 from input_pipeline.motion.driver import FOLLOWING, Following
 
 

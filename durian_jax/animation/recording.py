@@ -15,7 +15,7 @@ from durian_jax.metrics.steadiness import Steadiness
 from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.inference.inputs import Scene
 from input_pipeline.inference.paste_back import Paste
-from input_pipeline.media import video
+from input_pipeline.media import files, pictures, video
 from input_pipeline.motion.driver import Motion
 
 
@@ -103,7 +103,7 @@ class Recording:
         """OUT_report.csv and OUT.json, after the `with` block."""
         if self._report is not None:
             self._report.write(self._path.with_name(f"{self._path.stem}_report.csv"))
-        with video.written_beside(self._path.with_suffix(".json")) as beside:
+        with files.written_beside(self._path.with_suffix(".json")) as beside:
             beside.write_text(json.dumps(settings, indent=2) + "\n")
 
     def _writer(self, path: Path):
@@ -126,7 +126,7 @@ class _PictureWriter:
         pass
 
     def write(self, frame: np.ndarray) -> None:
-        video.write_picture(self._path, frame)
+        pictures.write_picture(self._path, frame)
 
 
 def _row(scene: Scene) -> Callable[[np.ndarray], np.ndarray]:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from durian_jax.animation.job import parse_alphas, parse_attribute
-from input_pipeline.dataset.records import KINDS
 from input_pipeline.errors import InputError
+from input_pipeline.kinds import KINDS
 
 _ATTRIBUTE = "IMAGE:KIND[:MASK]"
 _MASKS = {
@@ -249,10 +249,6 @@ def _add_sampling(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--overlap", type=int, metavar="FRAMES", help="that windows share at least (likewise)"
     )
-    verb.add_argument(
-        "--decode-tile", type=int, metavar="CELLS",
-        help="decode pictures in tiles of so many latent cells (default 0, whole): less memory",
-    )  # fmt: skip
     verb.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
     verb.add_argument(
         "--paste-back", action="store_true", help="put the result back into the whole portrait"
@@ -265,7 +261,7 @@ def _add_sampling(verb: argparse.ArgumentParser) -> None:
 def sampling(options: argparse.Namespace) -> dict:
     """What the options say of sampling, as `Animator.record` takes it."""
     names = ("steps", "solver", "guidance", "guidance_interval", "guidance_rescale")
-    names += ("window", "overlap", "decode_tile")
+    names += ("window", "overlap")
     return {name: getattr(options, name) for name in names}
 
 

@@ -77,9 +77,9 @@ def _check(options: argparse.Namespace, _) -> None:
 
 def _synth(options: argparse.Namespace, _) -> None:
     _configure_jax()
-    from input_pipeline.synthetic import dataset
+    from input_pipeline.synthetic import dataset, population
 
-    settings = dataset.Settings(
+    settings = population.Settings(
         people=options.people, clips=options.clips, frames=options.frames, size=options.size,
         fps=options.fps, seed=options.seed, oversample=options.oversample, depth=options.depth,
     )  # fmt: skip
@@ -124,13 +124,13 @@ def _plan(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _animate(options: argparse.Namespace, _) -> None:
-    from input_pipeline.media import video
+    from input_pipeline.media import files, pictures
     from input_pipeline.motion import driver
 
     # Before minutes of work, not after.
     _following(options).check_output(options.out, options.driving)
     if options.save_motion is not None:
-        video.check_output(options.save_motion, driver.TEMPLATE)
+        files.check_output(options.save_motion, driver.TEMPLATE)
     masks = options.out.with_name(f"{options.out.stem}_masks.png")
     _configure_jax()
     from durian_jax.animation.animator import Animator
@@ -141,7 +141,7 @@ def _animate(options: argparse.Namespace, _) -> None:
     if made.error is not None:
         raise made.error
     if options.debug_masks:
-        video.write_picture(masks, made.scene.preview())
+        pictures.write_picture(masks, made.scene.preview())
     if options.save_motion is not None:
         driver.write_template(options.save_motion, made.scene.motion)
     frames, fps = made.settings["frames"], float(made.scene.motion.fps)

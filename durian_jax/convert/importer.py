@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from durian_jax.convert import Source
 from durian_jax.convert.names import Table, match, rename
 from durian_jax.convert.shapes import Shapes, network_shapes, networks
+from durian_jax.convert.source import Source
 from durian_jax.convert.sources import (
     animatediff,
     arcface,

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 
 from input_pipeline.dataset.cases import Case, Pictures
-from input_pipeline.dataset.records import KINDS
 from input_pipeline.faces import geometry
+from input_pipeline.kinds import KINDS
 
 NAMES = ("truth", "copy", "paste")
 

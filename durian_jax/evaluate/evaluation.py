@@ -15,7 +15,7 @@ from durian_jax.evaluate.protocol import Protocol
 from input_pipeline.dataset.cases import Case, CaseSet
 from input_pipeline.errors import InputError
 from input_pipeline.faces.landmarker import FaceLandmarker
-from input_pipeline.media import video
+from input_pipeline.media import files
 
 
 def write_cases(protocol: str, dataset: str | Path, out: str | Path) -> CaseSet:
@@ -143,7 +143,7 @@ def _score(method, found, scored, protocol, networks, out: Path) -> reports.Repo
         report.frames_without_reference += int((~reference.usable[case.scored_from :]).sum())
         if case in shown:
             path = out / "sheets" / f"{case.id}.png"
-            video.write_picture(path, sheets.draw(case, pictures, answers))
+            pictures.write_picture(path, sheets.draw(case, pictures, answers))
     for network in networks:
         report.add_network(network)
     report.add_method(method)
@@ -161,7 +161,7 @@ def _written_whole(out: Path, mark: str) -> Iterator[Path]:
     out = out.resolve()
     beside = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
-    video.check_output(beside / mark, ".json")
+    files.check_output(beside / mark, ".json")
     try:
         yield beside
         shutil.rmtree(out, ignore_errors=True)

@@ -22,7 +22,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from durian_jax.evaluate.scores import Answer, Metric
+from durian_jax.evaluate.scores import Answer
+from durian_jax.metrics.metric import Metric
 from input_pipeline.errors import InputError
 from input_pipeline.faces import descriptor, geometry
 

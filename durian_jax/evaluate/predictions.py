@@ -8,8 +8,7 @@ import numpy as np
 from durian_jax.evaluate import baselines
 from input_pipeline.dataset.cases import Case, CaseSet
 from input_pipeline.errors import InputError
-from input_pipeline.media import video
-from input_pipeline.training import transforms
+from input_pipeline.media import pictures, video
 
 _ARRAY = ".npy"
 
@@ -121,7 +120,7 @@ class CheckpointPredictions:
 
     def _kept(self, case: Case, result) -> np.ndarray:
         self._settings = result.settings
-        frames = np.stack([transforms.resize(one, self._cases.size) for one in result.frames])
+        frames = np.stack([pictures.resize(one, self._cases.size) for one in result.frames])
         path = self._keep / f"{case.id}.mp4"
         video.write_video(path, frames, self._cases.fps, lossless=True)
         return frames.astype(np.float32) / 255
@@ -172,7 +171,7 @@ def _read_stills(folder: Path):
     if sorted(names) != expected:
         odd = min(set(names) ^ set(expected))
         raise InputError(f"{folder.name}/{odd}: frames must be 0000.png, 0001.png, ... in a row")
-    return (video.read_picture(folder / name) for name in expected)
+    return (pictures.read_picture(folder / name) for name in expected)
 
 
 def _read_array(path: Path) -> np.ndarray:

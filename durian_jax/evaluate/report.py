@@ -9,7 +9,8 @@ from pathlib import Path
 
 from durian_jax.evaluate import baselines, perceptual, scores
 from durian_jax.evaluate.protocol import Protocol
-from durian_jax.evaluate.scores import METRICS, Metric
+from durian_jax.evaluate.scores import METRICS
+from durian_jax.metrics.metric import Metric
 from input_pipeline.dataset.cases import Case, CaseSet
 
 FORMAT = 1

@@ -7,28 +7,13 @@ import numpy as np
 from durian_jax.evaluate import baselines
 from durian_jax.evaluate.protocol import Bootstrap, Protocol
 from durian_jax.metrics import face_motion, pixels
-from input_pipeline.dataset import donors
+from durian_jax.metrics.metric import Metric
 from input_pipeline.dataset.cases import Case, Pictures
 from input_pipeline.errors import InputError
 from input_pipeline.faces import geometry
 from input_pipeline.faces.landmarker import FaceLandmarker, Track
+from input_pipeline.masks import regions
 from input_pipeline.motion.retarget import retarget
-
-
-@dataclasses.dataclass(frozen=True)
-class Metric:
-    """One column of the table.
-
-    title: for people. unit: "" for a plain number. better: "lower" or "higher". truth: whether it
-    needs the right answer. variant: what exactly is computed.
-    """
-
-    title: str
-    unit: str
-    better: str
-    truth: bool
-    variant: str
-
 
 _PIXELS = {
     "l1": ("L1", "", "lower", "mean absolute difference, RGB in [0, 1], per frame, then mean"),
@@ -183,7 +168,7 @@ def _pixel_scores(frames, truth, shown, protocol: Protocol) -> dict[str, float]:
     radius = protocol.region_growth * frames.shape[1]
     rows = []
     for frame, true, mask in zip(frames, truth, shown):
-        inside = donors.grow(mask, radius)
+        inside = regions.grow(mask, radius)
         similarity, row = pixels.ssim_map(frame, true), {}
         for region, where in (("", None), ("_inside", inside), ("_outside", ~inside)):
             row["l1" + region] = pixels.l1(frame, true, where)

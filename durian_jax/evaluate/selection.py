@@ -96,7 +96,7 @@ def _entry(source: Dataset, index: int, build: Build) -> _Entry:
     for kind in build.kinds:
         if kind in chunk.masks:
             areas = np.array([records.decode_mask(mask).mean() for mask in chunk.masks[kind]])
-            shown = np.flatnonzero(areas >= records.MIN_ATTRIBUTE_AREA)
+            shown = np.flatnonzero(areas >= kinds.MIN_ATTRIBUTE_AREA)
             if len(shown):
                 kinds[kind] = shown
     frames = min(build.frames, len(chunk.frames) - build.spare)

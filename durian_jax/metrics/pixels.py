@@ -8,7 +8,7 @@ import itertools
 import cv2
 import numpy as np
 
-from input_pipeline.dataset.donors import grow
+from input_pipeline.masks.regions import grow
 
 _SSIM_WINDOW, _SSIM_SIGMA = 11, 1.5
 _BORDER = slice(_SSIM_WINDOW // 2, -(_SSIM_WINDOW // 2))

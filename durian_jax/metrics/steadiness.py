@@ -9,8 +9,8 @@ import numpy as np
 
 from durian_jax.metrics import pixels
 from input_pipeline.faces import geometry
-from input_pipeline.faces.landmarker import FaceLandmarker
-from input_pipeline.media import video
+from input_pipeline.faces.landmarker import FaceLandmarker, Follower
+from input_pipeline.media import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Steadiness:
 
     def __init__(self, portrait: np.ndarray, fps: Fraction, landmarker: FaceLandmarker):
         self._shape, self._fps = _shape(portrait), Fraction(fps)
-        self._follow, self._last, self._count = geometry.Follower(landmarker), None, 0
+        self._follow, self._last, self._count = Follower(landmarker), None, 0
         self._seconds: list[_Sums] = []
 
     def add(self, frame: np.ndarray) -> None:
@@ -87,8 +87,8 @@ class Steadiness:
     def write(self, path: str | Path) -> None:
         """The rows as CSV, what is not known left empty. Raises InputError: cannot be written."""
         path = Path(path)
-        video.check_output(path, ".csv")
-        with video.written_beside(path) as beside, beside.open("w", newline="") as file:
+        files.check_output(path, ".csv")
+        with files.written_beside(path) as beside, beside.open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(field.name for field in dataclasses.fields(Second))
             for row in self.rows():

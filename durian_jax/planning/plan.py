@@ -20,8 +20,8 @@ from durian_jax.planning import estimate, hlo
 from durian_jax.planning.topology import Topology
 from durian_jax.sampling import sampler
 from durian_jax.training import flops
-from durian_jax.training.state import merge
 from durian_jax.training.train_step import Training
+from durian_jax.weights.trees import merge
 from input_pipeline.errors import InputError
 
 GIB = 2**30

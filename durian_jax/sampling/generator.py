@@ -10,10 +10,10 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from durian_jax.diffusion import solvers
 from durian_jax.diffusion.process import Diffusion
 from durian_jax.diffusion.windows import Windows, walk
 from durian_jax.distributed import chips, sharding
-from durian_jax.planning import estimate
 from durian_jax.sampling import sampler
 from durian_jax.systems.durian.model import Durian, DurianConfig
 from input_pipeline.errors import InputError
@@ -68,7 +68,7 @@ class Generator:
         self.params = jax.device_put(params, sharding.replicated(self.mesh))
 
     def __call__(
-        self, inputs: list[dict], seeds: list[int], sampling: sampler.Sampling, watch: Stopwatch
+        self, inputs: list[dict], seeds: list[int], sampling: solvers.Sampling, watch: Stopwatch
     ) -> Iterator[np.ndarray]:
         """Frames uint8 [N, n, S, S, 3] as they are finished, in order; n differs.
 
@@ -82,7 +82,7 @@ class Generator:
           seeds: one for each, 0 to 2^32 - 1.
 
         Raises:
-          InputError: a program that is about to be compiled will not fit into memory.
+          InputError: a program that has been compiled will not fit into memory.
         """
         # Devices without a clip of their own repeat the last one.
         filled = [min(i, len(inputs) - 1) for i in range(_up(len(inputs), self.mesh.size))]
@@ -90,11 +90,11 @@ class Generator:
         keypoints = batch.pop("keypoints")
         windows = Windows(keypoints.shape[1], sampling.window, sampling.overlap)
         seeds = self._put(np.array([seeds[i] for i in filled], np.uint32))
-        schedule = sampler.Schedule.trailing(self.diffusion, sampling)
+        schedule = solvers.Schedule.trailing(self.diffusion, sampling)
         conditions = self._run("condition", watch, self._put(batch))
         finished = self._whole if len(windows) == 1 else self._windowed
         for latents, count in finished(windows, conditions, keypoints, seeds, schedule, watch):
-            videos = self._run("decode", watch, self._put(latents), tile=sampling.decode_tile)
+            videos = self._run("decode", watch, self._put(latents))
             yield np.asarray(videos)[: len(inputs), :count]
 
     def _whole(self, windows, conditions, keypoints, seeds, schedule, watch):
@@ -123,7 +123,7 @@ class Generator:
 
         def advance(z, clean, prediction, frames, step):
             z, clean, prediction = self._put((z, clean, prediction))
-            at = sampler.Trajectory(z, clean, seeds, frames)
+            at = solvers.Trajectory(z, clean, seeds, frames)
             at = self._run("advance", watch, at, prediction, schedule.part(step))
             return at.latents, at.clean
 
@@ -144,32 +144,30 @@ class Generator:
         """Arrays [B, ...], split over the devices."""
         return jax.device_put(tree, sharding.batch_sharding(self.mesh))
 
-    def _run(self, name: str, watch: Stopwatch, *arguments, **fixed):
+    def _run(self, name: str, watch: Stopwatch, *arguments):
         """Calls a part of the sampler; says so and times it when it has to be compiled first."""
         function, place = self._parts[name]
         shapes = jax.tree.map(lambda x: (np.shape(x), str(x.dtype)), arguments)
-        key = (name, str(shapes), str(fixed))
+        key = (name, str(shapes))
         if key not in self._programs:
             with watch.phase(f"compiling {name}"):
-                program = jax.jit(
-                    functools.partial(function, **fixed), out_shardings=place,
-                    donate_argnums=1 if name == "denoise" else (),
-                )  # fmt: skip
-                traced = program.trace(self.params, *arguments)
-                self._check_memory(name, traced.jaxpr.jaxpr, arguments)
-                self._programs[key] = traced.lower().compile()
+                donated = 1 if name == "denoise" else ()
+                program = jax.jit(function, out_shardings=place, donate_argnums=donated)
+                program = program.lower(self.params, *arguments).compile()
+                self._check_memory(name, program, arguments)
+                self._programs[key] = program
         with watch.phase(name, silent=True):
             return jax.block_until_ready(self._programs[key](self.params, *arguments))
 
-    def _check_memory(self, name: str, jaxpr, arguments: tuple) -> None:
-        """Raises InputError if the program, by arithmetic, needs more than there is."""
+    def _check_memory(self, name: str, program, arguments: tuple) -> None:
+        """Raises InputError if the compiled program needs more than there is."""
         if self.memory is None:
             return
-        count = len(jax.tree.leaves(self.params))
-        given = [i >= count for i in range(len(jaxpr.invars))]
-        inputs = sum(np.size(x) * x.dtype.itemsize for x in jax.tree.leaves(arguments))
-        live = (inputs + estimate.activations(jaxpr, given)) / self.mesh.size
+        needs = program.memory_analysis()
         weights = sum(leaf.nbytes for leaf in jax.tree.leaves(self.params))
+        # Of the weights the program may use, and count, a part.
+        live = needs.temp_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes
+        live += sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(arguments)) / self.mesh.size
         if weights + live <= self.memory:
             return
         knob, shape = "a device with more memory", np.shape(jax.tree.leaves(arguments)[0])
@@ -198,21 +196,21 @@ def _parts(model: Durian, diffusion: Diffusion, mesh) -> dict[str, tuple[Callabl
     """Functions of (params, ...) to compile, and where their results shall lie: None leaves that
     to the compiler."""
     spread = sharding.batch_sharding(mesh)
-    walking = sampler.Trajectory(spread, spread, spread, sharding.replicated(mesh))
+    walking = solvers.Trajectory(spread, spread, spread, sharding.replicated(mesh))
 
     def start(params, seeds, frames):
         noise = sampler.initial_noise(model, diffusion, seeds, frames)
-        return sampler.Trajectory.start(noise, seeds, frames)
+        return solvers.Trajectory.start(noise, seeds, frames)
 
     def predict(params, z, conditions, keypoints, now):
         features = sampler.keypoint_features(model, params, keypoints)
         return sampler.predict(model, params, z, conditions, features, now)
 
     def advance(params, at, prediction, now):
-        return sampler.advance(diffusion, at, prediction, now)
+        return solvers.advance(diffusion, at, prediction, now)
 
-    def decode(params, latents, tile):
-        return sampler.to_uint8(sampler.decode(model, params, latents, tile))
+    def decode(params, latents):
+        return sampler.to_uint8(sampler.decode(model, params, latents))
 
     return {
         "condition": (functools.partial(sampler.condition, model), None),

@@ -16,7 +16,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from durian_jax.training import state as train_state
-from durian_jax.weights import storage
+from durian_jax.weights import trees
+from durian_jax.weights.loading import TREES, first_line, json_handlers, reading, saved_trees
 from input_pipeline.errors import InputError
 
 # Settings that may differ when a run is resumed; everything else describes what is trained. The
@@ -26,7 +27,6 @@ MAY_CHANGE = (
     "guards", "data.workers", "data.path", "mesh",
 )  # fmt: skip
 VERSION = 2  # of the items in a checkpoint; raise when they change
-_TREES = ("params", "ema", "opt_state")
 _UNFINISHED = re.compile(r"(\d+)\.orbax-checkpoint-tmp")
 # Differences named in an error; a changed model has hundreds.
 _MOST_NAMED = 3
@@ -68,13 +68,13 @@ class Checkpoints:
             cleanup_tmp_directories=True,
             enable_async_checkpointing=True,
         )
-        handlers = {name: ocp.StandardCheckpointHandler() for name in _TREES}
+        handlers = {name: ocp.StandardCheckpointHandler() for name in TREES}
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             found = [_UNFINISHED.match(entry.name) for entry in self.path.iterdir()]
             self.unfinished = sorted({int(match[1]) for match in found if match})
             self._manager = ocp.CheckpointManager(
-                self.path, options=options, item_handlers=handlers | _json_handlers()
+                self.path, options=options, item_handlers=handlers | json_handlers()
             )
         except OSError as error:
             raise InputError(
@@ -103,7 +103,7 @@ class Checkpoints:
                 step,
                 force=True,
                 args=ocp.args.Composite(
-                    params=ocp.args.StandardSave(train_state.merge(state.trained, state.frozen)),
+                    params=ocp.args.StandardSave(trees.merge(state.trained, state.frozen)),
                     ema=ocp.args.StandardSave(state.ema),
                     opt_state=ocp.args.StandardSave(state.opt_state),
                     data=ocp.args.JsonSave({**progress, "skipped": state.skipped.tolist()}),
@@ -124,17 +124,17 @@ class Checkpoints:
           InputError: the checkpoint is damaged, or of another model. It is never passed over in
             silence.
         """
-        params = train_state.merge(layout.trained, layout.frozen)
-        trees = {"params": params, "ema": layout.ema, "opt_state": layout.opt_state}
-        restores = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items()}
+        params = trees.merge(layout.trained, layout.frozen)
+        items = {"params": params, "ema": layout.ema, "opt_state": layout.opt_state}
+        restores = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
         arguments = ocp.args.Composite(**restores, data=ocp.args.JsonRestore())
-        self._refuse_other_trees(trees)
-        with _reading(self._manager):
+        self._refuse_other_trees(items)
+        with reading(self._manager):
             found = self._manager.restore(self.latest_step, args=arguments)
         state = train_state.TrainState(
             step=jax.device_put(np.int32(self.latest_step), layout.step.sharding),
-            trained=train_state.take(found.params, layout.trained),
-            frozen=train_state.take(found.params, layout.frozen),
+            trained=trees.take(found.params, layout.trained),
+            frozen=trees.take(found.params, layout.frozen),
             opt_state=found.opt_state,
             ema=found.ema,
             skipped=jax.device_put(np.int32(found.data.pop("skipped")), layout.skipped.sharding),
@@ -148,7 +148,7 @@ class Checkpoints:
           meta: "config", its plain values, and "data_set", the identity of the data set.
         """
         arguments = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        with _reading(self._manager):
+        with reading(self._manager):
             saved = self._manager.restore(self.latest_step, args=arguments).meta
         if saved.get("version") != VERSION:
             raise InputError(
@@ -168,8 +168,8 @@ class Checkpoints:
 
     def _refuse_other_trees(self, trees: dict) -> None:
         """Raises InputError if the newest checkpoint's arrays are not those of `trees`."""
-        with _reading(self._manager):
-            saved = _saved_trees(self._manager, tuple(trees))
+        with reading(self._manager):
+            saved = saved_trees(self._manager, tuple(trees))
         old, new = _signature(saved), _signature(trees)
         changes = [
             f"{key}: saved {old.get(key, 'nothing')}, the model has {new.get(key, 'nothing')}"
@@ -202,64 +202,10 @@ class Checkpoints:
         except (ValueError, OSError) as error:
             complete = f"step {self.latest_step}" if self.latest_step else "none"
             raise InputError(
-                f"{self.path}: the checkpoint of {what} was not written ({_first_line(error)}); "
+                f"{self.path}: the checkpoint of {what} was not written ({first_line(error)}); "
                 f"the last complete one: {complete}: make room or mend the disk, then start the "
                 "same command again"
             ) from error
-
-
-def load(source: str | Path, ema: bool = True) -> tuple[dict, dict]:
-    """Parameters (the average of the trained ones, or the raw ones) and meta of a run.
-
-    Args:
-      source: the workdir of a run, or whatever else `storage.locate` finds; folders of weights hold
-        one set of parameters, and durian.json is their meta.
-
-    Returns:
-      A float32 parameter tree of numpy arrays, and the meta of the newest checkpoint.
-
-    Raises:
-      InputError: there is no complete checkpoint, or it is damaged.
-    """
-    workdir = storage.locate(source)
-    if storage.is_folder(workdir):
-        return storage.load(workdir)
-    if not (Path(workdir) / "checkpoints").is_dir():
-        raise InputError(f"{workdir}: no checkpoint here: give the --workdir of a durian train run")
-    handlers = {name: ocp.PyTreeCheckpointHandler() for name in _TREES} | _json_handlers()
-    path = Path(workdir).absolute() / "checkpoints"
-    # Another process may be saving here: what is unfinished is not ours to remove.
-    options = ocp.CheckpointManagerOptions(create=False, cleanup_tmp_directories=False)
-    with ocp.CheckpointManager(path, options=options, item_handlers=handlers) as manager:
-        step = manager.latest_step()
-        if step is None:
-            raise InputError(f"{workdir}: no complete checkpoint yet: train until the first save")
-        items = ("params", "ema") if ema else ("params",)
-        with _reading(manager):
-            as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-            arguments = {
-                item: ocp.args.PyTreeRestore(restore_args=jax.tree.map(lambda _: as_numpy, tree))
-                for item, tree in _saved_trees(manager, items).items()
-            }
-            arguments["meta"] = ocp.args.JsonRestore()
-            found = manager.restore(step, args=ocp.args.Composite(**arguments))
-    return train_state.merge(found.params, found.ema if ema else {}), found.meta
-
-
-@contextlib.contextmanager
-def _reading(manager: ocp.CheckpointManager):
-    """What orbax raises while it reads the newest checkpoint, as InputError."""
-    try:
-        yield
-    except Exception as error:
-        # For a damaged array orbax raises Exception itself. A device out of memory, say, is no
-        # reason to delete anything.
-        if not isinstance(error, ValueError | OSError | KeyError) and type(error) is not Exception:
-            raise
-        raise InputError(
-            f"{manager.directory / str(manager.latest_step())}: damaged checkpoint "
-            f"({_first_line(error)}): delete this folder to go on from the one before"
-        ) from error
 
 
 @functools.cache
@@ -283,23 +229,6 @@ def _say_failures_once() -> None:
             report(unraisable)
 
     sys.unraisablehook = report_others
-
-
-def _saved_trees(manager: ocp.CheckpointManager, items: tuple[str, ...]) -> dict:
-    """Shapes and dtypes of the newest checkpoint's arrays, a tree for each item."""
-    metadata = manager.item_metadata(manager.latest_step())
-    for item in items:
-        if metadata.get(item) is None:
-            raise KeyError(f"nothing describes {item}")
-    return {item: metadata[item].tree for item in items}
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def _json_handlers() -> dict:
-    return {name: ocp.JsonCheckpointHandler() for name in ("data", "meta")}
 
 
 def _signature(tree) -> dict[str, str]:

@@ -61,20 +61,6 @@ def partition(params: dict, trainable: tuple[str, ...], frozen: tuple[str, ...])
     return unflatten_dict(trained, sep="/"), unflatten_dict(rest, sep="/")
 
 
-def merge(*trees: dict) -> dict:
-    """One tree with the leaves of all; of leaves at the same path the last tree's is taken."""
-    leaves = {}
-    for tree in trees:
-        leaves.update(flatten_dict(tree))
-    return unflatten_dict(leaves)
-
-
-def take(params: dict, like: dict) -> dict:
-    """The leaves of `params` at the paths of `like`."""
-    leaves = flatten_dict(params)
-    return unflatten_dict({path: leaves[path] for path in flatten_dict(like)})
-
-
 def learning_rates(
     steps: int, learning_rate: float, warmup_steps: int, decay_steps: int
 ) -> optax.Schedule:

@@ -16,7 +16,7 @@ from durian_jax.diffusion.process import Diffusion
 from durian_jax.distributed import chips, sharding
 from durian_jax.systems.durian.config import DurianConfig, blank_batch
 from durian_jax.systems.durian.model import Durian, align
-from durian_jax.training import checkpoint, flops
+from durian_jax.training import flops
 from durian_jax.training.reporter import NUM_NOISE_BINS
 from durian_jax.training.state import (
     TrainState,
@@ -25,8 +25,9 @@ from durian_jax.training.state import (
     group_name,
     init_state,
     make_optimizer,
-    merge,
 )
+from durian_jax.weights import loading
+from durian_jax.weights.trees import merge
 from input_pipeline.errors import InputError
 
 
@@ -91,7 +92,7 @@ class Training:
         """
         loaded, origin = {}, "weights: all drawn at random"
         if self.config.init_from:
-            loaded, _ = checkpoint.load(self.config.init_from)
+            loaded, _ = loading.load(self.config.init_from)
             wanted = merge(self.layout.frozen, self.layout.trained)
             origin = check_fit(loaded, wanted, self.config.init_from)
             loaded = _place(loaded, wanted)

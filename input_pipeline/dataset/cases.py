@@ -27,9 +27,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from input_pipeline.dataset.records import KINDS, NUM_KEYPOINTS
 from input_pipeline.errors import InputError
-from input_pipeline.media import video
+from input_pipeline.kinds import KINDS, NUM_KEYPOINTS
+from input_pipeline.media import files, pictures, video
 
 FORMAT = 1
 _INDEX = "cases.json"
@@ -143,7 +143,7 @@ def write_case(root: str | Path, case: Case, pictures: Pictures, fps: Fraction) 
     root = Path(root)
     _check_shapes(f"case {case.id!r}", case, pictures, len(pictures.portrait))
     beside = root / f".{case.id}.tmp"
-    video.check_output(beside / "portrait.png", ".png")
+    files.check_output(beside / "portrait.png", ".png")
     try:
         for name, image in _stills(case, pictures).items():
             Image.fromarray(image).save(beside / name)
@@ -179,8 +179,8 @@ def write_index(
     Args:
       source: where the pictures come from (data set, seed, ...), in plain JSON values.
     """
-    if size < video.SHORTEST_SIDE or size % 2:
-        raise InputError(f"size {size}: must be even and at least {video.SHORTEST_SIDE}")
+    if size < pictures.SHORTEST_SIDE or size % 2:
+        raise InputError(f"size {size}: must be even and at least {pictures.SHORTEST_SIDE}")
     entries = []
     for case in cases:
         entry = dataclasses.asdict(case)
@@ -190,7 +190,7 @@ def write_index(
         entries.append(entry)
     facts = {"format": FORMAT, "protocol": protocol, "version": version, "size": size}
     facts |= {"fps": str(Fraction(fps)), "source": source, "cases": entries}
-    with video.written_beside(Path(root) / _INDEX) as beside:
+    with files.written_beside(Path(root) / _INDEX) as beside:
         beside.write_text(json.dumps(facts, indent=1) + "\n")
 
 
@@ -239,7 +239,7 @@ class CaseSet:
         """The pictures of a case. Raises InputError: unreadable, or not of the stated shape."""
         folder = self.path / case.id
         portrait, portrait_mask, *givers = (
-            video.read_picture(folder / name) for name in _files(case) if name.endswith(".png")
+            pictures.read_picture(folder / name) for name in _files(case) if name.endswith(".png")
         )
         if len({image.shape for image in givers}) > 1:
             raise InputError(f"{folder}: attribute pictures differ in size: make the cases again")

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
-from input_pipeline.dataset.records import KINDS, MIN_ATTRIBUTE_AREA, Chunk, decode_mask
+from input_pipeline.dataset.records import Chunk, decode_mask
 from input_pipeline.faces import geometry
+from input_pipeline.kinds import KINDS, MIN_ATTRIBUTE_AREA
 from input_pipeline.masks import alignment
 
 _SIDE = 128  # of donors' masks, in pixels
@@ -108,16 +109,3 @@ class Donors:
 
 
 NOBODY = Donors({})
-
-
-def grow(mask: np.ndarray, radius: float) -> np.ndarray:
-    """bool [H, W]: the mask and all pixels within `radius` pixels of it."""
-    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    if not width:
-        return mask
-    reach = int(radius) + 1
-    near = np.s_[max(0, y - reach) : y + height + reach, max(0, x - reach) : x + width + reach]
-    grown = np.zeros_like(mask)
-    apart = (~mask[near]).astype(np.uint8)
-    grown[near] = cv2.distanceTransform(apart, cv2.DIST_L2, 5) <= radius
-    return grown

@@ -15,14 +15,11 @@ import numpy as np
 import simplejpeg
 
 from input_pipeline.errors import InputError
+from input_pipeline.kinds import KINDS, NUM_KEYPOINTS
 
 SCHEMA_VERSION = 3
-KINDS = ("hair", "glasses", "beard", "hat")
-NUM_KEYPOINTS = 478
 JPEG_QUALITY = 95
 DEPTH_SCALE = 5000
-# Shares of the picture between which a mask can be that of an attribute.
-MIN_ATTRIBUTE_AREA, MAX_ATTRIBUTE_AREA = 0.005, 0.7
 _IMPORTING = threading.Lock()
 # Shape and type of a frame's row: keypoints in view; degrees; the rest as in `synthetic.motion`.
 TRUTH = {

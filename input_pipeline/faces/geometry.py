@@ -14,8 +14,6 @@ import numpy as np
 
 from input_pipeline.errors import InputError
 from input_pipeline.faces.landmarker import EYES, Region, Track, sample
-from input_pipeline.faces.landmarker import FaceLandmarker as FaceLandmarker
-from input_pipeline.faces.landmarker import Follower as Follower
 
 # Chains of keypoint indices to be drawn as lines; a chain that ends where it began is closed.
 CONTOURS = {

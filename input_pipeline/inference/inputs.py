@@ -10,19 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from input_pipeline import check
-from input_pipeline.dataset import records
-from input_pipeline.dataset.donors import grow
-from input_pipeline.dataset.records import KINDS
+from input_pipeline import kinds
 from input_pipeline.errors import InputError
-from input_pipeline.faces import geometry
+from input_pipeline.faces import drawing, geometry
 from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.inference import occlusion
 from input_pipeline.inference.aligners import Aligner
 from input_pipeline.inference.subject import Subject, read_subject
-from input_pipeline.masks import segmenters
+from input_pipeline.kinds import KINDS
+from input_pipeline.masks import regions, segmenters
+from input_pipeline.masks.regions import grow
 from input_pipeline.motion.driver import FOLLOWING, Following, Motion, read_motion
-from input_pipeline.training import transforms
 
 # How many attributes a batch may hold; other numbers are padded, as each is compiled anew.
 PADDED_COUNTS = (1, 2, 4, 8)
@@ -83,12 +81,12 @@ class Scene:
         its mask and the portrait with the aligned one, and what is left of the portrait."""
         kinds = [kind for _, kind in self.givers]
         tiles = [self.portrait.image]
-        tiles.append(check.draw_masks(self.portrait.image, {k: self.own for k in kinds[:1]}))
+        tiles.append(drawing.draw_masks(self.portrait.image, {k: self.own for k in kinds[:1]}))
         for (giver, kind), mask, aligned in zip(
             self.givers, self.batch["attribute_mask"], self.aligned
         ):
-            tiles.append(check.draw_masks(giver.image, {kind: mask}))
-            tiles.append(check.draw_masks(self.portrait.image, {kind: aligned}))
+            tiles.append(drawing.draw_masks(giver.image, {kind: mask}))
+            tiles.append(drawing.draw_masks(self.portrait.image, {kind: aligned}))
         others = [self.towards.preview()] if self.towards else []
         return np.hstack([*tiles, self.batch["portrait"], *others])
 
@@ -192,7 +190,7 @@ def _dressed(
     hidden = grow(hidden, masking.grow * np.ptp(person.keypoints[:, 1]))
     batch = {
         "keypoints": keypoints[..., :2],
-        "portrait": transforms.hide(person.image, hidden),
+        "portrait": regions.hide(person.image, hidden),
         "portrait_mask": hidden,
         "portrait_keypoints": person.keypoints[:, :2],
         **_attribute_arrays(givers, shown, size),
@@ -214,7 +212,7 @@ def _worn_together(givers: list[tuple[Subject, str]], masks: list[np.ndarray]):
     seen, notes = [], []
     for (giver, kind), mask, left in zip(givers, masks, occlusion.uncovered(givers, masks)):
         # A given mask may be thinner than that to begin with.
-        if left.mean() < min(records.MIN_ATTRIBUTE_AREA, mask.mean() / 2):
+        if left.mean() < min(kinds.MIN_ATTRIBUTE_AREA, mask.mean() / 2):
             covers = " or ".join(occlusion.COVERED_BY[kind])
             notes.append(f"{giver.path}: its {kind} is left out, the {covers} would cover it")
         else:
@@ -234,7 +232,7 @@ def _attribute_arrays(
     }
     for i, ((giver, _), mask) in enumerate(zip(givers, masks)):
         arrays["attribute_keypoints"][i] = giver.keypoints[:, :2]
-        arrays["attribute"][i] = transforms.hide(giver.image, ~mask)
+        arrays["attribute"][i] = regions.hide(giver.image, ~mask)
         arrays["attribute_mask"][i] = mask
     if padded > 2:
         arrays["attribute_count"] = np.array(count, np.int32)
@@ -249,15 +247,15 @@ def _attribute_mask(giver: Subject, kind: str, segmenter: segmenters.Segmenter) 
             raise InputError(f"{giver.path}: its mask is black: paint it white where {kind} shows")
     else:
         mask = giver.find(frozenset([kind]), segmenter)[kind]
-        if mask.mean() < records.MIN_ATTRIBUTE_AREA:
+        if mask.mean() < kinds.MIN_ATTRIBUTE_AREA:
             raise InputError(
                 f"{giver.path}: no {kind} found ({mask.mean():.2%} of the picture, "
-                f"{records.MIN_ATTRIBUTE_AREA:.1%} needed): use a photo that shows it clearly"
+                f"{kinds.MIN_ATTRIBUTE_AREA:.1%} needed): use a photo that shows it clearly"
             )
-    if mask.mean() > records.MAX_ATTRIBUTE_AREA:
+    if mask.mean() > kinds.MAX_ATTRIBUTE_AREA:
         raise InputError(
             f"{giver.path}: the {kind} mask covers {mask.mean():.0%} of the picture, at most "
-            f"{records.MAX_ATTRIBUTE_AREA:.0%} can be right: give a mask that covers only {kind}"
+            f"{kinds.MAX_ATTRIBUTE_AREA:.0%} can be right: give a mask that covers only {kind}"
         )
     return mask
 

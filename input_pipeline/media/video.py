@@ -1,8 +1,6 @@
 """Clips and pictures, in and out: PyAV for video, Pillow for pictures. uint8 RGB everywhere."""
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,14 +9,12 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.reformatter import Colorspace, Interpolation
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from input_pipeline.errors import InputError
 from input_pipeline.media import sound
+from input_pipeline.media.files import check_file, check_output, written_beside
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"})
-LONGEST_SIDE = 4096
-SHORTEST_SIDE = 64
 _BT709, _MPEG_RANGE = 1, 1
 # Without these flags swscale rounds down: pictures get one level darker with every read or write.
 _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -84,35 +80,6 @@ def read_frames(path: str | Path) -> Iterator[np.ndarray]:
             raise InputError(_broken(path, count, error.strerror)) from None
     if count == 0:
         raise InputError(f"{path}: 0 frames; at least 1 is needed: export the clip again")
-
-
-def read_picture(path: str | Path) -> np.ndarray:
-    """Reads a picture, uint8 [H, W, 3] RGB, upright by its EXIF orientation.
-
-    Grey, palette, CMYK and 16-bit pictures are converted; transparency is laid over white. The
-    long side is scaled down to 4096 pixels. Of a video or an animation the first frame is taken.
-
-    InputError: no such file, unreadable, float pixels, or a short side below 64 pixels.
-    """
-    path = Path(path)
-    _check_file(path)
-    try:
-        with Image.open(path) as opened:
-            picture = _to_rgb(ImageOps.exif_transpose(opened), path)
-    except UnidentifiedImageError:
-        picture = Image.fromarray(_first_frame(path))
-    except Image.DecompressionBombError:
-        limit = 2 * Image.MAX_IMAGE_PIXELS // 10**6
-        raise InputError(f"{path}: more than {limit} megapixels; scale it down first") from None
-    except (OSError, SyntaxError) as error:  # Pillow's PNG reader raises SyntaxError
-        raise InputError(f"{path}: damaged picture ({error}); export it again") from None
-    if min(picture.size) < SHORTEST_SIDE:
-        raise InputError(
-            f"{path}: {picture.width}x{picture.height} pixels; the shorter side must be at least "
-            f"{SHORTEST_SIDE}: use a larger picture"
-        )
-    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
-    return np.array(picture)
 
 
 class VideoWriter:
@@ -229,25 +196,8 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: Fraction, *
             writer.write(frame)
 
 
-def write_picture(path: str | Path, image: np.ndarray) -> None:
-    """Writes uint8 [H, W, 3] RGB as PNG, complete or not at all. InputError: not writable."""
-    path = Path(path)
-    check_output(path, ".png")
-    with written_beside(path) as beside:
-        Image.fromarray(image).save(beside)
-
-
-def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give a file")
-    if not path.exists():
-        raise InputError(f"{path}: no such file; check the path")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: 0 bytes; copy or export it again")
-
-
 def _open(path: Path) -> av.container.InputContainer:
-    _check_file(path)
+    check_file(path)
     try:
         return av.open(str(path))
     except av.FFmpegError as error:
@@ -273,57 +223,3 @@ def _upright(frame: av.VideoFrame) -> np.ndarray:
     image = frame.reformat(format="rgb24", interpolation=_EXACT).to_ndarray()
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns))
-
-
-def _first_frame(path: Path) -> np.ndarray:
-    try:
-        return next(read_frames(path))
-    except InputError:
-        raise InputError(
-            f"{path}: neither a readable picture nor a readable video; export it as PNG or JPEG"
-        ) from None
-
-
-def _to_rgb(picture: Image.Image, path: Path) -> Image.Image:
-    if picture.mode == "F":
-        raise InputError(f"{path}: pixels are floats; export it as 8-bit or 16-bit PNG")
-    if picture.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
-        grey = np.asarray(picture, np.int64) >> 8
-        return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).convert("RGB")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
-    return picture.convert("RGB")
-
-
-def check_output(path: str | Path, suffix: str) -> None:
-    """Makes the folder of an output. InputError: another suffix, or a file cannot be made there."""
-    path = Path(path)
-    if path.suffix.lower() != suffix.lower():
-        raise InputError(f"{path}: ends in '{path.suffix}'; name the output *{suffix}")
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(None, "is a folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); choose a writable place"
-        ) from None
-
-
-@contextlib.contextmanager
-def written_beside(path: Path) -> Iterator[Path]:
-    """A path to write to, in the same folder; becomes `path` if all goes well, else goes away.
-
-    InputError, at once: not writable.
-    """
-    beside = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    check_output(path, path.suffix)
-    try:
-        yield beside
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

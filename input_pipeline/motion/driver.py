@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from input_pipeline.check import draw_keypoints
 from input_pipeline.errors import InputError
 from input_pipeline.faces import geometry
+from input_pipeline.faces.drawing import draw_keypoints
 from input_pipeline.faces.landmarker import NUM_KEYPOINTS, FaceLandmarker, Track
-from input_pipeline.media import video
+from input_pipeline.media import files, pictures, video
 from input_pipeline.motion import retarget
 from input_pipeline.motion.smoothing import smooth
 
@@ -57,7 +57,7 @@ class Motion:
             for points in self.keypoints:
                 yield draw_keypoints(black, self.crop.points(points, size)[:, :2])
         elif is_still(self.path):
-            yield self.crop.apply(video.read_picture(self.path), size)
+            yield self.crop.apply(pictures.read_picture(self.path), size)
         else:
             for frame in video.read_frames(self.path):
                 yield self.crop.apply(frame, size)
@@ -99,7 +99,7 @@ class Following:
         suffix = self.suffix(driver)
         if suffix == ".png" and path.suffix.lower() != suffix:
             raise InputError(f"{path}: a photo drives a picture: name it *.png, or add --frames")
-        video.check_output(path, suffix)
+        files.check_output(path, suffix)
 
     def carry(self, driver: Motion, portrait: np.ndarray) -> np.ndarray:
         """float32 [F, 478, 3]: the motion on a portrait [478, 3], in its pixels.
@@ -141,7 +141,7 @@ def read_motion(path: str | Path, landmarker: FaceLandmarker, framed: bool = Fal
     if path.suffix == TEMPLATE:
         return _read_template(path, framed)
     if is_still(path):
-        image = video.read_picture(path)
+        image = pictures.read_picture(path)
         (height, width), fps = image.shape[:2], _STILL_FPS
         track = landmarker.track([image])
     else:
@@ -177,8 +177,8 @@ def write_template(path: str | Path, motion: Motion) -> None:
     Raises InputError: not .npz, or not writable.
     """
     path = Path(path)
-    video.check_output(path, TEMPLATE)
-    with video.written_beside(path) as beside:
+    files.check_output(path, TEMPLATE)
+    with files.written_beside(path) as beside:
         np.savez_compressed(
             beside, version=_VERSION, keypoints=motion.keypoints,
             size=(motion.height, motion.width), fps=motion.fps.as_integer_ratio(),

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from input_pipeline import kinds
 from input_pipeline.dataset import records
 from input_pipeline.errors import InputError
 from input_pipeline.faces import descriptor, geometry
@@ -203,7 +204,7 @@ def chunks(
 
 def _check_areas(where: str, kind: str, masks: np.ndarray) -> None:
     areas = masks.mean((1, 2))
-    low, high = records.MIN_ATTRIBUTE_AREA, records.MAX_ATTRIBUTE_AREA
+    low, high = kinds.MIN_ATTRIBUTE_AREA, kinds.MAX_ATTRIBUTE_AREA
     bad = int(((areas < low) | (areas > high)).sum())
     if bad > MAX_BAD_MASKS * len(areas):
         raise InputError(

@@ -13,11 +13,12 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from input_pipeline.dataset import records, shards
-from input_pipeline.dataset.donors import Donors, grow
+from input_pipeline.dataset.donors import Donors
 from input_pipeline.dataset.records import Chunk
 from input_pipeline.dataset.store import Store
 from input_pipeline.errors import InputError
 from input_pipeline.masks import generation, segmenters
+from input_pipeline.masks.regions import grow
 from input_pipeline.prepare.clip_jobs import WORK, Job
 
 NUM_FRAMES, NUM_MASKS = 8, 4  # of a chunk, and of a frame by each expander; the paper's are unknown

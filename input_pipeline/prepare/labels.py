@@ -8,8 +8,8 @@ from pathlib import Path
 
 import fsspec
 
-from input_pipeline.dataset.records import KINDS
 from input_pipeline.errors import InputError
+from input_pipeline.kinds import KINDS
 
 SPLITS = ("train", "val", "test")
 _ABSENT = frozenset({"", "no", "0", "false", "none"})

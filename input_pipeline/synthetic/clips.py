@@ -20,12 +20,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from input_pipeline.dataset import records
-from input_pipeline.dataset.records import KINDS
 from input_pipeline.dataset.store import Store
 from input_pipeline.errors import InputError
+from input_pipeline.kinds import KINDS
 from input_pipeline.media import video
-from input_pipeline.synthetic import dataset
-from input_pipeline.synthetic.dataset import Settings
+from input_pipeline.synthetic import dataset, population
+from input_pipeline.synthetic.population import Settings
 from input_pipeline.synthetic.renderer import render
 
 
@@ -58,10 +58,10 @@ def write_clips(out: str | Path, settings: Settings) -> int:
 
 def _write_clip(out: Path, settings: Settings, index: int, clip: int) -> list[str]:
     """Writes masks, then the clip; returns its row of the labels."""
-    name, who = dataset.clip_name(index, clip), dataset.person(settings, index)
+    name, who = population.clip_name(index, clip), population.person(settings, index)
     film, masks = out / f"{name}.mp4", out / "masks" / name
     if not film.exists():
-        moving = dataset.motion(settings, index, clip)
+        moving = population.motion(settings, index, clip)
         pictures = render.render_clip(who, moving, settings.size, settings.oversample)
         for kind, track in render.masks(pictures, who).items():
             if not track.any():  # hair under a hat
@@ -74,4 +74,4 @@ def _write_clip(out: Path, settings: Settings, index: int, clip: int) -> list[st
         fps = Fraction(settings.fps).limit_denominator(1001)
         video.write_video(film, frames, fps, lossless=True, reproducible=True)
     shown = ["yes" if (masks / kind).is_dir() else "no" for kind in KINDS]
-    return [f"{name}.mp4", *shown, dataset.identity(settings, index), dataset.split_of(index)]
+    return [f"{name}.mp4", *shown, population.identity(settings, index), population.split_of(index)]

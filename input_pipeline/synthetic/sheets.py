@@ -5,10 +5,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from input_pipeline import check
 from input_pipeline.dataset import records, shards
 from input_pipeline.dataset.cases import CaseSet
-from input_pipeline.media import video
+from input_pipeline.faces import drawing
+from input_pipeline.media import pictures
 
 _PEOPLE, _COLUMNS, _CASES = 100, 10, 20
 _TILE = 144
@@ -30,7 +30,7 @@ def draw_people(dataset: Path, settings) -> Path:
     blank = np.full((_TILE, _TILE, 3), 255, np.uint8)
     tiles = [found[person] for person in wanted] + [blank] * (-len(wanted) % _COLUMNS)
     rows = [np.hstack(tiles[i : i + _COLUMNS]) for i in range(0, len(tiles), _COLUMNS)]
-    video.write_picture(dataset / "people.png", np.vstack(rows))
+    pictures.write_picture(dataset / "people.png", np.vstack(rows))
     return dataset / "people.png"
 
 
@@ -45,22 +45,22 @@ def draw_cases(folder: Path) -> Path:
     for case in found.cases[:_CASES]:
         pictures = found.load(case)
         hidden = {kind: pictures.portrait_mask for kind in case.kinds[:1]}
-        tiles = [_tile(pictures.portrait), check.draw_masks(_tile(pictures.portrait), hidden)]
+        tiles = [_tile(pictures.portrait), drawing.draw_masks(_tile(pictures.portrait), hidden)]
         for attribute, image, mask in zip(
             case.attributes, pictures.attributes, pictures.attribute_masks
         ):
-            tiles.append(check.draw_masks(_tile(image), {attribute.kind: mask}))
+            tiles.append(drawing.draw_masks(_tile(image), {attribute.kind: mask}))
         tiles += [np.full((_TILE, _TILE, 3), 255, np.uint8)] * (most - len(case.attributes))
         for time in _TIMES:
             frame = round(time * (case.frames - 1))
             answer = _tile(pictures.truth.video[frame])
             masks = {kind: track[frame] for kind, track in pictures.truth.masks.items()}
             points = (pictures.truth.keypoints[frame, :, :2] + 0.5) * _TILE / found.size - 0.5
-            marked = check.draw_keypoints(check.draw_masks(answer, masks), points)
+            marked = drawing.draw_keypoints(drawing.draw_masks(answer, masks), points)
             tiles += [_tile(pictures.driving[frame]), answer, marked]
         rows.append(np.hstack(tiles))
     path = folder.with_name("counterfactual.png")
-    video.write_picture(path, np.vstack(rows))
+    pictures.write_picture(path, np.vstack(rows))
     return path
 
 

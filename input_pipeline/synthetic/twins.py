@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from input_pipeline.dataset import cases as case_files
 from input_pipeline.faces.landmarker import FaceLandmarker
-from input_pipeline.synthetic import dataset
-from input_pipeline.synthetic.dataset import Settings
+from input_pipeline.synthetic import population
 from input_pipeline.synthetic.motion import Motion, compose, sample_clip, sample_still
 from input_pipeline.synthetic.people import Person, sample_person
+from input_pipeline.synthetic.population import Settings
 from input_pipeline.synthetic.renderer import keypoints as truth
 from input_pipeline.synthetic.renderer import render
 
@@ -156,7 +156,7 @@ def pictures(plan: Plan, settings: Settings) -> case_files.Pictures:
             video=answer,
             masks=masks,
             keypoints=points.points,
-            extra=dataset.truth_rows(points, moving),
+            extra=population.truth_rows(points, moving),
         ),
     )
 

@@ -13,16 +13,13 @@ from types import MappingProxyType
 import cv2
 import numpy as np
 
-from input_pipeline.dataset.donors import NOBODY, Donors, grow
-from input_pipeline.dataset.records import (
-    KINDS,
-    MIN_ATTRIBUTE_AREA,
-    Chunk,
-    decode_frame,
-    decode_mask,
-)
+from input_pipeline.dataset.donors import NOBODY, Donors
+from input_pipeline.dataset.records import Chunk, decode_frame, decode_mask
 from input_pipeline.errors import InputError
 from input_pipeline.faces import geometry
+from input_pipeline.kinds import KINDS, MIN_ATTRIBUTE_AREA
+from input_pipeline.masks.regions import grow, hide
+from input_pipeline.media.pictures import resize
 from input_pipeline.training.augmentation import Augmentation, augment, move
 
 NUM_REFERENCE_CHOICES = 8
@@ -211,11 +208,6 @@ def expanded_masks(
     ]
 
 
-def hide(image: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """A copy of uint8 [H, W, 3], black where `region` bool [H, W] is True (Eq. 2)."""
-    return cv2.copyTo(image, (~region).astype(np.uint8))
-
-
 def _choose_attribute(
     chunk: Chunk, candidates: np.ndarray, kinds: tuple[str, ...], rng: np.random.Generator
 ) -> tuple[str | None, int]:
@@ -248,13 +240,3 @@ def _read_canvas(path: Path, side: int) -> np.ndarray:
             f"larger than the frame's {side}"
         )
     return canvas
-
-
-def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """The square picture at `size` pixels a side: area average to shrink, linear to enlarge."""
-    if image.shape[0] == size:
-        return image
-    shrinks = image.shape[0] > size
-    return cv2.resize(
-        image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )

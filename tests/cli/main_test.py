@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from durian_jax.cli import arguments, main
+from durian_jax.cli import arguments
+from durian_jax.cli.main import main
 
 
 def _fails(arguments, capsys) -> str:
@@ -280,7 +281,7 @@ def test_unknown_verb_and_option(capsys):
 
 
 def test_help_needs_no_jax():
-    code = "import sys; from durian_jax import cli; sys.argv = ['durian', '--help']\n"
+    code = "import sys; from durian_jax.cli.main import main; sys.argv = ['durian', '--help']\n"
     code += "try: main()\nexcept SystemExit: pass\nassert 'jax' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

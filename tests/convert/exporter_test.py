@@ -16,6 +16,7 @@ from durian_jax.convert.shapes import parameter_shapes
 from durian_jax.distributed import sharding
 from durian_jax.training import checkpoint
 from durian_jax.training.state import init_state, make_optimizer
+from durian_jax.weights import loading
 from input_pipeline.errors import InputError
 from tests.convert import sources
 from tests.parity import folders
@@ -50,7 +51,7 @@ def exported(model, tmp_path_factory):
 def run(converted, tmp_path_factory):
     """A training run of small networks; the average is twice the raw weights."""
     names = ("keypoint_encoder", "face_projection")
-    params = {name: checkpoint.load(converted)[0][name] for name in names}
+    params = {name: loading.load(converted)[0][name] for name in names}
     params = jax.device_put(params, sharding.replicated(sharding.make_mesh()))
     state = init_state(params, ("keypoint_",), (), make_optimizer(10, 1e-4, 1, 0.0, 1.0))
     state = state.replace(ema=jax.tree.map(lambda leaf: 2 * leaf, state.ema))
@@ -99,8 +100,8 @@ def test_what_is_added_changes_nothing(exported):
 
 def test_there_and_back_is_the_same_bit_for_bit(model, exported, tmp_path):
     importer.convert([("diffusers", exported)], tmp_path / "back")
-    params, manifest = checkpoint.load(tmp_path / "back")
-    _same(params, checkpoint.load(model)[0])
+    params, manifest = loading.load(tmp_path / "back")
+    _same(params, loading.load(model)[0])
     assert manifest["config"]["diffusion"]["prediction"] == "x0"
     assert manifest["config"]["sample"] == SETTINGS["sample"]
     assert manifest["config"]["model"]["temporal_norm"] == "frame"
@@ -115,10 +116,10 @@ def test_a_run_leaves_with_averaged_or_raw_weights(kind, raw, run, converted, tm
     if kind == "diffusers":
         importer.convert([("diffusers", out)], tmp_path / "back")
         out = tmp_path / "back"
-    found, trained = checkpoint.load(out)[0], checkpoint.load(converted)[0]["keypoint_encoder"]
+    found, trained = loading.load(out)[0], loading.load(converted)[0]["keypoint_encoder"]
     averaged = jax.tree.map(lambda leaf: leaf if raw else 2 * leaf, trained)
     _same(found["keypoint_encoder"], averaged)
-    _same(found["face_projection"], checkpoint.load(converted)[0]["face_projection"])
+    _same(found["face_projection"], loading.load(converted)[0]["face_projection"])
 
 
 def test_model_card(exported):
@@ -161,7 +162,7 @@ def test_models_without_contexts_and_motion(tmp_path):
     np.testing.assert_array_equal(weights[f"{prefix}.attn2.to_out.0.weight"], 0)
     np.testing.assert_array_equal(weights[f"{prefix}.norm2.weight"], 1)
     importer.convert([("diffusers", tmp_path / "there")], tmp_path / "back")
-    _same(checkpoint.load(tmp_path / "back")[0], checkpoint.load(tmp_path / "ours")[0])
+    _same(loading.load(tmp_path / "back")[0], loading.load(tmp_path / "ours")[0])
 
 
 def test_a_controlnet_leaves_as_it_came(model, tmp_path):
@@ -178,7 +179,7 @@ def test_a_controlnet_leaves_as_it_came(model, tmp_path):
     theirs = folders.config("controlnet")
     assert {name: theirs.get(name) for name in config} == config
     importer.convert([("diffusers", tmp_path / "there")], tmp_path / "back")
-    _same(checkpoint.load(tmp_path / "back")[0], checkpoint.load(tmp_path / "ours")[0])
+    _same(loading.load(tmp_path / "back")[0], loading.load(tmp_path / "ours")[0])
 
 
 def test_a_missing_added_key_is_named(exported, tmp_path):

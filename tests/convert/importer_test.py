@@ -12,13 +12,15 @@ from safetensors.numpy import load_file, save_file
 
 from configs import durian, small, tiny
 from durian_jax.cli.main import main
-from durian_jax.convert import Source, importer
+from durian_jax.convert import importer
 from durian_jax.convert.names import to_torch, torch_key
 from durian_jax.convert.shapes import network_shapes, parameter_shapes
+from durian_jax.convert.source import Source
 from durian_jax.models.clip import ClipConfig
 from durian_jax.models.temporal import frame_positions
 from durian_jax.systems.durian.config import DurianConfig
-from durian_jax.training import checkpoint, train_step
+from durian_jax.training import train_step
+from durian_jax.weights import loading
 from input_pipeline.errors import InputError
 from tests.convert import sources
 from tests.parity import folders
@@ -27,7 +29,7 @@ from tests.parity import folders
 def convert(out, *pairs):
     """Parameters by path, and durian.json, of a conversion."""
     importer.convert(list(pairs), out)
-    params, manifest = checkpoint.load(out)
+    params, manifest = loading.load(out)
     leaves = sources.leaves(params)
     assert all(leaf.dtype == np.float32 for leaf in leaves.values())
     return leaves, manifest

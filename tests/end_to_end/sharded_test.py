@@ -31,8 +31,10 @@ CODE = """
 import json, sys
 import jax, jax.numpy as jnp, numpy as np
 from durian_jax.sampling import sampler
+from durian_jax.diffusion import solvers
 from durian_jax.distributed import sharding
 from durian_jax.training import state, train_step
+from durian_jax.weights import trees
 from durian_jax.systems.durian.config import blank_batch
 from tests import smallest
 
@@ -61,9 +63,9 @@ def numbers(stage, devices, fsdp, accumulate):
                for device in mesh.devices.flat)
     large = sum(leaf.nbytes for leaf in jax.tree.leaves(now) if leaf.size >= 2**14)
     batch = sharding.put_batch(batch_of(model, 8, config.data.frames), mesh)
-    params = state.merge(now.frozen, now.ema)
-    sampling = sampler.Sampling(steps=2, guidance=2.0)
-    schedule = sampler.Schedule.trailing(training.diffusion, sampling)
+    params = trees.merge(now.frozen, now.ema)
+    sampling = solvers.Sampling(steps=2, guidance=2.0)
+    schedule = solvers.Schedule.trailing(training.diffusion, sampling)
     videos = jax.jit(lambda params, batch: sampler.sample(
         model, params, batch, jnp.arange(8, dtype=jnp.uint32), schedule,
         diffusion=training.diffusion))(params, batch)

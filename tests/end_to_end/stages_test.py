@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from durian_jax.training import checkpoint, loop
-from durian_jax.training.state import merge
+from durian_jax.training import loop
+from durian_jax.weights import loading
+from durian_jax.weights.trees import merge
 from input_pipeline.errors import InputError
 
 
@@ -34,7 +35,7 @@ def test_optimizer_holds_no_state_of_frozen_parameters(stage2_run):
 def test_checkpoint_gives_averaged_or_raw_weights(stage1_run):
     workdir, state = stage1_run
     for ema, trained in ((True, state.ema), (False, state.trained)):
-        params, meta = checkpoint.load(workdir, ema=ema)
+        params, meta = loading.load(workdir, ema=ema)
         wanted = flatten_dict(merge(state.frozen, trained), sep="/")
         found = flatten_dict(params, sep="/")
         assert found.keys() == wanted.keys()

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from durian_jax.convert import importer
 from durian_jax.systems.durian.model import Durian, DurianConfig
-from durian_jax.training import checkpoint
+from durian_jax.weights import loading
 from tests.parity import drawn, folders
 
 MODEL = {
@@ -83,7 +83,7 @@ def converted(export, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def params(converted):
-    return checkpoint.load(converted)[0]
+    return loading.load(converted)[0]
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,13 @@ from flax.traverse_util import unflatten_dict
 
 from durian_jax.convert import importer
 from durian_jax.convert.shapes import network_shapes
+from durian_jax.diffusion import solvers
 from durian_jax.diffusion.process import Diffusion
 from durian_jax.models.attention import Attention, KeyValue, References
 from durian_jax.models.unet import UNet
 from durian_jax.sampling import sampler
 from durian_jax.systems.durian.model import Durian, DurianConfig
-from durian_jax.training import checkpoint
+from durian_jax.weights import loading
 from tests.parity import drawn, folders
 from tests.parity.conftest import MODEL, QUICK
 
@@ -100,7 +101,7 @@ def control(tmp_path_factory):
     folder = folders.write_model(tmp_path_factory.mktemp("control") / "controlnet", "controlnet")
     out = folder.parent / "checkpoint"
     importer.convert([("diffusers", folder)], out)
-    params, manifest = checkpoint.load(out)
+    params, manifest = loading.load(out)
     config = DurianConfig.from_dict(manifest["config"]["model"] | {"dtype": "float32"})
     network, _ = Durian(config).bind({}).control.unbind()
     return network, {"params": params["control"]}
@@ -183,7 +184,7 @@ def test_arcface_from_onnx(run, tmp_path, scene, outputs, report):
 
     source = folders.FIXTURES / "arcface.onnx"
     importer.convert([("arcface", source)], tmp_path / "checkpoint")
-    weights, manifest = checkpoint.load(tmp_path / "checkpoint")
+    weights, manifest = loading.load(tmp_path / "checkpoint")
     shape = manifest["config"]["model"]["arcface"]
     assert {name: shape[name] for name in MODEL["arcface"]} | {"dtype": "float32"} == MODEL[
         "arcface"
@@ -249,12 +250,12 @@ def test_everything_in_bfloat16(run, scene, outputs, report):
 
 def test_whole_trajectory(params, conditions, scene, outputs, report):
     model, diffusion = Durian(DurianConfig.from_dict(MODEL)), Diffusion()
-    schedule = sampler.Schedule.trailing(diffusion, sampler.Sampling(steps=4, guidance=2.0))
+    schedule = solvers.Schedule.trailing(diffusion, solvers.Sampling(steps=4, guidance=2.0))
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def sample(params, noise, known, features):
         latents = sampler.denoise(
-            model, params, sampler.Trajectory.start(noise), known, features, schedule,
+            model, params, solvers.Trajectory.start(noise), known, features, schedule,
             diffusion=diffusion,
         ).latents  # fmt: skip
         return latents, sampler.decode(model, params, latents)
@@ -271,7 +272,7 @@ def test_single_reference_model_of_moore(run, tmp_path, scene, outputs, report):
     for network in ("autoencoder", "clip"):
         pairs.append(("diffusers", folders.write_model(tmp_path / network, network)))
     importer.convert(pairs, tmp_path / "checkpoint")
-    weights, manifest = checkpoint.load(tmp_path / "checkpoint")
+    weights, manifest = loading.load(tmp_path / "checkpoint")
     fields = manifest["config"]["model"] | {"dtype": "float32"}
     for part in ("kl", "clip"):
         fields[part] |= {"dtype": "float32"}
@@ -313,12 +314,12 @@ def test_schedulers(solver, prediction, steps, outputs, report):
     name = f"schedulers/{solver.removesuffix('++')}{'_eps' if prediction == 'eps' else ''}_{steps}"
     kind = Diffusion if solver == "ddim" else _AlmostZero
     diffusion = kind(prediction=prediction, zero_terminal_snr=prediction == "v")
-    sampling = sampler.Sampling(steps=steps, solver=solver, guidance=1.0)
-    schedule = sampler.Schedule.trailing(diffusion, sampling)
+    sampling = solvers.Sampling(steps=steps, solver=solver, guidance=1.0)
+    schedule = solvers.Schedule.trailing(diffusion, sampling)
     assert schedule.timesteps.tolist() == outputs[f"{name}_timesteps"].tolist()
     start = (1.7 * drawn.numbers("start", (3, 5))).astype("f4")[:, None, None, None]
     end = sampler.denoise(
-        _StandIn(), {}, sampler.Trajectory.start(jnp.asarray(start)), None, None, schedule,
+        _StandIn(), {}, solvers.Trajectory.start(jnp.asarray(start)), None, None, schedule,
         diffusion=diffusion,
     )  # fmt: skip
     report(name, end.latents[:, 0, 0, 0], outputs[name], TRAJECTORY)

@@ -16,7 +16,8 @@ import jax, numpy as np
 from durian_jax.diffusion.process import Diffusion
 from durian_jax.sampling.generator import Generator, Stopwatch
 from durian_jax.systems.durian.config import blank_batch
-from durian_jax.sampling.sampler import Sampling, Schedule, sample, to_uint8
+from durian_jax.sampling.sampler import sample, to_uint8
+from durian_jax.diffusion.solvers import Sampling, Schedule
 from input_pipeline.errors import InputError
 from tests import smallest
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from jax.extend import core
 
+from durian_jax.diffusion import solvers
 from durian_jax.diffusion.process import Diffusion
+from durian_jax.diffusion.solvers import Sampling, Schedule
 from durian_jax.sampling import sampler
-from durian_jax.sampling.sampler import Sampling, Schedule
 from durian_jax.systems.durian.config import DurianConfig, blank_batch
 from durian_jax.systems.durian.model import Durian
 from tests.models import conftest
@@ -85,7 +86,7 @@ def loop(batch, params):
     model = Durian(DurianConfig.from_dict(MODEL | {"dtype": "bfloat16"}))
 
     def run(params, conditions, features, latents, schedule):
-        start = sampler.Trajectory.start(latents)
+        start = solvers.Trajectory.start(latents)
         return sampler.denoise(
             model, params, start, conditions, features, schedule, diffusion=PROCESS
         )

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from durian_jax.diffusion import solvers
 from durian_jax.diffusion.process import Diffusion
+from durian_jax.diffusion.solvers import Sampling, Schedule
 from durian_jax.sampling import sampler
-from durian_jax.sampling.sampler import Sampling, Schedule
 from input_pipeline.errors import InputError
 
 PROCESS = Diffusion()
@@ -124,7 +125,7 @@ def test_noise_belongs_to_seed_and_place_in_the_clip():
     assert abs(many.mean()) < 0.02 and abs(many.std() - 1) < 0.02
 
 
-@pytest.mark.parametrize("solver", sampler.SOLVERS)
+@pytest.mark.parametrize("solver", solvers.SOLVERS)
 def test_a_clip_does_not_depend_on_what_is_sampled_beside_it(solver):
     # A guided walk does not end at the clean latents, so it depends on the noise.
     both, _ = _sample(4, seeds=jnp.array([3, 9], jnp.uint32), guidance=1.5, solver=solver)
@@ -136,17 +137,17 @@ def test_a_clip_does_not_depend_on_what_is_sampled_beside_it(solver):
 def test_lcm_recovers_the_clean_latents_and_adds_new_noise_at_every_step():
     video, clean = _sample(4, solver="lcm")
     np.testing.assert_allclose(video, clean, atol=2e-4)
-    at = sampler.Trajectory.start(jnp.zeros((2, 4, 3, 3, 2)), SEEDS, jnp.arange(4))
+    at = solvers.Trajectory.start(jnp.zeros((2, 4, 3, 3, 2)), SEEDS, jnp.arange(4))
     noises = []
     for now in map(_schedule(3, solver="lcm").part, (0, 1)):
-        at = sampler.advance(PROCESS, at, jnp.zeros_like(at.latents), now)
+        at = solvers.advance(PROCESS, at, jnp.zeros_like(at.latents), now)
         expected = np.sqrt(now.alphas_next) * at.clean
         noises.append((at.latents - expected) / np.sqrt(1 - now.alphas_next))
     assert all(abs(np.std(noise) - 1) < 0.15 for noise in noises)
     assert abs(np.corrcoef(*(np.ravel(noise) for noise in noises))[0, 1]) < 0.25
 
 
-@pytest.mark.parametrize("solver", sampler.SOLVERS)
+@pytest.mark.parametrize("solver", solvers.SOLVERS)
 def test_slices_of_the_schedule_walk_the_same_way_as_the_whole(solver):
     clean = jax.random.normal(jax.random.key(1), (1, 2, 3, 3, 2))
     noise = jax.random.normal(jax.random.key(2), clean.shape)
@@ -162,7 +163,7 @@ def test_slices_of_the_schedule_walk_the_same_way_as_the_whole(solver):
             Oracle(), {}, at, "conditions", clean, schedule, diffusion=PROCESS
         )  # fmt: skip
 
-    start = sampler.Trajectory.start(noise)
+    start = solvers.Trajectory.start(noise)
     at = functools.reduce(walk, slices, start)
     np.testing.assert_allclose(at.latents, walk(start, schedule).latents, atol=1e-6)
 
@@ -173,11 +174,6 @@ def test_trailing_timesteps_start_at_the_last_and_match_the_published_spacing():
     assert _schedule(10).timesteps.tolist() == expected
     assert len(_schedule(30).timesteps) == 30
     assert _schedule(1000).timesteps.tolist() == list(range(999, -1, -1))
-
-
-def test_frames_may_be_decoded_in_tiles():
-    latents = jax.random.normal(jax.random.key(0), (2, 3, 9, 7, 3))
-    np.testing.assert_allclose(sampler.decode(Oracle(), {}, latents, 4), latents, atol=1e-6)
 
 
 def test_pictures_are_clipped_and_rounded_to_uint8():
@@ -196,7 +192,6 @@ def test_pictures_are_clipped_and_rounded_to_uint8():
         ({"guidance_interval": (0.0, 1.5)}, "guidance interval 0:1.5"),
         ({"window": 0}, "window 0: use 1 frame or more"),
         ({"window": 4, "overlap": 4}, "overlap 4: use 0 to 3 for windows of 4"),
-        ({"decode_tile": 2}, "decode tile 2: use 4 cells or more, or 0 for none"),
         ({"guidance_rescale": 1.5}, r"guidance rescale 1.5: use 0 \(off\) to 1"),
     ],
 )

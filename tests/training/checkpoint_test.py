@@ -10,9 +10,9 @@ import optax
 import pytest
 
 from durian_jax.distributed import sharding
-from durian_jax.training import checkpoint
 from durian_jax.training.checkpoint import Checkpoints, config_difference
 from durian_jax.training.state import init_state
+from durian_jax.weights import loading
 from input_pipeline.errors import InputError
 
 CONFIG = {"seed": 0, "steps": 10, "model": {"heads": 4, "channels": (8, 16)}, "data": {"path": "a"}}
@@ -69,8 +69,8 @@ def test_state_and_progress_come_back_exactly(saved, state):
 
 
 def test_averaged_weights_replace_the_trained_ones_only(saved):
-    averaged, meta = checkpoint.load(saved)
-    raw, _ = checkpoint.load(saved, ema=False)
+    averaged, meta = loading.load(saved)
+    raw, _ = loading.load(saved, ema=False)
     np.testing.assert_array_equal(averaged["denoiser"]["kernel"], raw["denoiser"]["kernel"] + 0.5)
     np.testing.assert_array_equal(averaged["autoencoder"]["kernel"], 7.0)
     assert meta["config"]["model"]["heads"] == 4
@@ -138,7 +138,7 @@ def test_a_checkpoint_of_before_is_refused_in_one_line(saved):
         InputError, match=r"5: checkpoint version 1, this code reads 2: .*init_from"
     ):
         Checkpoints(saved).refuse_other(META)
-    assert checkpoint.load(saved)[1] == {"config": json.loads(json.dumps(CONFIG))}
+    assert loading.load(saved)[1] == {"config": json.loads(json.dumps(CONFIG))}
 
 
 def test_another_model_is_refused_by_the_names_of_its_parameters(saved):
@@ -178,7 +178,7 @@ def test_a_broken_checkpoint_is_an_error_and_no_fresh_start(saved, state, patter
             file.write_bytes(changed[harm])
     for read in (
         lambda: Checkpoints(saved).restore(_layout(state)),
-        lambda: checkpoint.load(saved),
+        lambda: loading.load(saved),
     ):
         with pytest.raises(InputError, match=r"checkpoints/5: damaged checkpoint .* delete"):
             read()
@@ -198,7 +198,7 @@ def test_what_a_kill_left_unfinished_is_named_removed_and_never_read(saved, stat
     # A save that was cut just before its last act, and one at its beginning.
     shutil.copytree(folder / "5", folder / "7.orbax-checkpoint-tmp")
     (folder / "6.orbax-checkpoint-tmp").mkdir()
-    assert checkpoint.load(saved)[1]["data_set"] == DATA_SET
+    assert loading.load(saved)[1]["data_set"] == DATA_SET
     assert len(list(folder.iterdir())) == 3
     checkpoints = Checkpoints(saved)
     assert checkpoints.unfinished == [6, 7]
@@ -285,7 +285,7 @@ def test_differences_name_both_values_and_skip_what_may_change():
 
 def test_a_folder_without_checkpoints_is_named(tmp_path):
     with pytest.raises(InputError, match="no checkpoint here"):
-        checkpoint.load(tmp_path)
+        loading.load(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(InputError, match="no complete checkpoint yet"):
-        checkpoint.load(tmp_path)
+        loading.load(tmp_path)

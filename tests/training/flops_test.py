@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 from durian_jax.diffusion.process import Diffusion
+from durian_jax.diffusion.solvers import Sampling, Schedule
 from durian_jax.models.attention import KeyValue
 from durian_jax.sampling import sampler
-from durian_jax.sampling.sampler import Sampling, Schedule
 from durian_jax.systems.durian.config import DurianConfig, blank_batch
 from durian_jax.systems.durian.model import Conditions, Durian
 from durian_jax.training import flops

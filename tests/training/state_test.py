@@ -5,6 +5,7 @@ import optax
 import pytest
 
 from durian_jax.training import state as train_state
+from durian_jax.weights import trees
 from input_pipeline.errors import InputError
 
 PARAMS = {
@@ -20,7 +21,7 @@ def test_patterns_divide_the_parameters():
     trained, frozen = train_state.partition(PARAMS, ("denoiser/",), (".*/motion_modules_",))
     assert trained == {"denoiser": {"conv_in": PARAMS["denoiser"]["conv_in"]}}
     assert set(frozen) == {"denoiser", "autoencoder"}
-    assert jax.tree.structure(train_state.merge(trained, frozen)) == jax.tree.structure(PARAMS)
+    assert jax.tree.structure(trees.merge(trained, frozen)) == jax.tree.structure(PARAMS)
 
 
 @pytest.mark.parametrize("trainable,frozen", [(("denoyser/",), ()), (("denoiser/",), ("clip/",))])
@@ -35,7 +36,7 @@ def test_freezing_everything_is_refused():
 
 
 def test_later_trees_win_a_merge():
-    merged = train_state.merge(PARAMS, {"autoencoder": {"kernel": jnp.zeros((2, 2))}})
+    merged = trees.merge(PARAMS, {"autoencoder": {"kernel": jnp.zeros((2, 2))}})
     assert not merged["autoencoder"]["kernel"].any()
     assert (merged["denoiser"]["conv_in"]["kernel"] == 1).all()
 

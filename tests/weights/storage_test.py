@@ -10,8 +10,7 @@ from safetensors.numpy import load_file, save_file
 from durian_jax import Animator
 from durian_jax.convert.names import to_linen, turned
 from durian_jax.convert.sources.files import open_weights
-from durian_jax.training import checkpoint
-from durian_jax.weights import storage
+from durian_jax.weights import loading, storage
 from input_pipeline.errors import InputError
 from tests.parity import folders
 
@@ -30,7 +29,7 @@ def _write(path, params=PARAMS, **facts):
 
 def test_what_was_written_comes_back(tmp_path):
     folder = _write(tmp_path / "new" / "folder", sources=["here"])
-    found, manifest = checkpoint.load(folder)
+    found, manifest = loading.load(folder)
     for one, other in ((found, PARAMS), (load_file(folder / "clip.safetensors"), PARAMS["clip"])):
         assert one.keys() == other.keys()
     np.testing.assert_array_equal(
@@ -94,7 +93,7 @@ def test_a_folder_is_complete_or_not_there(tmp_path):
 def test_bad_manifests(content, message, tmp_path):
     (tmp_path / "durian.json").write_text(content)
     with pytest.raises(InputError, match=message):
-        checkpoint.load(tmp_path)
+        loading.load(tmp_path)
 
 
 def test_nothing_there(tmp_path):
@@ -122,7 +121,7 @@ def hub(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["user/name", "user/name@main", f"user/name@{COMMIT}"])
 def test_hub_ids(name, hub):
     assert storage.locate(name) == hub
-    np.testing.assert_array_equal(checkpoint.load(name)[0]["clip"]["scale"], [1, 2, 3])
+    np.testing.assert_array_equal(loading.load(name)[0]["clip"]["scale"], [1, 2, 3])
 
 
 def test_hub_files_must_match_their_hash(hub):

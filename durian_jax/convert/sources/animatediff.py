@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from durian_jax.convert import Source
 from durian_jax.convert.names import Table, rename
+from durian_jax.convert.source import Source
 from durian_jax.convert.sources.files import open_weights
 from durian_jax.weights.storage import Stored
 from input_pipeline.errors import InputError

@@ -14,8 +14,8 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from durian_jax.convert import Source
 from durian_jax.convert.names import Table, rename
+from durian_jax.convert.source import Source
 from durian_jax.convert.sources.animatediff import motion_fields
 from durian_jax.convert.sources.files import open_weights, read_json
 from durian_jax.weights.storage import MANIFEST, Stored, read_manifest

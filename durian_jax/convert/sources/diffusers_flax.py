@@ -7,8 +7,8 @@ Their layout is ours; their names are those of the torch keys once levels are do
 import re
 from pathlib import Path
 
-from durian_jax.convert import Source
 from durian_jax.convert.names import torch_key
+from durian_jax.convert.source import Source
 from durian_jax.convert.sources.diffusers import read_folder
 from durian_jax.convert.sources.files import open_weights
 from durian_jax.weights.storage import Stored

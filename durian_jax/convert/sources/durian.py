@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from durian_jax.convert import Source
 from durian_jax.convert.names import torch_key
-from durian_jax.training import checkpoint
-from durian_jax.weights import storage
+from durian_jax.convert.source import Source
+from durian_jax.weights import loading, storage
 from durian_jax.weights.storage import Stored
 
 
@@ -19,7 +18,7 @@ def read(path: Path, ema: bool = True) -> Source:
     if storage.is_folder(folder):
         tensors, meta = storage.stored(folder), storage.read_manifest(folder)
     else:
-        params, meta = checkpoint.load(folder, ema)
+        params, meta = loading.load(folder, ema)
         tensors = storage.flat(params, str(folder))
     networks: dict[str, dict[str, Stored]] = {}
     for name, stored in tensors.items():

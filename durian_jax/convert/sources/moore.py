@@ -8,8 +8,8 @@ with `--from diffusers`.
 
 from pathlib import Path
 
-from durian_jax.convert import Source
 from durian_jax.convert.names import Table, rename
+from durian_jax.convert.source import Source
 from durian_jax.convert.sources.animatediff import MOTION, motion_fields
 from durian_jax.convert.sources.diffusers import plain_values, unet_fields
 from durian_jax.convert.sources.files import open_weights, read_json

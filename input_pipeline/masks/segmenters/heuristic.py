@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from input_pipeline.dataset.records import KINDS
 from input_pipeline.faces.geometry import CONTOURS
+from input_pipeline.kinds import KINDS
 from input_pipeline.masks.segmenters import Pictures, Segmenter
 
 _MODEL = Path(__file__).parents[2] / "assets" / "selfie_segmentation.tflite"

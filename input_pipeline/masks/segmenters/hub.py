@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from input_pipeline.dataset.records import KINDS
 from input_pipeline.errors import InputError
+from input_pipeline.kinds import KINDS
 from input_pipeline.masks.segmenters import Pictures, Segmenter, split_options
 from input_pipeline.masks.segmenters.classes import (
     CLASS_MAPS,

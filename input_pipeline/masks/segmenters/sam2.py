@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from input_pipeline.dataset.records import KINDS
+from input_pipeline.kinds import KINDS
 from input_pipeline.masks.segmenters import Pictures
 from input_pipeline.masks.segmenters.hub import BATCH, HubSegmenter
 

@@ -7,9 +7,10 @@ from scipy.spatial.transform import Rotation
 from skimage.data import astronaut
 
 from input_pipeline.dataset import records
-from input_pipeline.dataset.donors import MOST_DONORS, NOBODY, Donors, grow
+from input_pipeline.dataset.donors import MOST_DONORS, NOBODY, Donors
 from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.masks import alignment
+from input_pipeline.masks.regions import grow
 
 SIZE = 128
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from input_pipeline.dataset.donors import grow
-from input_pipeline.dataset.records import KINDS
 from input_pipeline.errors import InputError
 from input_pipeline.faces import geometry
 from input_pipeline.inference import aligners, inputs
+from input_pipeline.kinds import KINDS
 from input_pipeline.masks import alignment, segmenters
-from input_pipeline.media import video
+from input_pipeline.masks.regions import grow
+from input_pipeline.media import pictures
 
 
 def masking(segmenter, aligner=aligners.geometric, **grow):
@@ -136,7 +136,7 @@ def test_an_unknown_kind_is_refused_before_reading(landmarker, segmenter):
 def _mask_file(path, height, width, rows, columns):
     mask = np.zeros((height, width), np.uint8)
     mask[rows, columns] = 255
-    video.write_picture(path, mask)
+    pictures.write_picture(path, mask)
     return path
 
 
@@ -154,7 +154,7 @@ def test_given_masks_take_the_place_of_the_segmenter(
     crop = geometry.Crop.around(track.keypoints, 512, 512)
 
     def cropped(path):
-        return crop.apply(np.asarray(video.read_picture(path)), 64)[..., 0]
+        return crop.apply(np.asarray(pictures.read_picture(path)), 64)[..., 0]
 
     np.testing.assert_array_equal(scene.batch["attribute_mask"][0], cropped(shown) > 127)
     assert scene.batch["portrait_mask"][cropped(own) > 0].all()

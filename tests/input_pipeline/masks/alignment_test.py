@@ -4,10 +4,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 from skimage.data import astronaut
 
-from input_pipeline.dataset.records import KINDS
 from input_pipeline.errors import InputError
 from input_pipeline.faces import geometry
 from input_pipeline.faces.landmarker import FaceLandmarker
+from input_pipeline.kinds import KINDS
 from input_pipeline.masks import alignment
 
 SIZE = 160

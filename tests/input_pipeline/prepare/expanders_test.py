@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from input_pipeline.dataset import records, shards
-from input_pipeline.dataset.donors import grow
 from input_pipeline.errors import InputError
+from input_pipeline.masks.regions import grow
 from input_pipeline.media import video
 from input_pipeline.prepare import expanders, prepare
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from input_pipeline.dataset.records import KINDS
 from input_pipeline.errors import InputError
 from input_pipeline.faces import geometry
+from input_pipeline.kinds import KINDS
 from input_pipeline.masks import segmenters
 from input_pipeline.media import video
-from input_pipeline.synthetic import clips, dataset
+from input_pipeline.synthetic import clips, dataset, population
 from input_pipeline.synthetic.renderer import render
 
 
@@ -29,13 +29,13 @@ def rows(folder):
 
 def test_clips_show_what_was_rendered_and_labels_and_masks_what_is_worn(filmed, settings):
     for number, row in enumerate(rows(filmed)):
-        who, moving = dataset.person(settings, number), dataset.motion(settings, number, 0)
+        who, moving = population.person(settings, number), population.motion(settings, number, 0)
         film = render.render_clip(who, moving, settings.size)
         frames = np.stack(list(video.read_frames(filmed / row["file"])))
         np.testing.assert_array_equal(frames, render.to_uint8(film.colour))
         wanted = {kind: track for kind, track in render.masks(film, who).items() if track.any()}
         assert {kind for kind in KINDS if row[kind] == "yes"} == wanted.keys()
-        assert (row["identity"], row["split"]) == (dataset.identity(settings, number), "train")
+        assert (row["identity"], row["split"]) == (population.identity(settings, number), "train")
         found = segmenters.load(f"truth:{filmed / 'masks'}")(
             segmenters.Pictures(
                 frames, np.zeros((len(frames), 478, 3), np.float32), source=Path(row["file"]),

@@ -2,12 +2,12 @@
 
 import pytest
 
-from input_pipeline.synthetic import dataset
+from input_pipeline.synthetic import dataset, population
 
 
 @pytest.fixture(scope="session")
 def settings():
-    return dataset.Settings(people=3, clips=1, frames=3, size=64, seed=5, depth=True)
+    return population.Settings(people=3, clips=1, frames=3, size=64, seed=5, depth=True)
 
 
 @pytest.fixture(scope="session")

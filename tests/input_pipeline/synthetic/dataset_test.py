@@ -8,8 +8,8 @@ import pytest
 
 from input_pipeline.dataset import records, shards
 from input_pipeline.errors import InputError
-from input_pipeline.media import video
-from input_pipeline.synthetic import dataset
+from input_pipeline.media import pictures
+from input_pipeline.synthetic import dataset, population
 from input_pipeline.training import loader, transforms
 
 
@@ -47,7 +47,7 @@ def test_a_smaller_set_is_the_beginning_of_a_larger_one(settings, small_set, tmp
         for split in counts
     }
     assert len(set.union(*names.values())) == sum(len(found) for found in names.values()) == 10
-    other = dataset.chunk(dataclasses.replace(settings, seed=6), 0, 0)
+    other = population.chunk(dataclasses.replace(settings, seed=6), 0, 0)
     assert other.identity not in names["train"] and other.frames[0] not in small[0]
 
 
@@ -61,7 +61,7 @@ def test_records_are_valid_and_carry_the_truth(settings, small_set):
         }  # fmt: skip
         depth = records.decode_depth(chunk.depth[0])
         assert np.isinf(depth[0, 0]) and 4 < np.median(depth[30:40, 28:36]) < 6.5
-        person = dataset.person(settings, int(chunk.identity.split("_")[-1]))
+        person = population.person(settings, int(chunk.identity.split("_")[-1]))
         assert set(chunk.masks) == person.worn()
 
 
@@ -106,9 +106,9 @@ def test_the_identity_follows_what_is_rendered_and_not_how_it_is_written():
 
 
 def test_sheets_show_people_and_cases(small_set):
-    people = video.read_picture(small_set / "people.png")
+    people = pictures.read_picture(small_set / "people.png")
     assert people.shape == (144, 1440, 3) and (people[:, 432:] == 255).all()
-    sheet = video.read_picture(small_set / "counterfactual.png")
+    sheet = pictures.read_picture(small_set / "counterfactual.png")
     assert sheet.shape[0] == 4 * 144
 
 
@@ -123,7 +123,7 @@ def test_sheets_show_people_and_cases(small_set):
 )
 def test_settings_out_of_range_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
-        dataset.Settings(**changes)
+        population.Settings(**changes)
 
 
 @pytest.mark.parametrize(

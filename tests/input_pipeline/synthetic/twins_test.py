@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from input_pipeline.dataset import cases
-from input_pipeline.synthetic import dataset, twins
+from input_pipeline.synthetic import population, twins
 
-SETTINGS = dataset.Settings(people=1, clips=1, frames=3, size=64, seed=5)
+SETTINGS = population.Settings(people=1, clips=1, frames=3, size=64, seed=5)
 
 
 def _plan(group):

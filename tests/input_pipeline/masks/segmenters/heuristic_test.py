@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 from skimage import data
 
-from input_pipeline.dataset.records import KINDS
-from input_pipeline.faces.geometry import CONTOURS, Crop, FaceLandmarker
+from input_pipeline.faces.geometry import CONTOURS, Crop
+from input_pipeline.faces.landmarker import FaceLandmarker
+from input_pipeline.kinds import KINDS
 from input_pipeline.masks.segmenters import Pictures
 from input_pipeline.masks.segmenters.heuristic import HeuristicSegmenter
 

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from skimage import data
 
-from input_pipeline.dataset.records import KINDS
-from input_pipeline.faces.geometry import Crop, FaceLandmarker
+from input_pipeline.faces.geometry import Crop
+from input_pipeline.faces.landmarker import FaceLandmarker
+from input_pipeline.kinds import KINDS
 from input_pipeline.masks import segmenters
 from input_pipeline.masks.segmenters import Pictures, sam2
 

@@ -6,7 +6,7 @@ import pytest
 
 from input_pipeline.faces import geometry
 from input_pipeline.faces.landmarker import FaceLandmarker
-from input_pipeline.synthetic import dataset
+from input_pipeline.synthetic import population
 from input_pipeline.synthetic.motion import CALM
 from input_pipeline.synthetic.people import KINDS, sample_person
 from input_pipeline.synthetic.renderer import keypoints, render
@@ -88,8 +88,8 @@ def test_the_crop_of_prepare_leaves_the_pictures_whole():
     """The face fills as much of the picture as `durian prepare` makes it fill."""
     for seed in range(12):
         person = sample_person(np.random.default_rng(seed))
-        settings = dataset.Settings(size=SIZE, frames=8)
-        clip = dataset.motion(settings, seed, 0)
+        settings = population.Settings(size=SIZE, frames=8)
+        clip = population.motion(settings, seed, 0)
         points = keypoints.keypoints_of_clip(person, clip, SIZE).points
         crop = geometry.Crop.around(points, SIZE, SIZE)
         np.testing.assert_allclose(dataclasses.astuple(crop), [31.5, 31.5, SIZE], atol=1e-6)
@@ -98,12 +98,15 @@ def test_the_crop_of_prepare_leaves_the_pictures_whole():
 def _disagreement(seed, people, size):
     """[people, 478] distances of what `geometry.py` finds from the truth, in eye distances."""
     settings, landmarker, errors = (
-        dataset.Settings(size=size, seed=seed),
+        population.Settings(size=size, seed=seed),
         FaceLandmarker(),
         [],
     )
     for index in range(people):
-        person, motion = dataset.person(settings, index), dataset.motion(settings, index, 0).at(8)
+        person, motion = (
+            population.person(settings, index),
+            population.motion(settings, index, 0).at(8),
+        )
         truth = _points(motion, person, size)
         image = render.to_uint8(render.render(person, motion, size).colour)
         track = landmarker.track([image])

@@ -1,0 +1,23 @@
+"""What a source of weights gives."""
+
+import dataclasses
+
+from durian_jax.weights.storage import Stored
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a folder or file gives.
+
+    Attributes:
+      name: the folder or file, for messages.
+      fields: fields of DurianConfig that follow from it; nested configs are dicts. Besides them
+        `latent_size`, the side of the latents it was made for.
+      weights: top-level network -> torch key as in diffusers -> tensor.
+      settings: other parts of the config that come with the weights, such as `diffusion`.
+    """
+
+    name: str
+    fields: dict
+    weights: dict[str, dict[str, Stored]]
+    settings: dict = dataclasses.field(default_factory=dict)

@@ -1,0 +1,18 @@
+"""What a metric is."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """One column of the table.
+
+    title: for people. unit: "" for a plain number. better: "lower" or "higher". truth: whether it
+    needs the right answer. variant: what exactly is computed.
+    """
+
+    title: str
+    unit: str
+    better: str
+    truth: bool
+    variant: str

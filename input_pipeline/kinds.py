@@ -1,0 +1,6 @@
+"""What all parts agree on: kinds of attributes, areas of their masks, the number of keypoints."""
+
+KINDS = ("hair", "glasses", "beard", "hat")
+NUM_KEYPOINTS = 478
+# Shares of the picture between which a mask can be that of an attribute.
+MIN_ATTRIBUTE_AREA, MAX_ATTRIBUTE_AREA = 0.005, 0.7

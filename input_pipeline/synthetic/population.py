@@ -1,0 +1,120 @@
+"""Who is in a synthetic data set, and what of them is rendered: from settings to one chunk."""
+
+import dataclasses
+
+import numpy as np
+
+from input_pipeline.dataset import records
+from input_pipeline.errors import InputError
+from input_pipeline.synthetic.motion import Motion, sample_clip
+from input_pipeline.synthetic.people import Person, sample_person
+from input_pipeline.synthetic.renderer import keypoints as truth
+from input_pipeline.synthetic.renderer import render
+
+VERSION = "1"  # raise when the same seed gives other pictures
+_PERSON, _CLIP = 0, 1  # streams of random numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What to render. Equal settings give equal bytes on the same machine and versions.
+
+    Attributes:
+      people, clips: number of people, and of clips of each.
+      frames: T, frames in a clip, which is one record.
+      size: side of the pictures, pixels, a multiple of 16.
+      fps: frames per second. At 2.5 twelve frames hold the whole range of a person's poses, which
+        single frames are learned from; at 12.5 and more they are film, for temporal layers.
+      seed: another seed, other people.
+      oversample: see `render.render`.
+      depth: whether records hold depth pictures.
+    """
+
+    people: int = 2000
+    clips: int = 1
+    frames: int = 12
+    size: int = 64
+    fps: float = 2.5
+    seed: int = 0
+    oversample: int = 1
+    depth: bool = False
+
+    def __post_init__(self):
+        least = dict(people=1, clips=1, frames=3, size=64, oversample=1, seed=0)
+        for name, limit in least.items():
+            if getattr(self, name) < limit:
+                raise InputError(f"--{name} {getattr(self, name)}: must be at least {limit}")
+        if self.size % render.TILE:
+            raise InputError(f"--size {self.size}: must be a multiple of {render.TILE}")
+        if not self.fps > 0:
+            raise InputError(f"--fps {self.fps}: must be positive")
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """[T] times of the frames of a clip."""
+        return np.arange(self.frames) / self.fps
+
+    def tools(self) -> dict[str, str]:
+        """What the records say made them."""
+        return {"renderer": f"durian_jax synthetic {VERSION}", "seed": str(self.seed)}
+
+
+def split_of(person: int) -> str:
+    """Eight people of ten are for training, one is for validation, one for tests."""
+    return {8: "val", 9: "test"}.get(person % 10, "train")
+
+
+def clip_name(person: int, clip: int) -> str:
+    """What a record calls its clip; a file on disk has a suffix besides."""
+    return f"person_{person:06d}/clip_{clip:03d}"
+
+
+def identity(settings: Settings, person: int) -> str:
+    """What labels and records call a person."""
+    return f"synthetic_{settings.seed}_{person:06d}"
+
+
+def person(settings: Settings, index: int) -> Person:
+    """Person number `index`."""
+    return sample_person(np.random.default_rng([settings.seed, _PERSON, index]))
+
+
+def motion(settings: Settings, index: int, clip: int) -> Motion:
+    """The motion in clip number `clip` of person number `index`, arrays [T]."""
+    rng = np.random.default_rng([settings.seed, _CLIP, index, clip])
+    return sample_clip(rng, settings.seconds)
+
+
+def chunk(settings: Settings, index: int, clip: int) -> records.Chunk:
+    """Renders one clip with everything that is known about it."""
+    who, moving = person(settings, index), motion(settings, index, clip)
+    pictures = render.render_clip(who, moving, settings.size, settings.oversample)
+    points = truth.keypoints_of_clip(who, moving, settings.size)
+    middle = (settings.size - 1) / 2
+    depth = [records.encode_depth(d) for d in pictures.depth] if settings.depth else []
+    return records.Chunk(
+        frames=[records.encode_frame(image) for image in render.to_uint8(pictures.colour)],
+        fps=settings.fps,
+        keypoints=points.points,
+        found=np.ones(settings.frames, bool),
+        masks={
+            kind: [records.encode_mask(mask) for mask in track]
+            for kind, track in render.masks(pictures, who).items()
+        },
+        clip=clip_name(index, clip),
+        identity=identity(settings, index),
+        start=0,
+        crop=np.float32([middle, middle, settings.size]),
+        tools=settings.tools(),
+        truth=truth_rows(points, moving),
+        depth=depth,
+    )
+
+
+def truth_rows(points: truth.Keypoints, moving: Motion) -> dict[str, np.ndarray]:
+    """The arrays of `records.TRUTH`."""
+    return {
+        "visible": points.visible,
+        "pose": np.float32(moving.pose),
+        "expression": np.float32(moving.expression),
+    }
