@@ -19,7 +19,7 @@ setup(
     ),
     package_data={
         "input_pipeline": ["assets/*"],
-        "durian_jax.evaluate": ["golden.json", "protocols/*.json"],
+        "durian_jax.evaluate": ["protocols/*.json"],
         "durian_jax": ["shipped/*/*", "examples/*", "examples/*/*"],
     },
     entry_points={"console_scripts": ["durian = durian_jax.cli.main:main"]},

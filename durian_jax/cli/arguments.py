@@ -153,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
     _add_sampling(batch)
 
     evaluate = verb("evaluate", "Scores a checkpoint or any method's predictions.")
-    evaluate.add_argument("--protocol", choices=("counterfactual", "self", "cross"))
+    evaluate.add_argument("--protocol", choices=("counterfactual", "self", "cross"), required=True)
     evaluate.add_argument("--cases", type=Path, help="folder of cases")
     evaluate.add_argument("--dataset", type=Path, help="data set to take the cases from")
     evaluate.add_argument("--checkpoint", help="as for animate, or small: the model of the package")
@@ -173,9 +173,6 @@ def parser() -> argparse.ArgumentParser:
         "--write-cases", type=Path, metavar="CASES",
         help="only write the cases of --dataset, for other methods to predict",
     )  # fmt: skip
-    evaluate.add_argument(
-        "--selftest", action="store_true", help="only compare all metrics with stored numbers"
-    )
 
     convert = verb("convert", "Other people's weights -> checkpoint; checkpoint -> diffusers.")
     convert.add_argument(

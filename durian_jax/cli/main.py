@@ -211,13 +211,8 @@ def _job_options(options: argparse.Namespace) -> dict:
 
 
 def _evaluate(options: argparse.Namespace, _) -> None:
-    from durian_jax.evaluate import evaluation, selftest
+    from durian_jax.evaluate import evaluation
 
-    if options.selftest:
-        selftest.run()
-        return
-    if options.protocol is None:
-        raise InputError("--protocol is missing: counterfactual, self or cross")
     if options.write_cases is not None:
         if options.dataset is None:
             raise InputError("--write-cases needs --dataset")

@@ -4,8 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,13 +40,13 @@ def make(
     devices = None if fast else place.devices()
     if not fast and devices is None:
         say(f"{place.name}: there is no compiler for it here, so this is the arithmetic")
-    with _clock("tracing the step", say):
+    with _timed("tracing the step", say):
         step = Step(config, place, sample=sample, devices=devices)
         found = step.estimate()
     if devices is None:
         return found
     say(found.table())
-    with _clock("compiling (minutes; half an hour and 24 GB at full size)", say):
+    with _timed("compiling (minutes; half an hour and 24 GB at full size)", say):
         found = step.compile()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.tmp")
@@ -75,24 +73,9 @@ def _path(config, topology: Topology, sample: bool) -> Path:
 
 
 @contextlib.contextmanager
-def _clock(what: str, say: Callable[[str], None]):
-    """Says what is being done and how long it took; on a terminal it counts the seconds."""
-    start, done = time.perf_counter(), threading.Event()
-
-    def tick():
-        while not done.wait(1.0):
-            print(f"\r{what} ... {time.perf_counter() - start:.0f} s", end="", file=sys.stderr)
-
-    ticker = threading.Thread(target=tick, daemon=True)
-    if sys.stderr.isatty():
-        ticker.start()
-    else:
-        say(f"{what} ...")
-    try:
-        yield
-    finally:
-        done.set()
-        if sys.stderr.isatty():
-            ticker.join()
-            print("\r\033[K", end="", file=sys.stderr)
+def _timed(what: str, say: Callable[[str], None]):
+    """Says what is being done, and how long it took."""
+    say(f"{what} ...")
+    start = time.perf_counter()
+    yield
     say(f"{what}: {time.perf_counter() - start:.0f} s")

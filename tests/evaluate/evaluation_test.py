@@ -203,7 +203,7 @@ def test_what_is_scored_is_never_replaced_by_its_report(report, case_folder):
 @pytest.mark.parametrize(
     "options,message",
     [
-        ([], "--protocol is missing"),
+        ([], "required: --protocol"),
         (["--protocol=self"], "--out is missing"),
         (["--protocol=self", "--out=o", "--cases=c"], "--checkpoint or --predictions"),
         (["--protocol=self", "--out=o", "--predictions=p"], "--cases or --dataset"),
