@@ -38,7 +38,6 @@ setup(
         "fsspec>=2024.6",
         "ml_dtypes>=0.5",
         "safetensors>=0.8,<1",
-        "msgpack>=1.1",
         "huggingface_hub>=1.31,<3",
         "opencv-python-headless>=4.10",
         "simplejpeg>=1.8",

@@ -29,7 +29,8 @@ from durian_jax.training.loop import sample_options
 from input_pipeline.dataset import donors, records, shards
 from input_pipeline.faces import geometry
 from input_pipeline.masks import regions
-from input_pipeline.media import pictures, video
+from input_pipeline.media import video
+from input_pipeline.media.pictures import resize
 from input_pipeline.prepare import prepare
 from input_pipeline.training import augmentation, loader, transforms
 
@@ -48,7 +49,7 @@ STEPS = {
     "parse it": records.decode,
     "decode JPEG": records.decode_frame,
     "decode PNG masks": records.decode_mask,
-    "resize": pictures.resize,
+    "resize": resize,
     "grow the portrait mask": transforms.grow,
     "borrow masks": donors.Donors.borrow,
     "affine": augmentation.warp,

@@ -13,7 +13,7 @@ from input_pipeline.dataset import manifest, records, shards
 from input_pipeline.dataset.store import Store
 from input_pipeline.errors import InputError
 from input_pipeline.faces.drawing import _LINES, COLOURS, draw_keypoints, draw_masks
-from input_pipeline.media import pictures
+from input_pipeline.media.pictures import write_picture
 from input_pipeline.prepare import duplicates
 from input_pipeline.training import transforms
 
@@ -135,7 +135,7 @@ def _write_sheets(report: Report, dataset: shards.Dataset, folder: Path) -> list
         for clip in clips[first : first + _CLIPS_PER_SHEET]:
             rows.append(_row(dataset, report.clips[clip]))
         name = "contact_sheet.png" if number == 1 else f"contact_sheet_{number}.png"
-        pictures.write_picture(folder / name, np.concatenate(rows))
+        write_picture(folder / name, np.concatenate(rows))
         paths.append(folder / name)
     return paths
 
@@ -169,7 +169,7 @@ def draw_augmentation(
     spaced = [(head, (255, 255, 255)) for head in heads]
     sheet = np.concatenate([_strip(spaced, len(heads), _TILE), *rows])
     path = Path(out_dir or dataset_dir) / "augmentation.png"
-    pictures.write_picture(path, sheet)
+    write_picture(path, sheet)
     print(f"augmentation: {path}")
     return path
 

@@ -21,7 +21,8 @@ from skimage.data import astronaut
 from input_pipeline.dataset import cases, shards
 from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.masks import segmenters
-from input_pipeline.media import pictures, video
+from input_pipeline.media import video
+from input_pipeline.media.pictures import write_picture
 
 SIDE, FRAMES, FPS = 256, 60, 25
 # Colour matrices that make four "people" out of one; every other one is mirrored, too.
@@ -71,6 +72,14 @@ def add_tone(silent, path):
 
 
 @pytest.fixture(scope="session")
+def fill():
+    """`parameters.fill`; jax starts with the first test that asks for it."""
+    from tests import parameters
+
+    return parameters.fill
+
+
+@pytest.fixture(scope="session")
 def talking_head():
     """The function `talking_frames`, for clips of a test's own."""
     return talking_frames
@@ -97,7 +106,7 @@ def talking_head_clips(tmp_path_factory):
 def portrait_picture(tmp_path_factory):
     """Path of a PNG photo, 512 x 512, with one face."""
     path = tmp_path_factory.mktemp("portrait") / "astronaut.png"
-    pictures.write_picture(path, astronaut())
+    write_picture(path, astronaut())
     return path
 
 

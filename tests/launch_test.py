@@ -51,7 +51,7 @@ def test_shellcheck_has_nothing_to_say(path):
 
 def test_processes_meet_and_only_the_first_is_heard():
     done = _all(
-        "from durian_jax import processes\n"
+        "from durian_jax.distributed import processes\n"
         "processes.initialize()\n"
         "import jax\n"
         "from jax.experimental import multihost_utils\n"
@@ -68,7 +68,7 @@ def test_processes_meet_and_only_the_first_is_heard():
 
 def test_a_process_that_fails_alone_keeps_its_code_and_words():
     done = _all(
-        "from durian_jax import processes\n"
+        "from durian_jax.distributed import processes\n"
         "processes.FAIL_SECONDS = 1.0\n"
         "processes.initialize()\n"
         "try:\n"

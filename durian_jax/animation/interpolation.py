@@ -9,7 +9,8 @@ import numpy as np
 from durian_jax.animation.animator import Animator
 from durian_jax.animation.job import Job
 from input_pipeline.errors import InputError
-from input_pipeline.media import pictures, video
+from input_pipeline.media import video
+from input_pipeline.media.pictures import write_picture
 from input_pipeline.motion.driver import is_still
 
 
@@ -54,7 +55,7 @@ def _write_grid(out: Path, clips: list[Path]) -> None:
     rows = zip(*map(video.read_frames, grids))
     frames = (np.hstack([_square(row[0], 2), *(_square(grid, 1) for grid in row)]) for row in rows)
     if is_still(out):
-        pictures.write_picture(out, next(frames))
+        write_picture(out, next(frames))
     else:
         video.write_video(out, frames, video.probe(grids[0]).fps, audio_from=grids[0])
 

@@ -15,7 +15,8 @@ from durian_jax.metrics.steadiness import Steadiness
 from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.inference.inputs import Scene
 from input_pipeline.inference.paste_back import Paste
-from input_pipeline.media import files, pictures, video
+from input_pipeline.media import files, video
+from input_pipeline.media.pictures import write_picture
 from input_pipeline.motion.driver import Motion
 
 
@@ -126,7 +127,7 @@ class _PictureWriter:
         pass
 
     def write(self, frame: np.ndarray) -> None:
-        pictures.write_picture(self._path, frame)
+        write_picture(self._path, frame)
 
 
 def _row(scene: Scene) -> Callable[[np.ndarray], np.ndarray]:

@@ -124,7 +124,8 @@ def _plan(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _animate(options: argparse.Namespace, _) -> None:
-    from input_pipeline.media import files, pictures
+    from input_pipeline.media import files
+    from input_pipeline.media.pictures import write_picture
     from input_pipeline.motion import driver
 
     # Before minutes of work, not after.
@@ -141,7 +142,7 @@ def _animate(options: argparse.Namespace, _) -> None:
     if made.error is not None:
         raise made.error
     if options.debug_masks:
-        pictures.write_picture(masks, made.scene.preview())
+        write_picture(masks, made.scene.preview())
     if options.save_motion is not None:
         driver.write_template(options.save_motion, made.scene.motion)
     frames, fps = made.settings["frames"], float(made.scene.motion.fps)

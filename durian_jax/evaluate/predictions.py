@@ -8,7 +8,8 @@ import numpy as np
 from durian_jax.evaluate import baselines
 from input_pipeline.dataset.cases import Case, CaseSet
 from input_pipeline.errors import InputError
-from input_pipeline.media import pictures, video
+from input_pipeline.media import video
+from input_pipeline.media.pictures import read_picture, resize
 
 _ARRAY = ".npy"
 
@@ -120,7 +121,7 @@ class CheckpointPredictions:
 
     def _kept(self, case: Case, result) -> np.ndarray:
         self._settings = result.settings
-        frames = np.stack([pictures.resize(one, self._cases.size) for one in result.frames])
+        frames = np.stack([resize(one, self._cases.size) for one in result.frames])
         path = self._keep / f"{case.id}.mp4"
         video.write_video(path, frames, self._cases.fps, lossless=True)
         return frames.astype(np.float32) / 255
@@ -171,7 +172,7 @@ def _read_stills(folder: Path):
     if sorted(names) != expected:
         odd = min(set(names) ^ set(expected))
         raise InputError(f"{folder.name}/{odd}: frames must be 0000.png, 0001.png, ... in a row")
-    return (pictures.read_picture(folder / name) for name in expected)
+    return (read_picture(folder / name) for name in expected)
 
 
 def _read_array(path: Path) -> np.ndarray:

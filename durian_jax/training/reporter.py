@@ -78,11 +78,11 @@ class Reporter:
         """uint8 [H, W, 3] to TensorBoard and to NAME/step_N.png."""
         if not self._enabled:
             return
-        from input_pipeline.media import pictures
+        from input_pipeline.media.pictures import write_picture
 
         folder = self._workdir / name
         folder.mkdir(exist_ok=True)
-        pictures.write_picture(folder / f"step_{step:07d}.png", image)
+        write_picture(folder / f"step_{step:07d}.png", image)
         self._board.add_image(name, image, step, dataformats="HWC")
 
     def _write(self, step: int, values: dict[str, float]) -> None:

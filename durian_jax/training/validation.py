@@ -145,12 +145,12 @@ class Examiner:
     def __call__(self, params: dict) -> dict[str, float]:
         """case_SCORE, and those of the baselines."""
         from durian_jax.evaluate.predictions import job_of
-        from input_pipeline.media import pictures
+        from input_pipeline.media.pictures import resize
 
         self._animator.generator.load(params)
         jobs = [job_of(self._folder, case, seed=0) for case in self._cases]
         videos = (
-            np.stack([pictures.resize(frame, self._size) for frame in video.frames]) / 255.0
+            np.stack([resize(frame, self._size) for frame in video.frames]) / 255.0
             for video in self._animator.animate(jobs, quiet=True)
         )
         return {f"case_{k}": v for k, v in self._scores(videos).items()} | self._baselines

@@ -29,7 +29,8 @@ from PIL import Image
 
 from input_pipeline.errors import InputError
 from input_pipeline.kinds import KINDS, NUM_KEYPOINTS
-from input_pipeline.media import files, pictures, video
+from input_pipeline.media import files, video
+from input_pipeline.media.pictures import SHORTEST_SIDE, read_picture
 
 FORMAT = 1
 _INDEX = "cases.json"
@@ -179,8 +180,8 @@ def write_index(
     Args:
       source: where the pictures come from (data set, seed, ...), in plain JSON values.
     """
-    if size < pictures.SHORTEST_SIDE or size % 2:
-        raise InputError(f"size {size}: must be even and at least {pictures.SHORTEST_SIDE}")
+    if size < SHORTEST_SIDE or size % 2:
+        raise InputError(f"size {size}: must be even and at least {SHORTEST_SIDE}")
     entries = []
     for case in cases:
         entry = dataclasses.asdict(case)
@@ -239,7 +240,7 @@ class CaseSet:
         """The pictures of a case. Raises InputError: unreadable, or not of the stated shape."""
         folder = self.path / case.id
         portrait, portrait_mask, *givers = (
-            pictures.read_picture(folder / name) for name in _files(case) if name.endswith(".png")
+            read_picture(folder / name) for name in _files(case) if name.endswith(".png")
         )
         if len({image.shape for image in givers}) > 1:
             raise InputError(f"{folder}: attribute pictures differ in size: make the cases again")

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-NUM_KEYPOINTS = 478
+from input_pipeline.kinds import NUM_KEYPOINTS
 
 # Each eye: outer corner, inner corner, first of its 5 iris points, and its eyelid points in the
 # order of the iris network.

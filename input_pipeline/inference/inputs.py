@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from input_pipeline import kinds
 from input_pipeline.errors import InputError
 from input_pipeline.faces import drawing, geometry
 from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.inference import occlusion
 from input_pipeline.inference.aligners import Aligner
 from input_pipeline.inference.subject import Subject, read_subject
-from input_pipeline.kinds import KINDS
+from input_pipeline.kinds import KINDS, MAX_ATTRIBUTE_AREA, MIN_ATTRIBUTE_AREA
 from input_pipeline.masks import regions, segmenters
 from input_pipeline.masks.regions import grow
 from input_pipeline.motion.driver import FOLLOWING, Following, Motion, read_motion
@@ -212,7 +211,7 @@ def _worn_together(givers: list[tuple[Subject, str]], masks: list[np.ndarray]):
     seen, notes = [], []
     for (giver, kind), mask, left in zip(givers, masks, occlusion.uncovered(givers, masks)):
         # A given mask may be thinner than that to begin with.
-        if left.mean() < min(kinds.MIN_ATTRIBUTE_AREA, mask.mean() / 2):
+        if left.mean() < min(MIN_ATTRIBUTE_AREA, mask.mean() / 2):
             covers = " or ".join(occlusion.COVERED_BY[kind])
             notes.append(f"{giver.path}: its {kind} is left out, the {covers} would cover it")
         else:
@@ -247,15 +246,15 @@ def _attribute_mask(giver: Subject, kind: str, segmenter: segmenters.Segmenter) 
             raise InputError(f"{giver.path}: its mask is black: paint it white where {kind} shows")
     else:
         mask = giver.find(frozenset([kind]), segmenter)[kind]
-        if mask.mean() < kinds.MIN_ATTRIBUTE_AREA:
+        if mask.mean() < MIN_ATTRIBUTE_AREA:
             raise InputError(
                 f"{giver.path}: no {kind} found ({mask.mean():.2%} of the picture, "
-                f"{kinds.MIN_ATTRIBUTE_AREA:.1%} needed): use a photo that shows it clearly"
+                f"{MIN_ATTRIBUTE_AREA:.1%} needed): use a photo that shows it clearly"
             )
-    if mask.mean() > kinds.MAX_ATTRIBUTE_AREA:
+    if mask.mean() > MAX_ATTRIBUTE_AREA:
         raise InputError(
             f"{giver.path}: the {kind} mask covers {mask.mean():.0%} of the picture, at most "
-            f"{kinds.MAX_ATTRIBUTE_AREA:.0%} can be right: give a mask that covers only {kind}"
+            f"{MAX_ATTRIBUTE_AREA:.0%} can be right: give a mask that covers only {kind}"
         )
     return mask
 

@@ -9,7 +9,7 @@ from input_pipeline.errors import InputError
 from input_pipeline.faces import geometry
 from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.masks import segmenters
-from input_pipeline.media import pictures
+from input_pipeline.media.pictures import read_picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Subject:
 
         Returns the white share of each pixel, float32 [S, S]. Raises InputError for another size.
         """
-        covered = pictures.read_picture(path)
+        covered = read_picture(path)
         height, width = self.photo_shape
         if covered.shape[:2] != (height, width):
             raise InputError(
@@ -66,7 +66,7 @@ def read_subject(
 
     Raises InputError for a bad photo, one with no face, or a mask that does not fit it.
     """
-    image = pictures.read_picture(path)
+    image = read_picture(path)
     track = landmarker.track([image])
     if not track.found[0]:
         raise InputError(f"{path}: no face found: use a photo with a larger face in full view")

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import kinds
 from input_pipeline.errors import InputError
 from input_pipeline.faces import drawing
 from input_pipeline.faces.landmarker import FaceLandmarker
+from input_pipeline.kinds import MAX_ATTRIBUTE_AREA, MIN_ATTRIBUTE_AREA
 from input_pipeline.masks import segmenters
-from input_pipeline.media import pictures
+from input_pipeline.media.pictures import resize
 
 PEOPLE = ("woman", "man", "young woman", "young man", "older woman", "older man")
 # A bald head has no mask to add.
@@ -95,8 +95,8 @@ class Generator:
         """Masks of `count` people in one pose, less those that did not come out.
 
         Dropped are pictures without a face, those whose keypoints lie elsewhere by more than
-        MAX_DISAGREEMENT, and masks below `kinds.MIN_ATTRIBUTE_AREA` or above
-        `kinds.MAX_ATTRIBUTE_AREA`.
+        MAX_DISAGREEMENT, and masks below `MIN_ATTRIBUTE_AREA` or above
+        `MAX_ATTRIBUTE_AREA`.
 
         Args:
           keypoints: float32 [478, 3], pixels of the frame.
@@ -135,7 +135,7 @@ class Generator:
             generator=noise,
             **self._settings,
         )
-        return [pictures.resize(np.asarray(image), size) for image in result.images]
+        return [resize(np.asarray(image), size) for image in result.images]
 
     def _segment(self, image, keypoints, kind, segmenter) -> tuple[str, np.ndarray | None]:
         """What became of a picture, and the mask if it is kept."""
@@ -148,9 +148,9 @@ class Generator:
             return "another pose", None
         pictures = segmenters.Pictures(image[None], found)
         mask = segmenter(pictures, frozenset([kind]))[kind][0]
-        if mask.mean() < kinds.MIN_ATTRIBUTE_AREA:
+        if mask.mean() < MIN_ATTRIBUTE_AREA:
             return "nothing there", None
-        if mask.mean() > kinds.MAX_ATTRIBUTE_AREA:
+        if mask.mean() > MAX_ATTRIBUTE_AREA:
             return "too large", None
         return "kept", mask
 

@@ -13,7 +13,8 @@ from input_pipeline.errors import InputError
 from input_pipeline.faces import geometry
 from input_pipeline.faces.drawing import draw_keypoints
 from input_pipeline.faces.landmarker import NUM_KEYPOINTS, FaceLandmarker, Track
-from input_pipeline.media import files, pictures, video
+from input_pipeline.media import files, video
+from input_pipeline.media.pictures import read_picture
 from input_pipeline.motion import retarget
 from input_pipeline.motion.smoothing import smooth
 
@@ -57,7 +58,7 @@ class Motion:
             for points in self.keypoints:
                 yield draw_keypoints(black, self.crop.points(points, size)[:, :2])
         elif is_still(self.path):
-            yield self.crop.apply(pictures.read_picture(self.path), size)
+            yield self.crop.apply(read_picture(self.path), size)
         else:
             for frame in video.read_frames(self.path):
                 yield self.crop.apply(frame, size)
@@ -141,7 +142,7 @@ def read_motion(path: str | Path, landmarker: FaceLandmarker, framed: bool = Fal
     if path.suffix == TEMPLATE:
         return _read_template(path, framed)
     if is_still(path):
-        image = pictures.read_picture(path)
+        image = read_picture(path)
         (height, width), fps = image.shape[:2], _STILL_FPS
         track = landmarker.track([image])
     else:

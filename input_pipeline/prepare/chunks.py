@@ -10,11 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from input_pipeline import kinds
 from input_pipeline.dataset import records
 from input_pipeline.errors import InputError
 from input_pipeline.faces import descriptor, geometry
 from input_pipeline.faces.landmarker import FaceLandmarker
+from input_pipeline.kinds import MAX_ATTRIBUTE_AREA, MIN_ATTRIBUTE_AREA
 from input_pipeline.masks import segmenters
 from input_pipeline.media import video
 from input_pipeline.prepare import duplicates
@@ -204,7 +204,7 @@ def chunks(
 
 def _check_areas(where: str, kind: str, masks: np.ndarray) -> None:
     areas = masks.mean((1, 2))
-    low, high = kinds.MIN_ATTRIBUTE_AREA, kinds.MAX_ATTRIBUTE_AREA
+    low, high = MIN_ATTRIBUTE_AREA, MAX_ATTRIBUTE_AREA
     bad = int(((areas < low) | (areas > high)).sum())
     if bad > MAX_BAD_MASKS * len(areas):
         raise InputError(

@@ -8,7 +8,7 @@ import numpy as np
 from input_pipeline.dataset import records, shards
 from input_pipeline.dataset.cases import CaseSet
 from input_pipeline.faces import drawing
-from input_pipeline.media import pictures
+from input_pipeline.media.pictures import write_picture
 
 _PEOPLE, _COLUMNS, _CASES = 100, 10, 20
 _TILE = 144
@@ -30,7 +30,7 @@ def draw_people(dataset: Path, settings) -> Path:
     blank = np.full((_TILE, _TILE, 3), 255, np.uint8)
     tiles = [found[person] for person in wanted] + [blank] * (-len(wanted) % _COLUMNS)
     rows = [np.hstack(tiles[i : i + _COLUMNS]) for i in range(0, len(tiles), _COLUMNS)]
-    pictures.write_picture(dataset / "people.png", np.vstack(rows))
+    write_picture(dataset / "people.png", np.vstack(rows))
     return dataset / "people.png"
 
 
@@ -60,7 +60,7 @@ def draw_cases(folder: Path) -> Path:
             tiles += [_tile(pictures.driving[frame]), answer, marked]
         rows.append(np.hstack(tiles))
     path = folder.with_name("counterfactual.png")
-    pictures.write_picture(path, np.vstack(rows))
+    write_picture(path, np.vstack(rows))
     return path
 
 

@@ -7,7 +7,8 @@ from durian_jax.animation import interpolation
 from durian_jax.animation.animator import Outcome
 from durian_jax.animation.job import Job
 from input_pipeline.errors import InputError
-from input_pipeline.media import pictures, video
+from input_pipeline.media import video
+from input_pipeline.media.pictures import write_picture
 from input_pipeline.motion.driver import Following
 
 SIDE, FRAMES = 64, 3
@@ -34,7 +35,7 @@ class Animator:
                 (path.with_name(f"{path.stem}_grid{path.suffix}"), grid),
             ):
                 if path.suffix == ".png":
-                    pictures.write_picture(place, frames[0])
+                    write_picture(place, frames[0])
                 else:
                     video.write_video(place, frames, 25)
             yield Outcome(job, path, None, {}, None)

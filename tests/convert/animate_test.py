@@ -7,13 +7,13 @@ import pytest
 
 from durian_jax.cli.main import main
 from input_pipeline.media import video
-from tests.convert import sources
+from tests.convert import other_weights
 
 
 @pytest.mark.slow
 def test_moore_animates_a_portrait(tmp_path, portrait_picture, talking_head, capsys):
-    pipeline = sources.write_diffusers(tmp_path / "sd")
-    moore = sources.write_moore(tmp_path / "moore")
+    pipeline = other_weights.write_diffusers(tmp_path / "sd")
+    moore = other_weights.write_moore(tmp_path / "moore")
     driving, out = tmp_path / "driving.mp4", tmp_path / "out.mp4"
     # Eight frames: two windows of the six that its motion modules reach.
     video.write_video(driving, talking_head(count=8), 25)

@@ -16,9 +16,9 @@ from durian_jax.convert.shapes import parameter_shapes
 from durian_jax.distributed import sharding
 from durian_jax.training import checkpoint
 from durian_jax.training.state import init_state, make_optimizer
-from durian_jax.weights import loading
+from durian_jax.weights import loading, storage
 from input_pipeline.errors import InputError
-from tests.convert import sources
+from tests.convert import other_weights
 from tests.parity import folders
 from tests.parity.conftest import MODEL
 
@@ -63,7 +63,7 @@ def run(converted, tmp_path_factory):
 
 
 def _same(a, b):
-    a, b = sources.leaves(a), sources.leaves(b)
+    a, b = other_weights.leaves(a), other_weights.leaves(b)
     assert a.keys() == b.keys()
     for name in a:
         np.testing.assert_array_equal(a[name], b[name])
@@ -143,7 +143,7 @@ def test_hashes_are_those_of_the_files(exported):
 def test_models_without_contexts_and_motion(tmp_path):
     """Patches of pixels, no CLIP, no ArcFace, as in configs/small.py: diffusers' classes want
     cross-attention all the same."""
-    config = sources.MODEL | {
+    config = other_weights.MODEL | {
         "autoencoder": "patchify", "patch": 2, "kl": None, "clip": None, "arcface": None,
         "temporal": False, "context_dim": 0, "channels": [16, 24], "attention_levels": [1],
     }  # fmt: skip
@@ -153,8 +153,8 @@ def test_models_without_contexts_and_motion(tmp_path):
         for network, tree in shapes.items()
     }
     facts = {"config": {"model": config, **SETTINGS}}
-    tensors = {n: importer.weights.flat(p) for n, p in params.items()}
-    importer.weights.write(tmp_path / "ours", tensors.items(), facts)
+    tensors = {n: storage.flat(p) for n, p in params.items()}
+    storage.write(tmp_path / "ours", tensors.items(), facts)
     exporter.to_diffusers(tmp_path / "ours", tmp_path / "there")
     weights = load_file(tmp_path / "there/denoiser/diffusion_pytorch_model.safetensors")
     prefix = "down_blocks.1.attentions.0.transformer_blocks.0"

@@ -22,7 +22,7 @@ from durian_jax.systems.durian.config import DurianConfig
 from durian_jax.training import train_step
 from durian_jax.weights import loading
 from input_pipeline.errors import InputError
-from tests.convert import sources
+from tests.convert import other_weights
 from tests.parity import folders
 
 
@@ -30,7 +30,7 @@ def convert(out, *pairs):
     """Parameters by path, and durian.json, of a conversion."""
     importer.convert(list(pairs), out)
     params, manifest = loading.load(out)
-    leaves = sources.leaves(params)
+    leaves = other_weights.leaves(params)
     assert all(leaf.dtype == np.float32 for leaf in leaves.values())
     return leaves, manifest
 
@@ -44,7 +44,7 @@ def complete(leaves, manifest):
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory):
-    return sources.write_diffusers(tmp_path_factory.mktemp("diffusers") / "sd")
+    return other_weights.write_diffusers(tmp_path_factory.mktemp("diffusers") / "sd")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_diffusers_gives_three_unets(from_diffusers):
     leaves, manifest = from_diffusers
     assert complete(leaves, manifest) and not manifest["absent"]
     assert manifest["drawn"] == ["keypoint_encoder"]
-    for path, array in sources.linen("denoiser", "^(?!.*motion)").items():
+    for path, array in other_weights.linen("denoiser", "^(?!.*motion)").items():
         np.testing.assert_array_equal(leaves[f"denoiser/{path}"], array)
         if path == "conv_in/kernel":
             for name in ("portrait_encoder", "attribute_encoder"):
@@ -65,7 +65,7 @@ def test_diffusers_gives_three_unets(from_diffusers):
         elif not path.startswith(("conv_norm_out", "conv_out")):
             np.testing.assert_array_equal(leaves[f"attribute_encoder/{path}"], array)
     for network in ("autoencoder", "clip"):
-        for path, array in sources.linen(network).items():
+        for path, array in other_weights.linen(network).items():
             np.testing.assert_array_equal(leaves[f"{network}/{path}"], array)
 
 
@@ -92,7 +92,7 @@ def test_config_follows_the_sources(from_diffusers):
 
 def test_flax_folders_give_the_same(from_diffusers, tmp_path):
     leaves, manifest = convert(
-        tmp_path / "ckpt", ("diffusers-flax", sources.write_flax(tmp_path / "flax"))
+        tmp_path / "ckpt", ("diffusers-flax", other_weights.write_flax(tmp_path / "flax"))
     )
     assert manifest["config"] == from_diffusers[1]["config"]
     jax.tree.map(np.testing.assert_array_equal, leaves, from_diffusers[0])
@@ -100,9 +100,9 @@ def test_flax_folders_give_the_same(from_diffusers, tmp_path):
 
 def test_all_sources_together_leave_nothing_open(pipeline, tmp_path):
     folders.write_torch(
-        tmp_path / "mm.ckpt", {f"module.{k}": v for k, v in sources.motion().items()}
+        tmp_path / "mm.ckpt", {f"module.{k}": v for k, v in other_weights.motion().items()}
     )
-    arcface = sources.torch("arcface") | {"bn1.num_batches_tracked": np.array(3)}
+    arcface = other_weights.torch("arcface") | {"bn1.num_batches_tracked": np.array(3)}
     folders.write_torch(tmp_path / "r.pth", arcface)
     leaves, manifest = convert(
         tmp_path / "ckpt",
@@ -112,7 +112,7 @@ def test_all_sources_together_leave_nothing_open(pipeline, tmp_path):
     assert complete(leaves, manifest) and not manifest["absent"]
     assert sorted(manifest["drawn"]) == ["face_projection", "keypoint_encoder"]
     for network, pattern in (("denoiser", ""), ("arcface", ""), ("portrait_encoder", "attn2")):
-        for path, array in sources.linen(network, pattern).items():
+        for path, array in other_weights.linen(network, pattern).items():
             if network != "portrait_encoder":
                 np.testing.assert_array_equal(leaves[f"{network}/{path}"], array)
             else:
@@ -123,18 +123,20 @@ def test_all_sources_together_leave_nothing_open(pipeline, tmp_path):
 
 @pytest.mark.parametrize("motion_in", [None, "motion_module.pth", "denoising_unet.pth"])
 def test_moore_gives_a_single_reference_model(motion_in, tmp_path):
-    folder = sources.write_moore(tmp_path / "moore", motion_in)
+    folder = other_weights.write_moore(tmp_path / "moore", motion_in)
     leaves, manifest = convert(tmp_path / "ckpt", ("moore", folder))
     model = manifest["config"]["model"]
     assert model["references"] == "single" and model["temporal"] == (motion_in is not None)
     assert not motion_in or (model["temporal_heads"] == 4 and model["max_frames"] == 6)
     assert manifest["absent"] == ["autoencoder", "clip"]
     pattern = "" if motion_in else "^(?!.*motion)"
-    wanted = {f"denoiser/{p}": a for p, a in sources.linen("denoiser", pattern).items()}
-    for path, array in sources.linen("attribute_encoder").items():
+    wanted = {f"denoiser/{p}": a for p, a in other_weights.linen("denoiser", pattern).items()}
+    for path, array in other_weights.linen("attribute_encoder").items():
         array = array[:, :, :4] if path == "conv_in/kernel" else array
         wanted[f"portrait_encoder/{path}"] = array
-    wanted |= {f"keypoint_encoder/{p}": a for p, a in sources.linen("keypoint_encoder").items()}
+    wanted |= {
+        f"keypoint_encoder/{p}": a for p, a in other_weights.linen("keypoint_encoder").items()
+    }
     assert leaves.keys() == wanted.keys()
     for name, array in wanted.items():
         np.testing.assert_array_equal(leaves[name], array)
@@ -142,7 +144,7 @@ def test_moore_gives_a_single_reference_model(motion_in, tmp_path):
 
 def test_moore_with_the_autoencoder_and_clip_of_diffusers(pipeline, tmp_path):
     leaves, manifest = convert(
-        tmp_path / "ckpt", ("moore", sources.write_moore(tmp_path / "moore")),
+        tmp_path / "ckpt", ("moore", other_weights.write_moore(tmp_path / "moore")),
         ("diffusers", pipeline / "vae"), ("diffusers", pipeline / "image_encoder"),
     )  # fmt: skip
     assert complete(leaves, manifest) and not manifest["absent"]
@@ -183,7 +185,7 @@ _PARTS = ("kl", "clip", "arcface")
 
 def test_motion_modules_join_a_run(from_diffusers, pipeline, tmp_path):
     importer.convert([("diffusers", pipeline)], tmp_path / "stage1")
-    path = folders.write_torch(tmp_path / "mm.ckpt", sources.motion())
+    path = folders.write_torch(tmp_path / "mm.ckpt", other_weights.motion())
     leaves, manifest = convert(
         tmp_path / "stage2", ("durian", tmp_path / "stage1"), ("animatediff", path)
     )
@@ -194,14 +196,14 @@ def test_motion_modules_join_a_run(from_diffusers, pipeline, tmp_path):
 
 @pytest.mark.parametrize("later", [False, True])
 def test_a_controlnet_joins_what_it_controls(later, from_diffusers, pipeline, tmp_path):
-    folder, first = sources.write_controlnet(tmp_path / "controlnet"), ("diffusers", pipeline)
+    folder, first = other_weights.write_controlnet(tmp_path / "controlnet"), ("diffusers", pipeline)
     if later:
         importer.convert([first], tmp_path / "stage1")
         first = ("durian", tmp_path / "stage1")
     leaves, manifest = convert(tmp_path / "ckpt", first, ("diffusers", folder))
     assert complete(leaves, manifest) and not manifest["absent"]
     assert manifest["config"]["model"]["control_channels"] == [7, 9]
-    control = {f"control/{path}": array for path, array in sources.linen("control").items()}
+    control = {f"control/{path}": array for path, array in other_weights.linen("control").items()}
     assert leaves.keys() == from_diffusers[0].keys() | control.keys()
     for name, array in (from_diffusers[0] | control).items():
         np.testing.assert_array_equal(leaves[name], array)
@@ -225,9 +227,11 @@ def test_every_key_of_a_full_size_controlnet():
 def test_the_vision_half_of_a_whole_clip(tmp_path):
     folder = tmp_path / "clip"
     folder.mkdir()
-    vision = {name: value for name, value in sources.CLIP_JSON.items() if name != "architectures"}
+    vision = {
+        name: value for name, value in other_weights.CLIP_JSON.items() if name != "architectures"
+    }
     values = {
-        "architectures": ["CLIPModel"], "projection_dim": sources.CONTEXT,
+        "architectures": ["CLIPModel"], "projection_dim": other_weights.CONTEXT,
         "vision_config": vision | {"projection_dim": 512}, "text_config": {"hidden_size": 9},
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(values))
@@ -237,10 +241,10 @@ def test_the_vision_half_of_a_whole_clip(tmp_path):
         "logit_scale": np.zeros((), np.float32),
         "vision_model.embeddings.position_ids": np.arange(5)[None],
     }
-    folders.write_torch(folder / "pytorch_model.bin", sources.torch("clip") | text)
+    folders.write_torch(folder / "pytorch_model.bin", other_weights.torch("clip") | text)
     leaves, manifest = convert(tmp_path / "ckpt", ("diffusers", folder))
-    assert leaves.keys() == {f"clip/{path}" for path in sources.linen("clip")}
-    assert manifest["config"]["model"]["clip"]["projection_dim"] == sources.CONTEXT
+    assert leaves.keys() == {f"clip/{path}" for path in other_weights.linen("clip")}
+    assert manifest["config"]["model"]["clip"]["projection_dim"] == other_weights.CONTEXT
 
 
 # What bad sources get: one line that names file and key, exit code 2, no output.
@@ -288,7 +292,7 @@ def test_half_precision_becomes_float32(broken, tmp_path):
             weights[key] = array.astype(np.float16)
 
     leaves, _ = convert(tmp_path / "ckpt", ("diffusers", broken(halve)))
-    wanted = sources.linen("denoiser")["conv_in/kernel"].astype(np.float16)
+    wanted = other_weights.linen("denoiser")["conv_in/kernel"].astype(np.float16)
     np.testing.assert_array_equal(leaves["denoiser/conv_in/kernel"], wanted)
 
 
@@ -311,16 +315,16 @@ def test_keys_shapes_and_dtypes(edit, message, broken, tmp_path, capsys):
 
 
 def test_a_pickle_with_code_in_it(tmp_path, capsys):
-    folder = sources.write_moore(tmp_path / "moore")
+    folder = other_weights.write_moore(tmp_path / "moore")
     (folder / "denoising_unet.pth").write_bytes(b"cos\nsystem\n(S'touch x'\ntR.")
     line = fails(capsys, tmp_path / "out", ("moore", folder))
     assert "denoising_unet.pth" in line and "not executed" in line
 
 
 def test_damage_found_while_writing_leaves_nothing(tmp_path, capsys):
-    folder = sources.write_moore(tmp_path / "moore")
+    folder = other_weights.write_moore(tmp_path / "moore")
     data = (folder / "reference_unet.pth").read_bytes()
-    array = sources.moore_reference()["mid_block.resnets.0.conv1.weight"]
+    array = other_weights.moore_reference()["mid_block.resnets.0.conv1.weight"]
     where = data.index(np.ascontiguousarray(array).tobytes())
     (folder / "reference_unet.pth").write_bytes(data[:where] + b"\xff" + data[where + 1 :])
     line = fails(capsys, tmp_path / "out", ("moore", folder))
@@ -372,15 +376,15 @@ def test_configs_that_do_not_fit(part, changes, message, broken, tmp_path, capsy
     ],
 )  # fmt: skip
 def test_controlnets_that_do_not_fit(changes, message, pipeline, tmp_path, capsys):
-    folder = sources.write_controlnet(tmp_path / "controlnet", **changes)
+    folder = other_weights.write_controlnet(tmp_path / "controlnet", **changes)
     line = fails(capsys, tmp_path / "out", ("diffusers", pipeline), ("diffusers", folder))
     assert message in line and str(folder) in line
 
 
 def test_a_controlnet_without_one_of_its_zero_convolutions(tmp_path, capsys):
-    weights = sources.torch("control")
+    weights = other_weights.torch("control")
     del weights["controlnet_down_blocks.3.weight"]
-    folder = sources.write_controlnet(tmp_path / "controlnet", weights)
+    folder = other_weights.write_controlnet(tmp_path / "controlnet", weights)
     line = fails(capsys, tmp_path / "out", ("diffusers", folder))
     assert "do not fit control: 1 missing (controlnet_down_blocks.3.weight)" in line
 
@@ -388,7 +392,7 @@ def test_a_controlnet_without_one_of_its_zero_convolutions(tmp_path, capsys):
 def test_folders_of_another_kind(pipeline, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     text = "text_encoder/config.json: a CLIPTextModel is none of"
-    moore = sources.write_moore(tmp_path / "moore")
+    moore = other_weights.write_moore(tmp_path / "moore")
     for kind, path, message in [
         ("diffusers", tmp_path / "empty", "no model here"),
         ("diffusers", tmp_path / "nowhere", "no such folder"),
@@ -406,7 +410,7 @@ def test_folders_of_another_kind(pipeline, tmp_path, capsys):
 
 
 def test_motion_modules_without_a_middle(tmp_path, capsys):
-    weights = {k: v for k, v in sources.motion().items() if not k.startswith("mid_block")}
+    weights = {k: v for k, v in other_weights.motion().items() if not k.startswith("mid_block")}
     path = folders.write_torch(tmp_path / "mm_v1.ckpt", weights)
     assert "mid_block" in fails(capsys, tmp_path / "out", ("animatediff", path))
 
@@ -452,6 +456,6 @@ def test_options_that_do_not_go_together(arguments, message, tmp_path, capsys):
 def test_an_incomplete_checkpoint_does_not_animate(tmp_path):
     from durian_jax import Animator
 
-    importer.convert([("moore", sources.write_moore(tmp_path / "moore"))], tmp_path / "ckpt")
+    importer.convert([("moore", other_weights.write_moore(tmp_path / "moore"))], tmp_path / "ckpt")
     with pytest.raises(InputError, match="has no autoencoder, clip: convert it again"):
         Animator.load(tmp_path / "ckpt")

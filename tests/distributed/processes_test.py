@@ -69,7 +69,7 @@ def test_a_process_that_uses_devices_already_works_alone(environment):
 def test_one_machine_needs_no_environment():
     # In a process of its own: pytest's has used devices, and jax can be told of others no more.
     code = (
-        "from durian_jax import processes\n"
+        "from durian_jax.distributed import processes\n"
         "processes.initialize()\n"
         "import jax\n"
         "assert jax.process_count() == 1 and not jax.distributed.is_initialized()\n"
@@ -89,7 +89,7 @@ def test_one_machine_needs_no_environment():
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_peer_that_does_not_come_ends_the_wait_with_one_line(index):
     environment = os.environ | WHOLE | {"JAX_PROCESS_ID": str(index), "DURIAN_JOIN_TIMEOUT": "1"}
-    code = "from durian_jax import processes; processes.initialize()"
+    code = "from durian_jax.distributed import processes; processes.initialize()"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=REPOSITORY, env=environment, text=True, capture_output=True, timeout=120,

@@ -10,7 +10,8 @@ from durian_jax.animation.job import Job
 from durian_jax.cli.main import main
 from durian_jax.diffusion.windows import Windows
 from input_pipeline.errors import InputError
-from input_pipeline.media import pictures, video
+from input_pipeline.media import video
+from input_pipeline.media.pictures import read_picture, write_picture
 from input_pipeline.motion import driver
 from tests import smallest
 
@@ -130,14 +131,14 @@ def test_a_recording_is_the_video_and_bad_jobs_stand_alone(
 def test_pasted_back_the_photo_keeps_its_size_and_its_surroundings(
     untrained, talking_head_clips, tmp_path
 ):
-    photo = pictures.read_picture(talking_head_clips / "plain.mp4")
+    photo = read_picture(talking_head_clips / "plain.mp4")
     wide = np.pad(photo, ((20, 0), (150, 60), (0, 0)), "edge")  # a portrait that is not square
-    pictures.write_picture(tmp_path / "wide.png", wide)
+    write_picture(tmp_path / "wide.png", wide)
     hair = (talking_head_clips / "dark.mp4", "hair")
     job = Job(tmp_path / "wide.png", [hair], tmp_path / "wide.png", paste_back=True, report=True)
     (made,) = untrained.record([(job, tmp_path / "out.png")], steps=2)
     assert made.error is None
-    out = pictures.read_picture(tmp_path / "out.png")
+    out = read_picture(tmp_path / "out.png")
     assert out.shape == wide.shape
     crop = made.scene.portrait.crop
     left = int(crop.cx - crop.side / 2)

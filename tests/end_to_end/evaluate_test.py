@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from durian_jax.cli.main import main
-from input_pipeline.media import pictures, video
+from input_pipeline.media import video
+from input_pipeline.media.pictures import read_picture
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_saved_answers_score_the_same_again(report, case_folder, stage2_run, tmp
 def test_the_answer_keeps_the_framing_of_the_portrait(report, case_folder):
     # The model has learned these clips: outside hair and face its frame 0 is the portrait's.
     answer = next(video.read_frames(report / "predictions" / "0000.mp4")).astype(float)
-    portrait = pictures.read_picture(case_folder / "0000" / "portrait.png").astype(float)
+    portrait = read_picture(case_folder / "0000" / "portrait.png").astype(float)
     shifted = np.roll(portrait, 32, 1)
     assert np.abs(answer - portrait).mean() < 0.8 * np.abs(answer - shifted).mean()
 

@@ -6,7 +6,8 @@ import pytest
 from durian_jax import Animator
 from durian_jax.animation.job import Job
 from durian_jax.cli.main import main
-from input_pipeline.media import pictures, video
+from input_pipeline.media import video
+from input_pipeline.media.pictures import write_picture
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +15,7 @@ def photos(portrait_picture, talking_head, tmp_path_factory):
     """Portrait, two givers, and a photo that drives."""
     folder = tmp_path_factory.mktemp("photos")
     for name, colours in (("from", [1, 0.9, 0.8]), ("to", [0.5, 0.3, 0.6]), ("pose", [1, 1, 1])):
-        pictures.write_picture(folder / f"{name}.png", next(talking_head(np.diag(colours))))
+        write_picture(folder / f"{name}.png", next(talking_head(np.diag(colours))))
     return portrait_picture, folder / "from.png", folder / "to.png", folder / "pose.png"
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import durian_jax
 from durian_jax import Animator
 from durian_jax.evaluate.evaluation import evaluate
 from durian_jax.weights import storage
 
-PACKAGE = Path(storage.__file__).parent
+PACKAGE = Path(durian_jax.__file__).parent
 EXAMPLES = PACKAGE / "examples"
 
 

@@ -12,7 +12,8 @@ from durian_jax.evaluate import report as report_module
 from durian_jax.evaluate.protocol import Protocol
 from durian_jax.evaluate.scores import METRICS, summarise
 from input_pipeline.errors import InputError
-from input_pipeline.media import pictures, video
+from input_pipeline.media import video
+from input_pipeline.media.pictures import write_picture
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def noise_folder(case_set, tmp_path_factory):
             np.save(folder / f"{case.id}.npy", frames.astype(np.float64) / 255)
         else:
             for number, frame in enumerate(frames):
-                pictures.write_picture(folder / case.id / f"{number:04d}.png", frame)
+                write_picture(folder / case.id / f"{number:04d}.png", frame)
     return folder
 
 
@@ -238,7 +239,7 @@ def test_unusable_cases_are_listed_before_anything_is_scored(
     shutil.copytree(case_folder, broken)
     black = np.zeros((128, 128), bool)
     Image.fromarray(black).save(broken / "0000" / "attribute_0_mask.png")
-    pictures.write_picture(broken / "0002" / "portrait.png", np.full((128, 128, 3), 90, np.uint8))
+    write_picture(broken / "0002" / "portrait.png", np.full((128, 128, 3), 90, np.uint8))
     with pytest.raises(InputError) as failure:
         evaluation.evaluate(
             "counterfactual", tmp_path / "out", cases=broken, predictions=noise_folder

@@ -3,7 +3,8 @@ import pytest
 
 from durian_jax.evaluate.predictions import FolderPredictions
 from input_pipeline.errors import InputError
-from input_pipeline.media import pictures, video
+from input_pipeline.media import video
+from input_pipeline.media.pictures import write_picture
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def folder(case_set, frames, tmp_path):
     """A complete folder: a lossless video, pictures, and an array."""
     video.write_video(tmp_path / "0000.mp4", frames, case_set.fps, lossless=True)
     for number, frame in enumerate(frames):
-        pictures.write_picture(tmp_path / "0001" / f"{number:04d}.png", frame)
+        write_picture(tmp_path / "0001" / f"{number:04d}.png", frame)
     np.save(tmp_path / "0002.npy", frames / 255)
     return tmp_path
 

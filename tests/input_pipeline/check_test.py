@@ -7,7 +7,7 @@ from input_pipeline import check
 from input_pipeline.dataset import manifest, records, shards
 from input_pipeline.dataset.store import Store
 from input_pipeline.errors import InputError
-from input_pipeline.media import pictures
+from input_pipeline.media.pictures import read_picture
 from input_pipeline.training import transforms
 
 
@@ -36,7 +36,7 @@ def test_a_good_data_set_has_no_problems_and_its_facts_are_told(prepared_dataset
 def test_the_sheet_shows_frames_keypoints_and_masks(prepared_dataset, tmp_path):
     (sheet,) = check.check(prepared_dataset, tmp_path).sheets
     assert sheet == tmp_path / "contact_sheet.png"
-    picture = pictures.read_picture(sheet)
+    picture = read_picture(sheet)
     row = picture.shape[0] // 4
     assert picture.shape[1] == 2 * 4 * 144 and 144 <= row < 180
     plain, masked = picture[-144:, :144].astype(int), picture[-144:, 144:288].astype(int)
@@ -87,7 +87,7 @@ def test_the_sheet_of_augmentation_shows_what_training_gets(write_painted, tmp_p
     dataset = write_painted(3, corrupt=(1,))
     sheet = check.draw_augmentation(dataset.path, out_dir=tmp_path)
     assert sheet == tmp_path / "augmentation.png"
-    picture = pictures.read_picture(sheet).astype(int)
+    picture = read_picture(sheet).astype(int)
     tile, strip = 144, 20
     assert picture.shape == (strip + 2 * (strip + tile), 11 * tile, 3), "record 1 is left out"
     rows = [picture[2 * strip + i * (strip + tile) :][:tile] for i in range(2)]

@@ -106,7 +106,7 @@ def read(workdir: Path, step: int | None = None) -> Remains:
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line) for line in lines]
     for line in losses:
-        del line["step_secs"], line["data_wait"]
+        del line["step_secs"], line["data_wait"], line["tflops"]
     batches, contradictions = {}, []
     for file in sorted(workdir.glob("batches_*.txt")):
         for line in file.read_text().splitlines():

@@ -17,7 +17,7 @@ from durian_jax.diffusion.solvers import Sampling, Schedule
 from durian_jax.sampling import sampler
 from durian_jax.systems.durian.config import DurianConfig, blank_batch
 from durian_jax.systems.durian.model import Durian
-from tests.models import conftest
+from tests import parameters
 
 # Sizes that no two axes share, so that a shape tells what it is of.
 FRAMES, SIDE, HEADS, HEAD_SIZE, GUIDANCE = 3, 7 * 2, 2, 20, 2.5
@@ -62,7 +62,7 @@ def batch(model):
 def params(model):
     latents, now = np.zeros((1, 1, *model.config.latent_shape), "f4"), np.zeros(1, "i4")
     blank = blank_batch(model.config, 1, 1)
-    return conftest._fill(
+    return parameters.fill(
         jax.eval_shape(model.init, jax.random.key(0), blank, latents, now)["params"]
     )
 

@@ -1,21 +1,22 @@
 """Tensors in other people's files: safetensors, torch's zip archives, Flax's msgpack.
 
-Each opens as a dict of `Stored`, which are read one at a time; none of them runs code. A torch file
-holds a pickle, a small program that may call any function. Here it may call two: the one that makes
-an ordered dict and the one that lays a tensor over a storage, and the second is our own. This is
-what `torch.load(weights_only=True)` does, without torch, and without all tensors in memory at once.
+Each opens as a dict of `Stored`; none of them runs code, and but for Flax's they are read one at a
+time. A torch file holds a pickle, a small program that may call any function. Here it may call two:
+the one that makes an ordered dict and the one that lays a tensor over a storage, and the second is
+our own. This is what `torch.load(weights_only=True)` does, without torch, and without all tensors
+in memory at once.
 """
 
 import collections
 import json
 import pickle
-import struct
 import zipfile
 from pathlib import Path
 
 import ml_dtypes
-import msgpack
 import numpy as np
+from flax import serialization
+from flax.traverse_util import flatten_dict
 
 from durian_jax.weights.storage import Stored, read_safetensors
 from input_pipeline.errors import InputError
@@ -144,59 +145,18 @@ def _read_torch(path: Path) -> dict[str, Stored]:
 
 
 def _read_msgpack(path: Path) -> dict[str, Stored]:
-    """Flax's `to_bytes`: nested maps of extension type 1, (shape, dtype, bytes) packed again."""
-    found: dict[str, Stored] = {}
-
-    def bad(reason: str) -> InputError:
-        return InputError(f"{path}: not a Flax checkpoint, or cut short ({reason}): copy it again")
-
-    with open(path, "rb") as file:
-
-        def take(count: int) -> bytes:
-            data = file.read(count)
-            if len(data) < count:
-                raise bad(f"ends at byte {file.tell()}")
-            return data
-
-        def number(format: str) -> int:
-            return struct.unpack(format, take(struct.calcsize(format)))[0]
-
-        def walk(names: tuple[str, ...]) -> None:
-            code = number("B")
-            if code & 0xF0 == 0x80 or code in (0xDE, 0xDF):
-                count = code & 0x0F if code < 0xDE else number(">H" if code == 0xDE else ">I")
-                for _ in range(count):
-                    kind = number("B")
-                    if kind & 0xE0 != 0xA0 and kind != 0xD9:
-                        raise bad("a key is no text")
-                    size = kind & 0x1F if kind != 0xD9 else number("B")
-                    walk((*names, take(size).decode()))
-            elif code in (0xC7, 0xC8, 0xC9):
-                size = number({0xC7: "B", 0xC8: ">H", 0xC9: ">I"}[code])
-                if number("B") != 1:
-                    raise bad(f"{'/'.join(names)} is no array")
-                leaf(names, file.tell(), size)
-                file.seek(size, 1)
-            else:
-                raise bad(f"{'/'.join(names) or 'it'} is neither map nor array")
-
-        def leaf(names: tuple[str, ...], start: int, size: int) -> None:
-            head = msgpack.Unpacker()
-            head.feed(take(min(size, 256)))
-            file.seek(start)
-            head.read_array_header()
-            shape, dtype = tuple(head.unpack()), head.unpack()
-
-            def read() -> np.ndarray:
-                with open(path, "rb") as file:
-                    file.seek(start)
-                    _, _, data = msgpack.unpackb(file.read(size), max_bin_len=size)
-                return np.frombuffer(data, np.dtype(dtype)).reshape(shape)
-
-            found["/".join(names)] = Stored(path, "/".join(names), shape, dtype, read, "linen")
-
-        walk(())
-        end = file.tell()
-    if end > path.stat().st_size:
-        raise bad(f"needs {end} bytes, has {path.stat().st_size}")
-    return found
+    """Flax's `to_bytes`; unlike the other kinds of file it is read at once."""
+    try:
+        arrays = flatten_dict(serialization.msgpack_restore(path.read_bytes()), sep="/")
+        wrong = [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is no array")
+    # Packed bytes that are damaged raise what they happen to mean.
+    except Exception as error:
+        raise InputError(
+            f"{path}: not a Flax checkpoint, or cut short ({error}): copy it again"
+        ) from None
+    return {
+        name: Stored(path, name, value.shape, value.dtype.name, lambda value=value: value, "linen")
+        for name, value in arrays.items()
+    }

@@ -5,11 +5,10 @@ Three kinds of points. Eyelids, irises and lips follow the curves that draw them
 head by a thin-plate spline through landmarks that the parameters place, then dropped to its height
 over the skin (the network's mesh is smoother than a face: it floats a little). The spots say which
 place each index means: they were triangulated once from what the face mesh network sees on rendered
-heads (`fit_mean_mesh`); how they move and how they differ between people comes from the geometry
-alone.
+heads (benchmarks/mean_mesh.py); how they move and how they differ between people comes from the
+geometry alone.
 """
 
-import dataclasses
 import functools
 from pathlib import Path
 from typing import NamedTuple
@@ -17,15 +16,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
-from input_pipeline.faces.landmarker import EYES, FaceLandmarker
-from input_pipeline.synthetic.motion import CALM, Motion, sample_still
-from input_pipeline.synthetic.people import KINDS, Face, Person, sample_person
+from input_pipeline.faces.landmarker import EYES
+from input_pipeline.synthetic.motion import CALM, Motion
+from input_pipeline.synthetic.people import Face, Person
 from input_pipeline.synthetic.renderer import distances, head, render, scene, shading
 
-NUM_KEYPOINTS = 478
-_MEAN_MESH = Path(__file__).parents[2] / "assets" / "head_mesh.npy"
+MEAN_MESH = Path(__file__).parents[2] / "assets" / "head_mesh.npy"
 
 # Rings of the lips from the outer edge to the opening, each upper then lower, right to left.
 _UPPER_LIPS = (
@@ -42,7 +39,6 @@ _LOWER_LIPS = (
 )
 _DROP_STEPS = 6
 _FLOAT = 0.15  # most that a spot may lie above or below the skin
-_FIT_SEED, _FIT_ROUNDS = 478, 3
 _STIFFNESS = 1e-4
 _HIDDEN = 0.08  # a point so far behind the first surface on its ray is hidden
 
@@ -85,11 +81,11 @@ def keypoints_of_clip(person: Person, motion: Motion, size: int) -> Keypoints:
 def mesh(face: Face, motion: Motion, mean: jax.Array | None = None) -> jax.Array:
     """[478, 3] in head axes. mean: spots on the mean head, [478, 3], by default the fitted ones."""
     mean = jnp.asarray(_mean_mesh() if mean is None else mean, jnp.float32)
-    still = landmarks(_mean_face(), CALM)
+    still = landmarks(mean_face(), CALM)
     moved = _spline(mean[:, :2], still) @ (landmarks(face, motion) - still)
     points = mean.at[:, :2].add(moved)
 
-    height = jnp.clip(head.skin(*mean.T, _mean_face(), CALM), -_FLOAT, _FLOAT)
+    height = jnp.clip(head.skin(*mean.T, mean_face(), CALM), -_FLOAT, _FLOAT)
 
     def distance(x, y, z):
         return head.skin(x, y, z, face, motion) - height
@@ -136,7 +132,7 @@ def landmarks(face: Face, motion: Motion) -> jax.Array:
 
 def _lip_points(points, mean, face: Face, motion: Motion):
     """Puts the rings of the lips between the drawn edges."""
-    still = head.mouth(jnp.abs(mean[:, 0]), _mean_face(), CALM)
+    still = head.mouth(jnp.abs(mean[:, 0]), mean_face(), CALM)
     height = mean[:, 2] - head.lip_front(jnp.abs(mean[:, 0]), still, CALM)
     for rings, upper in ((_UPPER_LIPS, True), (_LOWER_LIPS, False)):
         for ring, indices in enumerate(rings):
@@ -161,7 +157,7 @@ def _lip_points(points, mean, face: Face, motion: Motion):
 def _eyelids(points, mean, face: Face, motion: Motion):
     """Puts the lids' edges on the lids."""
     radius, centre = head.EYE_RADIUS, head.eye_centre(face)
-    mean_centre = head.eye_centre(_mean_face())
+    mean_centre = head.eye_centre(mean_face())
     for _, _, _, lids in EYES:
         index = np.array(lids)
         out = jnp.clip((jnp.abs(mean[index, 0]) - mean_centre) / radius, -0.95, 0.95)
@@ -211,7 +207,7 @@ def _visible(points, person: Person, motion: Motion, at: scene.Stance) -> jax.Ar
 
 
 @functools.cache
-def _mean_face() -> Face:
+def mean_face() -> Face:
     colour = np.full(3, 0.5, np.float32)
     factors = {name: np.float32(1) for name in Face.__dataclass_fields__}
     plain = dict.fromkeys(("eye_tilt", "brow_tilt", "lid_shadow", "freckles", "age"), np.float32(0))
@@ -224,7 +220,7 @@ def _mean_face() -> Face:
 
 @functools.cache
 def _mean_mesh() -> np.ndarray:
-    return np.load(_MEAN_MESH)
+    return np.load(MEAN_MESH)
 
 
 def _spline(points: jax.Array, centres: jax.Array) -> jax.Array:
@@ -243,68 +239,3 @@ def _spline(points: jax.Array, centres: jax.Array) -> jax.Array:
     system = jnp.block([[stiff, affine(centres)], [affine(centres).T, jnp.zeros((3, 3))]])
     basis = jnp.concatenate([kernel(points, centres), affine(points)], 1)
     return basis @ jnp.linalg.solve(system, jnp.eye(n + 3)[:, :n])
-
-
-def fit_mean_mesh(people: int = 96, size: int = 256) -> np.ndarray:
-    """[478, 3] head axes: the spots that the face mesh network means.
-
-    Triangulated from the calm mean head, bare, seen from 35 sides; then corrected by the
-    mean residual over many people in many poses, who are part of no data set. Made symmetric. How
-    `assets/head_mesh.npy` was made:
-
-        python -c "from input_pipeline.synthetic import keypoints; keypoints.save_mean_mesh()"
-    """
-    bare = sample_person(np.random.default_rng([_FIT_SEED]), dict.fromkeys(KINDS, False))
-    bare = dataclasses.replace(bare, face=_mean_face())
-    sides = [
-        (bare, dataclasses.replace(CALM, yaw=np.float32(yaw), pitch=np.float32(pitch)))
-        for yaw in np.linspace(-30, 30, 7)
-        for pitch in np.linspace(-14, 14, 5)
-    ]
-    crowd = []
-    for i in range(people):
-        rng = np.random.default_rng([_FIT_SEED, i])
-        crowd.append((sample_person(rng), sample_still(rng)))
-    mean = _residual(_seen(sides, size), lambda *_: np.zeros((NUM_KEYPOINTS, 3)), size)
-    flip = np.array([-1, 1, 1])
-    twin = ((mean[:, None] - mean * flip) ** 2).sum(-1).argmin(1)
-    mean = (mean + mean[twin] * flip) / 2
-    found = _seen(crowd, size)
-    place = jax.jit(lambda mean, person, motion: mesh(person.face, motion, mean))
-    for _ in range(_FIT_ROUNDS):
-        added = _residual(found, functools.partial(place, mean), size)
-        mean = mean + (added + added[twin] * flip) / 2
-    return mean
-
-
-def _seen(views, size: int) -> list:
-    """(person, motion, keypoints found in the picture) of those views in which a face is found."""
-    landmarker, found = FaceLandmarker(), []
-    for person, motion in tqdm(views, unit="picture", desc="fitting the mesh"):
-        track = landmarker.track([render.to_uint8(render.render(person, motion, size).colour)])
-        if track.found[0]:
-            found.append((person, motion, track.keypoints[0]))
-    return found
-
-
-def _residual(found, place, size: int) -> np.ndarray:
-    """[478, 3]: what to add to `place(person, motion)` to get to where the network sees the points;
-    least squares of the perspective equations."""
-    rows, values = [], []
-    for person, motion, seen in found:
-        at = jax.tree.map(np.asarray, scene.stance(motion))
-        known = np.asarray(place(person, motion)) @ at.head.T + at.shift - render.CAMERA
-        u = (seen[:, 0] + 0.5) * 2 / size - 1
-        v = 1 - (seen[:, 1] + 0.5) * 2 / size
-        # x - cx = u FIELD (cz - z), the same for y; (x, y, z) = R (p + added) + shift.
-        for slope, axis in ((u, 0), (v, 1)):
-            k = (slope * render.FIELD)[:, None]
-            rows.append(at.head[axis] + k * at.head[2])
-            values.append(-known[:, axis] - k[:, 0] * known[:, 2])
-    pairs = zip(np.stack(rows, 1), np.stack(values, 1))
-    return np.stack([np.linalg.lstsq(r, b, rcond=None)[0] for r, b in pairs])
-
-
-def save_mean_mesh() -> None:
-    """Fits and writes `assets/head_mesh.npy`."""
-    np.save(_MEAN_MESH, fit_mean_mesh().astype(np.float32))

@@ -54,7 +54,6 @@ def test_safetensors_and_its_index(tmp_path):
 
 
 def test_flax_msgpack(tmp_path):
-    # Long enough for every width of length field.
     tree = {
         "down_blocks_0": {"kernel": NUMBERS, "bias": np.arange(400, dtype=np.float16)},
         **{f"level_{i}": {"scale": np.full(20_000, i, np.float32)} for i in range(20)},
@@ -155,7 +154,8 @@ def test_damage_inside_a_tensor_of_a_torch_file_is_noticed(tmp_path):
     [
         ("nothing.pth", None, "no such file"),
         ("model.h5", b"x", "unknown kind of file"),
-        ("model.msgpack", b"\x93\x01\x02\x03", "neither map nor array"),
+        ("model.msgpack", b"\x93\x01\x02\x03", "not a Flax checkpoint"),
+        ("model.msgpack", b"\x81\xa1a\x01", "a is no array"),
     ],
 )
 def test_other_files(name, content, message, tmp_path):

@@ -26,9 +26,9 @@ def network(path, shape=("n", 3, 112, 112)):
 def test_a_descriptor_is_a_unit_vector_of_the_aligned_face(tmp_path, portrait_picture, landmarker):
     pytest.importorskip("onnxruntime")
     from input_pipeline.faces import geometry
-    from input_pipeline.media import pictures
+    from input_pipeline.media.pictures import read_picture
 
-    image = pictures.read_picture(portrait_picture)
+    image = read_picture(portrait_picture)
     points = landmarker.track([image]).keypoints[0]
     describe = descriptor.load(str(network(tmp_path / "tiny.onnx")))
     vector = describe(image, points)

@@ -6,7 +6,7 @@ from input_pipeline.errors import InputError
 from input_pipeline.inference import aligners
 from input_pipeline.inference.subject import read_subject
 from input_pipeline.masks import alignment
-from input_pipeline.media import pictures
+from input_pipeline.media.pictures import write_picture
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def people(portrait_picture, landmarker, tmp_path):
     """A giver, and a portrait: the same face elsewhere in a larger photo."""
     photo = np.zeros((640, 700, 3), np.uint8)
     photo[128:, 100:612] = astronaut()
-    pictures.write_picture(tmp_path / "portrait.png", photo)
+    write_picture(tmp_path / "portrait.png", photo)
     portrait = read_subject(tmp_path / "portrait.png", 96, landmarker)
     return read_subject(portrait_picture, 96, landmarker), portrait
 
@@ -32,7 +32,7 @@ def test_masks_from_files_are_cropped_like_the_portrait(people, tmp_path):
     giver, portrait = people
     painted = np.zeros((640, 700), np.uint8)
     painted[200:300, 300:400] = 255
-    pictures.write_picture(tmp_path / "hat.png", painted)
+    write_picture(tmp_path / "hat.png", painted)
     aligned = aligners.load(f"files:{tmp_path}")(giver, "hat", np.zeros((96, 96), bool), portrait)
     cropped = portrait.crop.apply(np.repeat(painted[..., None], 3, 2), 96)[..., 0]
     np.testing.assert_array_equal(aligned, cropped > 0)
@@ -43,7 +43,7 @@ def test_a_file_that_is_missing_or_does_not_fit_is_named(people, tmp_path):
     align = aligners.load(f"files:{tmp_path}")
     with pytest.raises(InputError, match=r"glasses\.png: no such file"):
         align(giver, "glasses", np.zeros((96, 96), bool), portrait)
-    pictures.write_picture(tmp_path / "glasses.png", np.zeros((96, 96), np.uint8))
+    write_picture(tmp_path / "glasses.png", np.zeros((96, 96), np.uint8))
     with pytest.raises(InputError, match=r"glasses\.png: 96x96 pixels, its photo has 700x640"):
         align(giver, "glasses", np.zeros((96, 96), bool), portrait)
 

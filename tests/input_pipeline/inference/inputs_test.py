@@ -10,7 +10,7 @@ from input_pipeline.inference import aligners, inputs
 from input_pipeline.kinds import KINDS
 from input_pipeline.masks import alignment, segmenters
 from input_pipeline.masks.regions import grow
-from input_pipeline.media import pictures
+from input_pipeline.media.pictures import read_picture, write_picture
 
 
 def masking(segmenter, aligner=aligners.geometric, **grow):
@@ -136,7 +136,7 @@ def test_an_unknown_kind_is_refused_before_reading(landmarker, segmenter):
 def _mask_file(path, height, width, rows, columns):
     mask = np.zeros((height, width), np.uint8)
     mask[rows, columns] = 255
-    pictures.write_picture(path, mask)
+    write_picture(path, mask)
     return path
 
 
@@ -154,7 +154,7 @@ def test_given_masks_take_the_place_of_the_segmenter(
     crop = geometry.Crop.around(track.keypoints, 512, 512)
 
     def cropped(path):
-        return crop.apply(np.asarray(pictures.read_picture(path)), 64)[..., 0]
+        return crop.apply(np.asarray(read_picture(path)), 64)[..., 0]
 
     np.testing.assert_array_equal(scene.batch["attribute_mask"][0], cropped(shown) > 127)
     assert scene.batch["portrait_mask"][cropped(own) > 0].all()

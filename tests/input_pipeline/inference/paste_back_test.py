@@ -7,7 +7,8 @@ from input_pipeline.errors import InputError
 from input_pipeline.faces import geometry
 from input_pipeline.inference.paste_back import Paste
 from input_pipeline.inference.subject import read_subject
-from input_pipeline.media import pictures, video
+from input_pipeline.media import video
+from input_pipeline.media.pictures import write_picture
 
 CROPS = {
     "inside": geometry.Crop(250.3, 240.6, 300.4),
@@ -130,7 +131,7 @@ def test_photos_of_any_shape_read_again_by_their_subject(tmp_path, landmarker, s
     photo = np.zeros((height, width, 3), np.uint8)
     face = cv2.resize(astronaut()[:256, 96:352], (256, 256))
     photo[20:276, width - 257 : width - 1] = face
-    pictures.write_picture(tmp_path / "photo.png", photo)
+    write_picture(tmp_path / "photo.png", photo)
     subject = read_subject(tmp_path / "photo.png", 512, landmarker)
     pasted = Paste.into(subject)(subject.image)
     assert pasted.shape == (height, width, 3) and psnr(pasted, photo) > 30

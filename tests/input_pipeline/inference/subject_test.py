@@ -5,7 +5,7 @@ from skimage.data import astronaut
 
 from input_pipeline.errors import InputError
 from input_pipeline.inference.subject import read_subject
-from input_pipeline.media import pictures
+from input_pipeline.media.pictures import write_picture
 
 
 def test_the_largest_of_several_faces_is_taken_and_noted(tmp_path, landmarker):
@@ -19,14 +19,14 @@ def test_the_largest_of_several_faces_is_taken_and_noted(tmp_path, landmarker):
 
 
 def _saved(path, picture):
-    pictures.write_picture(path, picture)
+    write_picture(path, picture)
     return path
 
 
 def _mask_file(path, height, width, rows, columns):
     mask = np.zeros((height, width), np.uint8)
     mask[rows, columns] = 255
-    pictures.write_picture(path, mask)
+    write_picture(path, mask)
     return path
 
 

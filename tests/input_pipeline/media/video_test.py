@@ -9,7 +9,8 @@ from PIL import Image
 from skimage.data import astronaut
 
 from input_pipeline.errors import InputError
-from input_pipeline.media import pictures, video
+from input_pipeline.media import video
+from input_pipeline.media.pictures import read_picture
 
 
 @pytest.fixture
@@ -200,7 +201,7 @@ def save_exif_rotated(photo, path):
 )
 def test_kinds_of_pictures(tmp_path, photo, name, save, grey, tolerance):
     save(photo, tmp_path / name)
-    picture = pictures.read_picture(tmp_path / name)
+    picture = read_picture(tmp_path / name)
     wanted = np.repeat(photo[..., 1:2], 3, 2) if grey else photo
     assert picture.shape == wanted.shape and picture.dtype == np.uint8
     assert np.abs(picture.astype(float) - wanted).mean() <= tolerance
@@ -210,7 +211,7 @@ def test_transparency_is_laid_over_white(tmp_path, photo):
     alpha = np.full(photo.shape[:2], 255, np.uint8)
     alpha[:20], alpha[20:40] = 0, 128
     Image.fromarray(np.dstack([photo, alpha])).save(tmp_path / "a.png")
-    picture = pictures.read_picture(tmp_path / "a.png")
+    picture = read_picture(tmp_path / "a.png")
     assert (picture[:20] == 255).all()
     half = 0.5 * photo[20:40] + 127.5
     assert np.abs(picture[20:40] - half).max() <= 1.5
@@ -220,9 +221,9 @@ def test_transparency_is_laid_over_white(tmp_path, photo):
 def test_picture_sizes_have_limits(tmp_path, photo):
     Image.fromarray(photo).resize((16, 16)).save(tmp_path / "small.png")
     with pytest.raises(InputError, match=r"small\.png: 16x16 pixels.* 64"):
-        pictures.read_picture(tmp_path / "small.png")
+        read_picture(tmp_path / "small.png")
     Image.fromarray(photo).resize((7680, 4320)).save(tmp_path / "8k.jpg")
-    assert pictures.read_picture(tmp_path / "8k.jpg").shape == (2304, 4096, 3)
+    assert read_picture(tmp_path / "8k.jpg").shape == (2304, 4096, 3)
 
 
 def test_damaged_or_foreign_pictures_give_one_line(tmp_path, photo, portrait_picture):
@@ -230,12 +231,12 @@ def test_damaged_or_foreign_pictures_give_one_line(tmp_path, photo, portrait_pic
     (tmp_path / "text.png").write_text("not a picture")
     for name in ("cut.png", "text.png"):
         with pytest.raises(InputError, match=name):
-            pictures.read_picture(tmp_path / name)
+            read_picture(tmp_path / name)
 
 
 def test_a_video_as_picture_gives_its_first_frame(tmp_path, talking_head_clips):
     path = talking_head_clips / "cool.mp4"
-    np.testing.assert_array_equal(pictures.read_picture(path), next(video.read_frames(path)))
+    np.testing.assert_array_equal(read_picture(path), next(video.read_frames(path)))
 
 
 def test_lossless_video_gives_the_very_frames_back(tmp_path):

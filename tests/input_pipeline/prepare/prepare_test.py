@@ -18,7 +18,8 @@ from input_pipeline.dataset import manifest, records, shards
 from input_pipeline.dataset.store import Store
 from input_pipeline.errors import InputError
 from input_pipeline.masks import segmenters
-from input_pipeline.media import pictures, video
+from input_pipeline.media import video
+from input_pipeline.media.pictures import write_picture
 from input_pipeline.prepare import chunks, prepare
 
 
@@ -126,7 +127,7 @@ def test_masks_from_files_are_kept_apart_from_others_and_what_is_missing_is_name
     folder, white = tmp_path / "masks", np.zeros((256, 256), np.uint8)
     white[:128] = 255
     for i in range(18):
-        pictures.write_picture(folder / "a" / "hair" / f"{i:05d}.png", white)
+        write_picture(folder / "a" / "hair" / f"{i:05d}.png", white)
     assert run(short_clips, tmp_path / "out", masks=f"files:{folder}").kept == 1
     assert "sub/b/hair/00000.png: no such mask" in skipped(tmp_path / "out")["sub/b.mp4"]
     dataset = shards.Dataset(tmp_path / "out")

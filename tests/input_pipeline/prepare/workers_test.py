@@ -21,9 +21,9 @@ def dies_at_three(number):
     return number
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_results_are_in_the_order_of_the_items(workers):
-    pool = workers.Pool(workers, progress=False)
+@pytest.mark.parametrize("count", [1, 2])
+def test_results_are_in_the_order_of_the_items(count):
+    pool = workers.Pool(count, progress=False)
     assert pool.map(double, range(7), "item") == [0, 2, 4, 6, 8, 10, 12]
     assert pool.map(double, [], "item") == []
 

@@ -8,7 +8,7 @@ import pytest
 
 from input_pipeline.dataset import records, shards
 from input_pipeline.errors import InputError
-from input_pipeline.media import pictures
+from input_pipeline.media.pictures import read_picture
 from input_pipeline.synthetic import dataset, population
 from input_pipeline.training import loader, transforms
 
@@ -106,9 +106,9 @@ def test_the_identity_follows_what_is_rendered_and_not_how_it_is_written():
 
 
 def test_sheets_show_people_and_cases(small_set):
-    people = pictures.read_picture(small_set / "people.png")
+    people = read_picture(small_set / "people.png")
     assert people.shape == (144, 1440, 3) and (people[:, 432:] == 255).all()
-    sheet = pictures.read_picture(small_set / "counterfactual.png")
+    sheet = read_picture(small_set / "counterfactual.png")
     assert sheet.shape[0] == 4 * 144
 
 

@@ -7,14 +7,14 @@ from input_pipeline.errors import InputError
 from input_pipeline.faces.geometry import Crop
 from input_pipeline.masks import segmenters
 from input_pipeline.masks.segmenters import Pictures
-from input_pipeline.media import pictures
+from input_pipeline.media.pictures import write_picture
 
 HAIR = frozenset({"hair"})
 
 
 def save(folder, masks, clip="a/b", kind="hair"):
     for i, mask in enumerate(masks):
-        pictures.write_picture(folder / clip / kind / f"{i:05d}.png", mask.astype(np.uint8) * 255)
+        write_picture(folder / clip / kind / f"{i:05d}.png", mask.astype(np.uint8) * 255)
 
 
 def test_masks_are_those_of_the_frames_in_the_file(tmp_path, red_on_grey):

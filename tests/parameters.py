@@ -1,11 +1,10 @@
-"""Shared by the model tests: parameters without any special value."""
+"""Parameters without any special value."""
 
 import jax
 import numpy as np
-import pytest
 
 
-def _fill(abstract, seed=0):
+def fill(abstract, seed=0):
     """A parameter tree of random values: nothing is zero, one, or equal to its neighbour.
 
     Freshly initialised zeros and ones would let a swapped scale and bias, or a branch that is
@@ -23,8 +22,3 @@ def _fill(abstract, seed=0):
         return noise / np.sqrt(np.prod(leaf.shape[:-1]))
 
     return jax.tree_util.tree_map_with_path(draw, abstract)
-
-
-@pytest.fixture(scope="session")
-def fill():
-    return _fill
