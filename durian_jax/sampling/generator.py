@@ -82,7 +82,7 @@ class Generator:
           seeds: one for each, 0 to 2^32 - 1.
 
         Raises:
-          InputError: a program that has been compiled will not fit into memory.
+          InputError: a program needs more memory than a device has.
         """
         # Devices without a clip of their own repeat the last one.
         filled = [min(i, len(inputs) - 1) for i in range(_up(len(inputs), self.mesh.size))]
@@ -153,34 +153,48 @@ class Generator:
             with watch.phase(f"compiling {name}"):
                 donated = 1 if name == "denoise" else ()
                 program = jax.jit(function, out_shardings=place, donate_argnums=donated)
-                program = program.lower(self.params, *arguments).compile()
-                self._check_memory(name, program, arguments)
-                self._programs[key] = program
+                lowered = program.lower(self.params, *arguments)
+                self._programs[key] = self._compile(name, lowered, arguments)
         with watch.phase(name, silent=True):
             return jax.block_until_ready(self._programs[key](self.params, *arguments))
 
-    def _check_memory(self, name: str, program, arguments: tuple) -> None:
-        """Raises InputError if the compiled program needs more than there is."""
-        if self.memory is None:
-            return
-        needs = program.memory_analysis()
+    def _compile(self, name: str, lowered, arguments: tuple):
+        """The program of a part. InputError: it needs more memory than a device has."""
+        try:
+            program = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            # The compiler for TPUs refuses by itself what does not fit.
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            knob = _knob(name, "a smaller --window and --overlap")
+            raise InputError(f"{name} needs more memory than a device has: use {knob}") from None
+        sizes = program.memory_analysis()
+        if self.memory is None or sizes is None:
+            return program
         weights = sum(leaf.nbytes for leaf in jax.tree.leaves(self.params))
-        # Of the weights the program may use, and count, a part.
-        live = needs.temp_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes
-        live += sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(arguments)) / self.mesh.size
+        leaves = jax.tree.leaves(arguments)
+        inputs = sum(leaf.nbytes for leaf in leaves) / self.mesh.size
+        # Donated inputs are results, too.
+        results = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+        live, window = inputs + results + sizes.temp_size_in_bytes, None
         if weights + live <= self.memory:
-            return
-        knob, shape = "a device with more memory", np.shape(jax.tree.leaves(arguments)[0])
+            return program
         if name in ("denoise", "predict"):
-            fitting = int(shape[1] * (self.memory - weights) / live)
-            if 1 < fitting < shape[1]:
-                knob = f"--window {fitting} and a smaller --overlap, or {knob}"
-        elif name == "condition":
-            knob = f"fewer attributes, or {knob}"
+            frames = leaves[0].shape[1]
+            fitting = int(frames * (self.memory - weights) / live)
+            if 1 < fitting < frames:
+                window = f"a --window of about {fitting} and a smaller --overlap"
         needed, there = (f"{size / 2**30:.3g} GiB" for size in (weights + live, self.memory))
         raise InputError(
-            f"{name} needs about {needed} on each device, {there} are there: use {knob}"
+            f"{name} needs about {needed} on each device, {there} are there: use "
+            f"{_knob(name, window)}"
         )
+
+
+def _knob(name: str, window: str | None) -> str:
+    """What lets a part of the sampler fit; window: what to say of that, None for nothing."""
+    knob = {"condition": "fewer attributes", "denoise": window, "predict": window}.get(name)
+    return f"{knob}, or a device with more memory" if knob else "a device with more memory"
 
 
 def _memory(mesh) -> float | None:

@@ -28,7 +28,7 @@ class Paste:
 
     def __init__(self, photo: np.ndarray, crop: geometry.Crop, feather: float = FEATHER):
         if not 0 <= feather <= 0.5:
-            raise InputError(f"--feather {feather:g}: must be 0 to 0.5, a share of the square")
+            raise InputError(f"feather {feather:g}: use 0 to 0.5, a share of the square's side")
         self._photo, self._crop = photo, crop
         height, width = photo.shape[:2]
         rows, down = _ramp(crop.cy, crop.side, feather, height)

@@ -83,7 +83,12 @@ lacking = refusal(weights + 2e3)
 needed = 2**30 * float(lacking.split()[3])
 tight = refusal(weights + 0.6 * (needed - weights))
 forget("condition")
-found["refusals"] = [refusal(weights + 2e3), lacking, tight]
+references = refusal(weights + 2e3)
+def overflow(_):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory on HBM")
+working, jax.stages.Lowered.compile = jax.stages.Lowered.compile, overflow
+found["refusals"] = [references, lacking, tight, refusal(None)]
+jax.stages.Lowered.compile = working
 
 # Interpolation between the attributes of two jobs, alpha by the frame; weights large enough for the
 # attributes to matter.
@@ -164,10 +169,11 @@ def test_the_walk_takes_over_the_memory_of_its_start(found):
 
 
 def test_too_little_memory_is_refused_with_what_fits(found):
-    references, nothing, window = found["refusals"]
+    references, nothing, window, overflow = found["refusals"]
     assert re.search(r"^condition needs about .* GiB on each device, .*: use fewer a", references)
     assert re.search(r"^predict needs about .*: use a device with more memory$", nothing)
-    assert re.search(r"^predict needs about .*: use --window 3 and a smaller --overlap", window)
+    assert re.search(r"^predict needs about .*: use a --window of about 3 and a smaller", window)
+    assert overflow.startswith("condition needs more memory than a device has: use fewer attrib")
 
 
 def test_fewer_clips_than_devices_need_no_program_of_their_own(found):

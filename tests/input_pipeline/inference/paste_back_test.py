@@ -146,5 +146,5 @@ def test_a_clip_gives_its_first_frame(talking_head_clips, landmarker):
 
 @pytest.mark.parametrize("feather", [-0.1, 0.51, float("nan")])
 def test_a_feather_that_cannot_be_is_refused(feather):
-    with pytest.raises(InputError, match=r"--feather .*: must be 0 to 0\.5"):
+    with pytest.raises(InputError, match=r"^feather .*: use 0 to 0\.5"):
         Paste(astronaut(), CROPS["inside"], feather)
