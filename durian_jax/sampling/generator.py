@@ -15,6 +15,7 @@ from durian_jax.diffusion.process import Diffusion
 from durian_jax.diffusion.windows import Windows, walk
 from durian_jax.distributed import chips, sharding
 from durian_jax.sampling import sampler
+from durian_jax.systems.durian.config import check_batch
 from durian_jax.systems.durian.model import Durian, DurianConfig
 from input_pipeline.errors import InputError
 
@@ -87,6 +88,7 @@ class Generator:
         # Devices without a clip of their own repeat the last one.
         filled = [min(i, len(inputs) - 1) for i in range(_up(len(inputs), self.mesh.size))]
         batch = jax.tree.map(lambda *x: np.stack(x), *(inputs[i] for i in filled))
+        check_batch(batch, self.model.config, "inputs")
         keypoints = batch.pop("keypoints")
         windows = Windows(keypoints.shape[1], sampling.window, sampling.overlap)
         seeds = self._put(np.array([seeds[i] for i in filled], np.uint32))

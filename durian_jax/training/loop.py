@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 
 from durian_jax.distributed import sharding
+from durian_jax.systems.durian.config import check_batch
 from durian_jax.training import checkpoint, guards, validation
 from durian_jax.training.reporter import Interval, Reporter
 from durian_jax.training.samples import make_sample_grid
@@ -77,6 +78,7 @@ def train(config, workdir: str | Path) -> TrainState:
 
         with contextlib.closing(open_loader(seed=config.seed + 1)) as batches:
             fixed_batch = next(batches)
+        check_batch(fixed_batch, training.model.config, config.data.path)
         draw_samples = make_sample_grid(
             training.model, training.diffusion, config, fixed_batch, mesh
         )

@@ -11,6 +11,7 @@ from durian_jax.models.arcface import IResNetConfig
 from durian_jax.models.autoencoder import AutoencoderConfig, AutoencoderKL, CosinePatches, Patchify
 from durian_jax.models.clip import ClipConfig
 from durian_jax.models.unet import UNetConfig
+from input_pipeline.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +180,15 @@ def _from_fields(kind: type, fields: Mapping, where: str):
 
 
 def blank_batch(config: DurianConfig, clips: int = 1, frames: int = 1) -> dict[str, jax.Array]:
-    """The batch contract in zeros, with one attribute per clip."""
+    """The batch contract in zeros, with one attribute per clip; B clips of F frames, S x S pixels.
+
+    Returns:
+      video uint8 [B, F, S, S, 3]; keypoints float32 [B, F, 478, 2], pixels; portrait uint8
+      [B, S, S, 3], what is hidden of it black, and portrait_mask bool [B, S, S], True there;
+      attribute [B, 1, S, S, 3] and attribute_mask [B, 1, S, S] likewise, True where the attribute
+      shows; portrait_keypoints [B, 478, 2], attribute_keypoints [B, 1, 478, 2]; face uint8
+      [B, 112, 112, 3], aligned for ArcFace; id int32 [B], the number of the record.
+    """
     picture = (config.resolution, config.resolution)
     face = 112 if config.arcface is None else config.arcface.image_size
     return {
@@ -194,3 +203,27 @@ def blank_batch(config: DurianConfig, clips: int = 1, frames: int = 1) -> dict[s
         "face": jnp.zeros((clips, face, face, 3), jnp.uint8),
         "id": jnp.zeros((clips,), jnp.int32),
     }
+
+
+def check_batch(batch: dict, config: DurianConfig, source: str) -> None:
+    """Compares a batch with `blank_batch`, whose B, F and number of attributes are free.
+
+    Keys that the contract does not have (of padding, interpolation) pass; `video` and `id` may be
+    missing, as they are at inference.
+
+    Raises:
+      InputError: a key is missing, or has another dtype, other axes or another size.
+    """
+    for name, wanted in jax.eval_shape(lambda: blank_batch(config)).items():
+        if name not in batch:
+            if name in ("video", "id"):
+                continue
+            raise InputError(f"{source}: the batch has no {name!r}, {wanted.dtype} {wanted.shape}")
+        found = batch[name]
+        free = 2 if name in ("video", "keypoints") or name.startswith("attribute") else 1
+        same = len(found.shape) == len(wanted.shape) and found.shape[free:] == wanted.shape[free:]
+        if found.dtype != wanted.dtype or not same:
+            raise InputError(
+                f"{source}: {name!r} of the batch is {found.dtype} {tuple(found.shape)}, the model "
+                f"takes {wanted.dtype} {('any',) * free + wanted.shape[free:]}"
+            )
