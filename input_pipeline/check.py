@@ -12,13 +12,11 @@ from tqdm import tqdm
 from input_pipeline.dataset import manifest, records, shards
 from input_pipeline.dataset.store import Store
 from input_pipeline.errors import InputError
-from input_pipeline.faces.drawing import _LINES, COLOURS, draw_keypoints, draw_masks
+from input_pipeline.faces.drawing import COLOURS, draw_keypoints, draw_masks
 from input_pipeline.media.pictures import write_picture
 from input_pipeline.prepare import duplicates
 from input_pipeline.training import transforms
 
-COLOURS |= {"hat": (250, 180, 40)}
-_LINES |= {"brows": (255, 210, 60), "nose": (90, 210, 255), "irises": (255, 80, 60)}
 _CLIPS_PER_SHEET = 20
 _MOST_CLIPS = 200  # on all sheets together, evenly chosen
 _FRAMES_PER_CLIP = 4

@@ -16,6 +16,7 @@ from input_pipeline.dataset.cases import Case, CaseSet
 from input_pipeline.errors import InputError
 from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.media import files
+from input_pipeline.media.pictures import write_picture
 
 
 def write_cases(protocol: str, dataset: str | Path, out: str | Path) -> CaseSet:
@@ -143,7 +144,7 @@ def _score(method, found, scored, protocol, networks, out: Path) -> reports.Repo
         report.frames_without_reference += int((~reference.usable[case.scored_from :]).sum())
         if case in shown:
             path = out / "sheets" / f"{case.id}.png"
-            pictures.write_picture(path, sheets.draw(case, pictures, answers))
+            write_picture(path, sheets.draw(case, pictures, answers))
     for network in networks:
         report.add_network(network)
     report.add_method(method)

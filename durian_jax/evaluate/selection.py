@@ -16,6 +16,7 @@ from input_pipeline.dataset.records import Chunk
 from input_pipeline.dataset.shards import Dataset
 from input_pipeline.errors import InputError
 from input_pipeline.faces.landmarker import FaceLandmarker
+from input_pipeline.kinds import MIN_ATTRIBUTE_AREA
 
 _SPLITS = ("test", "val", "train")
 _ID_LENGTH = 4
@@ -96,7 +97,7 @@ def _entry(source: Dataset, index: int, build: Build) -> _Entry:
     for kind in build.kinds:
         if kind in chunk.masks:
             areas = np.array([records.decode_mask(mask).mean() for mask in chunk.masks[kind]])
-            shown = np.flatnonzero(areas >= kinds.MIN_ATTRIBUTE_AREA)
+            shown = np.flatnonzero(areas >= MIN_ATTRIBUTE_AREA)
             if len(shown):
                 kinds[kind] = shown
     frames = min(build.frames, len(chunk.frames) - build.spare)

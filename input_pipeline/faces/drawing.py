@@ -5,8 +5,13 @@ import numpy as np
 
 from input_pipeline.faces.geometry import CONTOURS
 
-COLOURS = {"hair": (235, 60, 60), "glasses": (60, 140, 255), "beard": (60, 200, 90)}
-_LINES = {"oval": (255, 255, 255), "lips": (255, 90, 160), "eyes": (80, 255, 120)}
+COLOURS = {
+    "hair": (235, 60, 60), "glasses": (60, 140, 255), "beard": (60, 200, 90), "hat": (250, 180, 40)
+}  # fmt: skip
+_LINES = {
+    "oval": (255, 255, 255), "lips": (255, 90, 160), "eyes": (80, 255, 120),
+    "brows": (255, 210, 60), "nose": (90, 210, 255), "irises": (255, 80, 60),
+}  # fmt: skip
 
 
 def draw_keypoints(tile: np.ndarray, points: np.ndarray, width: int = 1) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 from input_pipeline.errors import InputError
 from input_pipeline.kinds import KINDS
 from input_pipeline.masks.segmenters import Pictures, Segmenter
+from input_pipeline.media.pictures import read_picture
 
 
 class FilesSegmenter(Segmenter):
@@ -59,7 +60,7 @@ class FilesSegmenter(Segmenter):
     def _mask(self, path: Path, pictures: Pictures, size: int) -> np.ndarray:
         if not path.is_file():
             raise InputError(f"{path}: no such mask: write it, or take the kind out of the labels")
-        covered = pictures.read_picture(path)
+        covered = read_picture(path)
         height, width = covered.shape[:2]
         if (height, width) != pictures.source_shape:
             wanted = "x".join(map(str, pictures.source_shape[::-1]))
