@@ -27,7 +27,7 @@ from durian_jax.distributed import sharding
 from durian_jax.models.conditions import rasterize_keypoints
 from durian_jax.training import flops
 from durian_jax.training.state import init_state
-from durian_jax.training.train_step import Training, stream_key
+from durian_jax.training.train_step import Training, TrainStep, stream_key
 
 # Relative difference of loss and gradient norm that rounding explains, by compute dtype.
 LIMITS = {"float32": 1e-4, "bfloat16": 3e-2}
@@ -105,8 +105,8 @@ class Ours:
         self.layout = training.layout.trained
         self.state = jax.device_put(state, training.placement)
         self.batch = sharding.put_batch(batch, training.mesh)
-        self.work = flops.count(training.train_step(), self.state, self.batch).model
-        self.step = training.programs()
+        self.work = flops.count(training.step_function(), self.state, self.batch).model
+        self.step = TrainStep(training)
         self.memory = self.step.compile()
 
     def __call__(self) -> np.ndarray:

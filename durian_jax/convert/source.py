@@ -1,4 +1,4 @@
-"""What a source of weights gives."""
+"""Config fields and tensors that a folder or file of weights gives."""
 
 import dataclasses
 

@@ -1,1 +1,1 @@
-"""Noise processes and windows: mathematics without a model."""
+"""Noise processes, solvers and windows: mathematics without a model."""

@@ -1,4 +1,4 @@
-"""Solvers of the probability flow and what a walk down the noise is made of; no model."""
+"""Solvers (DDIM, DPM-Solver++, LCM), their schedule and the sampler state; no model."""
 
 import dataclasses
 

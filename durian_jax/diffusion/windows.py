@@ -28,8 +28,8 @@ class Windows:
           overlap: least number that neighbours share, below the window.
         """
         self.num_frames = num_frames
-        self.starts = spread(num_frames, window, overlap)
-        self.weights = blend(self.starts, min(window, num_frames), num_frames, overlap)
+        self.starts = _spread(num_frames, window, overlap)
+        self.weights = _blend(self.starts, min(window, num_frames), num_frames, overlap)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -64,13 +64,13 @@ class Windows:
                     break
 
 
-def spread(total: int, length: int, overlap: int) -> np.ndarray:
+def _spread(total: int, length: int, overlap: int) -> np.ndarray:
     """int32 [n], where n pieces begin that cover a line evenly and share at least `overlap`."""
     count = max(1, int(np.ceil((total - overlap) / (length - overlap))))
     return np.round(np.linspace(0, total - min(length, total), count)).astype(np.int32)
 
 
-def blend(starts: np.ndarray, length: int, total: int, overlap: int) -> np.ndarray:
+def _blend(starts: np.ndarray, length: int, total: int, overlap: int) -> np.ndarray:
     """float32 [n, length], weights of pieces that ramp over `overlap` and sum to 1 on the line."""
     ramp = np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)).clip(max=overlap + 1)
     weights = np.tile(ramp.astype(np.float64), (len(starts), 1))

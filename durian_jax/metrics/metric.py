@@ -1,4 +1,4 @@
-"""What a metric is."""
+"""The description of a metric: a column of the report."""
 
 import dataclasses
 

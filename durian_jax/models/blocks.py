@@ -147,12 +147,12 @@ class TransformerBlock(nn.Module):
     def __call__(
         self, x: jax.Array, context: jax.Array | None, references: References | None
     ) -> tuple[jax.Array, jax.Array]:
-        """Tokens [b, L, C] -> new tokens, and the norm1 tokens that a reference encoder lends."""
-        lent = self.norm1(x)
-        x = x + self.attn1(lent, references=references)
+        """Tokens [b, L, C] -> new tokens, and the norm1 tokens, the reference features."""
+        captured = self.norm1(x)
+        x = x + self.attn1(captured, references=references)
         if self.cross:
             x = x + self._attend_context(x, context)
-        return x + self.ff(self.norm3(x)), lent
+        return x + self.ff(self.norm3(x)), captured
 
     def _attend_context(self, x, context):
         tokens = context.tokens if isinstance(context, PaddedTokens) else context
@@ -186,8 +186,8 @@ class SpatialTransformer(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """x [b, h, w, C] -> new x, and the norm1 tokens [b, L, C]."""
         tokens = self.proj_in(self.norm(x)).reshape(len(x), -1, self.width)
-        tokens, lent = self.transformer_blocks[0](tokens, context, references)
-        return x + self.proj_out(tokens.reshape(x.shape)), lent
+        tokens, captured = self.transformer_blocks[0](tokens, context, references)
+        return x + self.proj_out(tokens.reshape(x.shape)), captured
 
     def keys_values(self, tokens: jax.Array):
         """Lent tokens [B, J, C] -> KeyValue through this layer's own self-attention."""

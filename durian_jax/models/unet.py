@@ -1,10 +1,11 @@
 """One Stable Diffusion U-Net, used as denoiser, as reference encoder and as control trunk.
 
 Which of them it is follows from its config: the denoiser has an output head and may have motion
-modules; a reference encoder has neither and lends the tokens that enter its self-attention layers
-(`UNet.capture`); a control trunk ends in the middle and gives what is added to the denoiser's skip
-tensors (`UNet.control`). Parameters are named as in diffusers' UNet2DConditionModel,
-UNetMotionModel and ControlNetModel, with tree levels for dots and `_i` for list indices.
+modules; a reference encoder has neither, and its reference features are captured: the tokens that
+enter its self-attention layers (`UNet.capture`); a control trunk ends in the middle and gives what
+is added to the denoiser's skip tensors (`UNet.control`). Parameters are named as in diffusers'
+UNet2DConditionModel, UNetMotionModel and ControlNetModel, with tree levels for dots and `_i` for
+list indices.
 """
 
 import dataclasses
@@ -136,15 +137,15 @@ class _Level(nn.Module):
         ]
 
     def _attend(self, i, x, time, context, references):
-        """Transformer i and motion module i, as far as they exist: new x, lent tokens."""
-        lent = ()
+        """Transformer i and motion module i, as far as they exist: new x, captured tokens."""
+        captured = ()
         if self.attentions:
             x, tokens = self.attentions[i](x, context, references[i])
-            lent = (tokens,)
+            captured = (tokens,)
         if self.motion_modules:
             clip = x.reshape(len(time), -1, *x.shape[1:])
             x = self.motion_modules[i](clip).reshape(x.shape)
-        return x, lent
+        return x, captured
 
 
 class DownBlock(_Level):
@@ -157,26 +158,26 @@ class DownBlock(_Level):
             self.downsamplers = [Downsample(width, dtype=jnp.dtype(self.config.dtype))]
 
     def __call__(self, x, time, context, references):
-        """Returns the new x, the list of skip tensors and the tuple of lent tokens."""
-        skips, lent = [], ()
+        """Returns the new x, the list of skip tensors and the tuple of captured tokens."""
+        skips, captured = [], ()
         for i, resnet in enumerate(self.resnets):
             x, tokens = self._attend(i, resnet(x, time), time, context, references)
             skips.append(x)
-            lent += tokens
+            captured += tokens
         if self.resample:
             x = self.downsamplers[0](x)
             skips.append(x)
-        return x, skips, lent
+        return x, skips, captured
 
 
 class MidBlock(_Level):
     """The coarsest block: residual block, attention, motion module, residual block."""
 
     def __call__(self, x, time, context, references):
-        """Returns the new x and the tuple of lent tokens."""
+        """Returns the new x and the tuple of captured tokens."""
         x = self.resnets[0](x, time)
-        x, lent = self._attend(0, x, time, context, references)
-        return self.resnets[1](x, time), lent
+        x, captured = self._attend(0, x, time, context, references)
+        return self.resnets[1](x, time), captured
 
 
 class UpBlock(_Level):
@@ -189,15 +190,15 @@ class UpBlock(_Level):
             self.upsamplers = [Upsample(width, dtype=jnp.dtype(self.config.dtype))]
 
     def __call__(self, x, skips, time, context, references):
-        """Takes skip tensors in order of use; returns the new x and the tuple of lent tokens."""
-        lent = ()
+        """Takes skip tensors in order of use; returns the new x and the captured tokens."""
+        captured = ()
         for i, (resnet, skip) in enumerate(zip(self.resnets, skips, strict=True)):
             x = resnet(jnp.concatenate([x, skip], axis=-1), time)
             x, tokens = self._attend(i, x, time, context, references)
-            lent += tokens
+            captured += tokens
         if self.resample:
             x = self.upsamplers[0](x)
-        return x, lent
+        return x, captured
 
 
 class UNet(nn.Module):
@@ -322,28 +323,28 @@ class UNet(nn.Module):
         return tuple(site.keys_values(tokens) for site, tokens in zip(sites, banks, strict=True))
 
     def _blocks(self, x, timesteps, context, references, features, residuals=None):
-        """Everything but the head: new x, lent tokens of all sites, skip tensors not used."""
+        """Everything but the head: new x, captured tokens of all sites, skip tensors not used."""
         dtype = jnp.dtype(self.config.dtype)
         time = timestep_features(timesteps, self.config.block_out_channels[0])
         time = self.time_embedding(time.astype(dtype))
         x = self.conv_in(x)
         if features is not None:
             x = x + features.astype(dtype)
-        lent = ()
+        captured = ()
 
         def seen(block):
             """The references of a block's own sites."""
             if references is None:
                 return (None,) * len(block.attentions)
-            return references[len(lent) : len(lent) + len(block.attentions)]
+            return references[len(captured) : len(captured) + len(block.attentions)]
 
         skips = [x]
         for block in self.down_blocks:
             x, new_skips, tokens = block(x, time, context, seen(block))
             skips += new_skips
-            lent += tokens
+            captured += tokens
         x, tokens = self.mid_block(x, time, context, seen(self.mid_block))
-        lent += tokens
+        captured += tokens
         if residuals is not None:
             if len(residuals) != len(skips) + 1:
                 raise ValueError(f"{len(residuals)} residuals, but {len(skips) + 1} fit")
@@ -353,5 +354,5 @@ class UNet(nn.Module):
         for block in self.up_blocks:
             used = [skips.pop() for _ in block.resnets]
             x, tokens = block(x, used, time, context, seen(block))
-            lent += tokens
-        return x, lent, skips
+            captured += tokens
+        return x, captured, skips

@@ -151,7 +151,7 @@ class Step:
         self.config, self.topology, self.sample, self.devices = config, topology, sample, devices
         training = Training.build(config, topology.count if devices is None else devices)
         if not sample:
-            training.check_batch()
+            training.check_batch_size()
         self.mesh, self.layout = training.mesh, training.layout
         self.clips, self.frames = config.batch_size, config.data.frames
         if sample:
@@ -165,8 +165,8 @@ class Step:
             step = jax.jit(function, out_shardings=split)
         else:
             arguments = (self.layout, self.batch)
-            # A run takes it as two programs, see `Programs`; the first has the peak of both.
-            function = training.train_step()
+            # A run takes it as two programs, see `TrainStep`; the first has the peak of both.
+            function = training.step_function()
             step = jax.jit(
                 function,
                 out_shardings=(training.placement, sharding.replicated(self.mesh)),

@@ -12,7 +12,7 @@ from durian_jax.training import checkpoint, guards, validation
 from durian_jax.training.reporter import Interval, Reporter
 from durian_jax.training.samples import make_sample_grid
 from durian_jax.training.state import TrainState, describe
-from durian_jax.training.train_step import Training
+from durian_jax.training.train_step import Training, TrainStep
 from durian_jax.weights.trees import merge
 from input_pipeline.errors import InputError, Interrupted
 
@@ -40,7 +40,7 @@ def train(config, workdir: str | Path) -> TrainState:
     workdir = Path(workdir)
     dataset = open_dataset(config)
     training = Training.build(config, jax.devices())
-    training.check_batch()
+    training.check_batch_size()
     traced = _traced_steps(config)
     mesh, layout = training.mesh, training.layout
 
@@ -88,7 +88,7 @@ def train(config, workdir: str | Path) -> TrainState:
         )  # fmt: skip
         report.say("compiling the training step ...")
         start = time.perf_counter()
-        train_step = training.programs()
+        train_step = TrainStep(training)
         memory = train_step.compile()
         report.say(f"compiled in {time.perf_counter() - start:.0f} s")
         sizes = ", ".join(f"{name} {size / 2**30:.3g}" for name, size in memory.items())

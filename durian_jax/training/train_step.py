@@ -65,7 +65,7 @@ class Training:
         shapes = jax.eval_shape(create, jax.random.key(0), {})
         return cls(config, mesh, model, diffusion, optimizer, sharding.lay_out(mesh, shapes))
 
-    def check_batch(self) -> None:
+    def check_batch_size(self) -> None:
         """Raises InputError if the batch of a step cannot be shared out evenly."""
         config, parts = self.config, self.mesh.size * self.config.accumulate
         if min(config.batch_size, parts) < 1 or config.batch_size % parts:
@@ -105,8 +105,8 @@ class Training:
         )
         return create(stream_key(self.config.seed, "init", 0), loaded), origin
 
-    def train_step(self) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
-        """Gradients and update in one function, as a plan counts them."""
+    def step_function(self) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+        """Gradients and update in one function to be jitted, as a plan counts them."""
         gradients = make_gradients(self.model, self.diffusion, self.config, self.placement.trained)
         update = make_update(self.optimizer, self.config)
 
@@ -117,22 +117,18 @@ class Training:
 
         return step
 
-    def programs(self) -> "Programs":
-        """The step as a run takes it."""
-        return Programs(self)
-
     @property
     def placement(self) -> TrainState:
         """The shardings of the layout."""
         return jax.tree.map(lambda leaf: leaf.sharding, self.layout)
 
 
-class Programs:
+class TrainStep:
     """The training step as two programs: gradients, then the update, which the state is donated to.
 
-    XLA's CPU compiler works on both at the same time; one program of both takes it 1.6 times as
+    XLA's CPU compiler works on both at the same time; one program of both takes it 1.7 times as
     long. A call is a step: (state, batch) to (state, metrics), where the metrics are those of
-    `make_gradients` and `make_update`.
+    `make_gradients` and `make_update`. The first call compiles what `compile` has not.
     """
 
     def __init__(self, training: Training):
@@ -171,8 +167,12 @@ class Programs:
         }
 
     def rates(self, seconds: float) -> dict[str, float]:
-        """ "tflops", 1e12 FLOP/s of all devices (see `flops.Work.model`), of a step that takes so
-        long; where the peak of the chip is known also "mfu", the share of it, 0 to 1."""
+        """Speed of a compiled step that takes so long, of all devices together.
+
+        Returns:
+          tflops, 1e12 model FLOP/s (`flops.Work.model`); where the peak of the chip is known also
+          mfu, the share of it, 0 to 1.
+        """
         devices = self._training.mesh.devices
         rate, peak = self._flops / seconds, chips.of_device(devices.flat[0]).peak
         used = {} if peak is None else {"mfu": rate / (peak * devices.size)}

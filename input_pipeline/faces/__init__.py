@@ -1,1 +1,1 @@
-"""One face: found, followed, cropped, posed, recognised."""
+"""One face: found, followed, cropped, posed, recognised, drawn."""

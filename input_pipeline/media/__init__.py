@@ -1,1 +1,1 @@
-"""Clips, pictures and sound."""
+"""Clips, pictures, sound, and files that appear whole or not at all."""

@@ -1,4 +1,4 @@
-"""Who is in a synthetic data set, and what of them is rendered: from settings to one chunk."""
+"""The people and clips of a synthetic data set: settings, identities, one rendered chunk."""
 
 import dataclasses
 

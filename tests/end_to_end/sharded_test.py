@@ -69,7 +69,7 @@ def numbers(stage, devices, fsdp, accumulate):
     videos = jax.jit(lambda params, batch: sampler.sample(
         model, params, batch, jnp.arange(8, dtype=jnp.uint32), schedule,
         diffusion=training.diffusion))(params, batch)
-    after, metrics = training.programs()(now, batch)
+    after, metrics = train_step.TrainStep(training)(now, batch)
     assert jax.tree.leaves(after)[0].sharding.mesh == mesh
     flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(after.trained)])
     moved = np.random.default_rng(1).choice(flat, 2000)

@@ -89,9 +89,9 @@ def test_capture_at_every_site(unet, scene, outputs, report):
     noisy, now = scene["noise"].reshape(-1, 8, 8, 4), np.zeros(6, np.int32)
     capture = jax.jit(functools.partial(network.apply, method="capture"), compiler_options=QUICK)
     with jax.default_matmul_precision("highest"):
-        lent = capture(variables, noisy, now, scene["context"])
-    assert len(lent) == sum(name.startswith("unet/site_") for name in outputs) == 4
-    for site, tokens in enumerate(lent):
+        captured = capture(variables, noisy, now, scene["context"])
+    assert len(captured) == sum(name.startswith("unet/site_") for name in outputs) == 4
+    for site, tokens in enumerate(captured):
         report(f"site {site}", tokens, outputs[f"unet/site_{site}"], NETWORK)
 
 

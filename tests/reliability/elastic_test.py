@@ -67,7 +67,7 @@ def prepare(devices, fsdp, **changes):
     config = smallest.get_config()
     config.update(batch_size=8, mesh={"fsdp": fsdp}, data={"path": data_set}, **changes)
     training = train_step.Training.build(config, jax.devices()[:devices])
-    step, create = training.programs(), training.create_state
+    step, create = train_step.TrainStep(training), training.create_state
     return config, training.mesh, training.layout, step, create
 
 

@@ -156,7 +156,7 @@ def test_a_reference_encoder_costs_what_was_counted_without_its_dead_tail(full):
         lambda model, *a: model.attribute_encoder.capture(*a),
         shape(1, 64, 64, 5), shape(1, dtype=jnp.int32), shape(1, 1, 768),
     )  # fmt: skip
-    # 0.797 TF, of which 0.037 come after the last tokens that are lent, and are never computed.
+    # 0.797 TF, of which 0.037 come after the last tokens that are captured, and are never computed.
     assert work.executed / TERA == pytest.approx(0.797 - 0.037 - CROSSED, rel=0.01)
 
 

@@ -241,11 +241,11 @@ def test_gradients_reach_every_part_that_trains(fill, batch, inputs):
     assert any("motion_modules" in name for name in largest)
     # A reference encoder gives nothing from behind the norm1 of its last transformer.
     last = "up_blocks_0/attentions_1/"
-    lent = (last + "norm/", last + "proj_in/", last + "transformer_blocks_0/norm1/")
+    captured = (last + "norm/", last + "proj_in/", last + "transformer_blocks_0/norm1/")
     silent = {
         name
         for name in largest
-        if f"_encoder/{last}" in name and not any(part in name for part in lent)
+        if f"_encoder/{last}" in name and not any(part in name for part in captured)
     }
     assert {name for name, value in largest.items() if value == 0} == silent
 
