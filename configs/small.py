@@ -4,7 +4,12 @@
     durian train --config configs/small.py:stage1 --workdir RUN0 --config.data.path=DATASET \
         --config.model.resolution=32 --config.steps=3000
     durian train --config configs/small.py:stage1 --workdir RUN1 --config.data.path=DATASET \
-        --config.init_from=RUN0
+        --config.init_from=RUN0 --config.optimizer.learning_rate=1.5e-3 --config.steps=9000 \
+        --config.optimizer.decay_steps=2400
+
+What was shipped ran as three runs, see docs/model_card.md: two CPU cores, about 3 hours, 192,000
+frames; validation loss 0.239; on 112 counterfactual cases 23.6 dB (still portrait 19.7), keypoints
+0.068 of the eye distance (0.261), attribute IoU 0.46 (0.17).
 """
 
 from ml_collections import ConfigDict
