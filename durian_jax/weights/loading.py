@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 from durian_jax.weights import storage, trees
 from input_pipeline.errors import InputError
 
+# Items of a checkpoint that are trees of arrays.
 TREES = ("params", "ema", "opt_state")
 
 
@@ -77,8 +78,10 @@ def saved_trees(manager: ocp.CheckpointManager, items: tuple[str, ...]) -> dict:
 
 
 def first_line(error: Exception) -> str:
+    """The first line that an exception says, or its class."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def json_handlers() -> dict:
+    """Orbax handlers of the JSON items of a checkpoint."""
     return {name: ocp.JsonCheckpointHandler() for name in ("data", "meta")}
