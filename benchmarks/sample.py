@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import scene, timing
 from benchmarks.peer import Peer
 from durian_jax.diffusion import solvers
-from durian_jax.diffusion.process import Diffusion
+from durian_jax.diffusion.process import Discrete
 from durian_jax.models.conditions import rasterize_keypoints
 from durian_jax.sampling import sampler
 from durian_jax.training import flops
@@ -93,44 +93,45 @@ class Ours:
 
     def __init__(self, model, params: dict, frames: int, steps: int):
         self.model, self.params = model, params
-        self.diffusion, self.seeds = Diffusion(), np.array([3], np.uint32)
+        self.process, self.seeds = Discrete(), np.array([3], np.uint32)
         sampling = solvers.Sampling(steps=steps or 25, guidance=GUIDANCE)
-        self.schedule = solvers.Schedule.trailing(self.diffusion, sampling)
+        self.schedule = solvers.Schedule.build(self.process, sampling)
         self.batch = scene.draw_batch(model, frames)
         rng = np.random.default_rng(2)
-        self.noisy = rng.standard_normal((1, frames, *model.config.latent_shape), np.float32)
+        self.noisy = rng.standard_normal((1, frames, *model.latent_shape), np.float32)
         self.timesteps = np.array([600], np.int32)
-        self.pictures = rasterize_keypoints(self.batch["keypoints"], model.config.resolution)
-        self.conditions = self._apply("encode_conditions", self.batch)
-        self.features = self._apply("encode_keypoints", self.batch["keypoints"])
+        self.pictures = rasterize_keypoints(self.batch["keypoints"], model.size)
+        self.conditions = self._apply("encode_clip", self.batch)
+        self.frames = self._apply("encode_frames", self.batch)
 
     def _apply(self, method: str, *arguments):
         apply = functools.partial(self.model.apply, method=method)
         return jax.jit(apply)({"params": self.params}, *arguments)
 
-    def forward(self, params, noisy, t, features, conditions):
+    def forward(self, params, noisy, t, conditions, frames):
         """One evaluation with references."""
+        parts = self.model.parts
         return self.model.apply(
-            {"params": params}, noisy, t, features, conditions, method="denoise"
+            {"params": params}, noisy, t, conditions, frames, parts, method="predict"
         )
 
-    def step(self, params, noisy, t, features, conditions, now):
+    def step(self, params, noisy, t, conditions, frames, now):
         """The prediction of one guided step, `now`, as the sampler makes it."""
-        now = now.replace(timesteps=t[0])
-        return sampler.predict(self.model, params, noisy, conditions, features, now)
+        now = now.replace(times=t[0])
+        return sampler.predict(self.model, params, noisy, conditions, frames, now)
 
     def clip(self, params, batch, seeds, schedule):
         """A whole clip, from pictures to pictures."""
-        return sampler.sample(self.model, params, batch, seeds, schedule, diffusion=self.diffusion)
+        return sampler.sample(self.model, params, batch, seeds, schedule, process=self.process)
 
     def compiled(self, name: str) -> tuple:
         """The compiled function and what to call it with."""
         if name == "clip":
             arguments = self.params, self.batch, self.seeds, self.schedule
         else:
-            arguments = self.params, self.noisy, self.timesteps, self.features, self.conditions
+            arguments = self.params, self.noisy, self.timesteps, self.conditions, self.frames
         if name == "step":
-            arguments += (self.schedule.part(0),)
+            arguments += (self.schedule.step(0),)
         arguments = jax.device_put(arguments)
         return jax.jit(getattr(self, name)).lower(*arguments).compile(), arguments
 
@@ -148,10 +149,10 @@ class Theirs:
         t = torch.tensor(int(ours.timesteps[0]), device=peer.device)
         common = noisy, t, features, banks, context
         noise = sampler.initial_noise(
-            ours.model, ours.diffusion, ours.seeds, np.arange(frames, dtype=np.int32)
+            ours.model, ours.process, ours.seeds, np.arange(frames, dtype=np.int32)
         )
-        times = ours.schedule.timesteps
-        alphas = ours.diffusion.alphas_cumprod[times]
+        times = ours.schedule.times
+        alphas = ours.process.alphas_cumprod[times]
         table = [
             (int(t), float(alpha), float(after))
             for t, alpha, after in zip(times, alphas, [*alphas[1:], 1.0], strict=True)

@@ -5,8 +5,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import durian
-from durian_jax.systems.durian.config import DurianConfig, blank_batch
-from durian_jax.systems.durian.model import Durian
+from durian_jax.systems.system import System, init_params
+from durian_jax.systems.system import build as build_system
 
 SIZES = ("reduced", "full")
 
@@ -33,12 +33,10 @@ def load_config(size: str, dtype: str, stage: str = "stage2") -> ConfigDict:
     return config
 
 
-def build(config: ConfigDict) -> tuple[Durian, dict]:
+def build(config: ConfigDict) -> tuple[System, dict]:
     """The model, and parameters of which none has a special value (numpy, float32)."""
-    model = Durian(DurianConfig.from_dict(config.model.to_dict()))
-    blank = blank_batch(model.config, 1, 1)
-    latents, now = np.zeros((1, 1, *model.config.latent_shape), "f4"), np.zeros(1, "i4")
-    shapes = jax.eval_shape(model.init, jax.random.key(0), blank, latents, now)["params"]
+    model = build_system(config.to_dict())
+    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):
@@ -51,12 +49,12 @@ def build(config: ConfigDict) -> tuple[Durian, dict]:
     return model, jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def draw_batch(model: Durian, frames: int, clips: int = 1) -> dict[str, np.ndarray]:
+def draw_batch(model: System, frames: int, clips: int = 1) -> dict[str, np.ndarray]:
     """The batch contract: noise for pictures, halves for masks."""
     rng = np.random.default_rng(1)
-    size = model.config.resolution
+    size = model.size
     batch = {}
-    for name, blank in blank_batch(model.config, clips, frames).items():
+    for name, blank in model.blank_batch(clips, frames).items():
         if blank.dtype == bool:
             batch[name] = np.arange(size) < np.full(blank.shape[:-1] + (1,), size // 2)
         elif name == "keypoints":

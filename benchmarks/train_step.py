@@ -20,9 +20,8 @@ from flax.traverse_util import flatten_dict
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import peer, scene, timing
-from configs import durian
 from durian_jax.convert.names import torch_key
-from durian_jax.diffusion.process import Diffusion
+from durian_jax.diffusion.process import Discrete
 from durian_jax.distributed import sharding
 from durian_jax.models.conditions import rasterize_keypoints
 from durian_jax.training import flops
@@ -55,7 +54,6 @@ def main() -> None:
     config.stage.dropout, config.optimizer.warmup_steps = 0.0, 0
     if options.stage == "all":
         config.stage.trainable = (".*_encoder/", "denoiser/", "face_projection/")
-        config.stage.frozen = durian.dead_parameters(config.model)
     title = (
         f"Training step, {options.size} size, {options.stage}, {options.clips} x {options.frames} "
         f"frames, {config.model.dtype}, remat {options.remat}"
@@ -101,7 +99,8 @@ class Ours:
     def __init__(self, config, params, batch):
         config.batch_size, config.data.frames = batch["video"].shape[:2]
         training = Training.build(config, jax.devices()[:1])
-        state = init_state(params, config.stage.trainable, config.stage.frozen, training.optimizer)
+        frozen = (*config.stage.frozen, *training.system.dead_parameters())
+        state = init_state(params, config.stage.trainable, frozen, training.optimizer)
         self.layout = training.layout.trained
         self.state = jax.device_put(state, training.placement)
         self.batch = sharding.put_batch(batch, training.mesh)
@@ -121,13 +120,13 @@ class Theirs:
     def __init__(self, config, model, params, batch, trained, device):
         self.config, self.device = config, device
         self.peer = peer.Peer(config, params, device)
-        pictures = rasterize_keypoints(batch["keypoints"], model.config.resolution)
+        pictures = rasterize_keypoints(batch["keypoints"], model.size)
         self.inputs = self.peer.inputs(batch, pictures)
-        diffusion = Diffusion(**config.diffusion)
+        diffusion = Discrete(**config.diffusion)
         clips, frames = batch["video"].shape[:2]
         keys = jax.random.split(stream_key(config.seed, "train", 0), clips)
         timesteps, posterior, noise, offset = jax.vmap(
-            lambda key: _draw(key, diffusion.num_timesteps, (frames, *model.config.latent_shape))
+            lambda key: _draw(key, diffusion.num_timesteps, (frames, *model.latent_shape))
         )(keys)
         self.noise = self.peer.tensor(noise + diffusion.noise_offset * offset)
         self.posterior = self.peer.tensor(posterior)

@@ -11,27 +11,6 @@ of the AnimateAnyone lineage. Sizes are global: batch_size counts clips over all
 from ml_collections import ConfigDict
 
 
-def dead_parameters(model: ConfigDict) -> tuple[str, ...]:
-    """Patterns of parameters that no output depends on; weight decay must not move them.
-
-    The reference encoders end at the tokens of their last attention, in the finest level that has
-    any. Attention over a single context token does not depend on queries and keys.
-    """
-    levels = len(model.channels)
-    end = levels - 1 - min(model.attention_levels)
-    tails = [
-        f"up_blocks_{end}/attentions_{model.layers_per_block}/"
-        "(proj_out|transformer_blocks_0/(attn1|attn2|norm2|norm3|ff))/"
-    ]
-    if end < levels - 1:
-        tails += [f"up_blocks_{end}/upsamplers_0/"]
-        tails += [f"up_blocks_{block}/" for block in range(end + 1, levels)]
-    patterns = tuple(f"(portrait|attribute)_encoder/{tail}" for tail in tails)
-    if model.clip is not None:
-        patterns += ("(attribute_encoder|denoiser)/.*/(attn2/to_(q|k)|norm2)/",)
-    return patterns
-
-
 def get_config(stage: str = "stage1") -> ConfigDict:
     """The config of a stage: "stage1" (spatial, single frames) or "stage2" (temporal layers)."""
     config = ConfigDict()
@@ -45,6 +24,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
     config.ema_decay = 0.9999  # of the average of weights, per step
     config.log_every = 50  # steps
     config.profile = ()  # (first, last) step that jax.profiler traces, into RUN/profile
+    config.system = "durian"  # folder of durian_jax/systems
     config.model = dict(
         resolution=512,  # side of the square pictures, pixels
         autoencoder="kl",  # or "patchify", "cosine": patches of pixels or of their frequencies
@@ -106,7 +86,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
     )
     config.stage = dict(
         trainable=(".*_encoder/", "denoiser/", "face_projection/"),  # patterns of parameter names
-        frozen=dead_parameters(config.model),
+        frozen=(),  # of those, what stays as it is; so do parameters that no output depends on
         dropout=0.1,  # share of clips that lose all references and embeddings
     )
     config.mesh = dict(fsdp=1)  # devices that share one copy of the state; -1 for all
@@ -135,7 +115,6 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         config.data.frames = 24
         config.batch_size = 8
         config.stage.trainable = (".*/motion_modules_",)
-        config.stage.frozen = ()
     elif stage != "stage1":
         raise ValueError(f"unknown stage {stage!r}: choose stage1 or stage2")
     return config

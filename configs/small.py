@@ -57,7 +57,6 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         config.batch_size = 4
         config.data.frames = 4
         config.stage.trainable = (".*_encoder/", "denoiser/")
-        config.stage.frozen = durian.dead_parameters(config.model)
     else:
         config.batch_size = 2
         config.data.frames = 16

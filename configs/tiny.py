@@ -9,7 +9,7 @@ Enough to see faces move and hair follow on the clips it was trained on, not mor
 
 from ml_collections import ConfigDict
 
-from configs import durian, small
+from configs import small
 
 
 def get_config(stage: str = "stage1") -> ConfigDict:
@@ -34,7 +34,6 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         config.steps = 1400
         config.batch_size = 8
         config.data.frames = 1
-        config.stage.frozen = durian.dead_parameters(config.model)
     else:
         config.steps = 120
         config.batch_size = 2

@@ -4,13 +4,11 @@ import functools
 from collections import Counter
 
 import jax
-import jax.numpy as jnp
 import pytest
 from flax.traverse_util import flatten_dict
 
 from configs import durian, small, tiny
-from durian_jax.systems.durian.config import blank_batch
-from durian_jax.systems.durian.model import Durian, DurianConfig
+from durian_jax.systems.system import build, init_params
 from durian_jax.training import loop, train_step
 from durian_jax.training.state import group_name, partition
 
@@ -19,10 +17,8 @@ from durian_jax.training.state import group_name, partition
 def _shapes(module, stage):
     """Abstract parameters of a config."""
     config = module.get_config(stage)
-    model = Durian(DurianConfig.from_dict(config.model.to_dict()))
-    latents = jnp.zeros((1, 1, *model.config.latent_shape))
-    init = functools.partial(model.init, jax.random.key(0))
-    return jax.eval_shape(init, blank_batch(model.config), latents, jnp.zeros(1, int))["params"]
+    system = build(config.to_dict())
+    return jax.eval_shape(lambda: init_params(system, jax.random.key(0)))
 
 
 def _counts(tree):

@@ -6,9 +6,8 @@ durian train --config tests/smallest.py:stage1 --workdir RUN --config.data.path=
 import jax
 import numpy as np
 
-from configs import durian, tiny
-from durian_jax.systems.durian.config import DurianConfig, blank_batch
-from durian_jax.systems.durian.model import Durian
+from configs import tiny
+from durian_jax.systems.system import System, build, init_params
 
 
 def get_config(stage: str = "stage1"):
@@ -23,17 +22,12 @@ def get_config(stage: str = "stage1"):
         norm_groups=4,
         keypoint_channels=(4, 4, 4, 4),
     )
-    if stage == "stage1":
-        config.stage.frozen = durian.dead_parameters(config.model)
     return config
 
 
-def draw_params(model: Durian, deviation: float) -> dict:
+def draw_params(system: System, deviation: float) -> dict:
     """Parameters of a model that never learned anything: float32 normals, nowhere zero."""
-    latents, steps = np.zeros((1, 1, *model.config.latent_shape), np.float32), np.zeros(1, np.int32)
-    shapes = jax.eval_shape(
-        model.init, jax.random.key(0), blank_batch(model.config), latents, steps
-    )["params"]
+    shapes = jax.eval_shape(lambda: init_params(system, jax.random.key(0)))
     return jax.tree.map(
         lambda leaf: np.float32(
             np.random.default_rng(leaf.size).normal(0, deviation, leaf.shape)
@@ -42,6 +36,6 @@ def draw_params(model: Durian, deviation: float) -> dict:
     )  # fmt: skip
 
 
-def build_model(config: dict) -> Durian:
-    """The model of a config's values."""
-    return Durian(DurianConfig.from_dict(config["model"]))
+def build_model(config: dict) -> System:
+    """The system of a config's values."""
+    return build(config)

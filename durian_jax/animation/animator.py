@@ -16,12 +16,15 @@ from flax.traverse_util import flatten_dict
 from durian_jax.animation.job import Job
 from durian_jax.animation.recording import Recording, Video
 from durian_jax.diffusion import solvers
-from durian_jax.sampling.generator import Generator, Stopwatch
+from durian_jax.sampling.generator import Generator
+from durian_jax.sampling.program import Stopwatch
+from durian_jax.systems.system import system_name
 from durian_jax.weights import loading, storage
 from input_pipeline.errors import InputError
 from input_pipeline.faces import geometry
 from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.inference import aligners, inputs
+from input_pipeline.inference.readers import READERS
 from input_pipeline.inference.subject import Subject
 from input_pipeline.kinds import MIN_ATTRIBUTE_AREA
 from input_pipeline.masks import regions, segmenters
@@ -90,6 +93,7 @@ class Animator:
         Raises InputError for a segmenter or an aligner that cannot be used.
         """
         self.generator = Generator(params, config, devices)
+        self._read_scene = READERS[system_name(config)]
         self.source, self._sampling = source, solvers.Sampling.from_settings(config["sample"])
         self._landmarker = FaceLandmarker()
         self._segmenter, self._aligner = segmenters.load(masks), aligner
@@ -128,7 +132,7 @@ class Animator:
     @property
     def size(self) -> int:
         """Side of the videos in pixels."""
-        return self.generator.model.config.resolution
+        return self.generator.system.size
 
     def __call__(
         self,
@@ -257,13 +261,7 @@ class Animator:
         return _Take(job, path, scene, problem, watch.seconds)
 
     def _read(self, job: Job) -> inputs.Scene:
-        if bool(job.attributes) == (self.generator.model.config.references == "single"):
-            raise InputError(
-                f"{self.source} has a single reference, the portrait: leave out the attributes"
-                if job.attributes
-                else "no attribute is given: name at least one photo and what to take from it"
-            )
-        return inputs.read_scene(
+        return self._read_scene(
             job.portrait, job.attributes, job.driving, self.size, self._landmarker,
             inputs.Masking(self._segmenter, self._align, job.grow_mask),
             portrait_mask=job.portrait_mask, framed=job.framed, following=job.following,

@@ -18,7 +18,7 @@ class Job:
       portrait: photo of the person.
       attributes: (photo, kind) or (photo, kind, mask) tuples; kind is hair, glasses, beard or hat;
         a mask is a picture as large as the photo, white where the attribute shows. Without one the
-        attribute is looked for. None at all for a model with a single reference.
+        attribute is looked for. None at all for a system that takes none.
       driving: clip; the result has its length, frame rate and sound. Or a photo, or a template
         (`driving.write_template`).
       portrait_mask: likewise, white where the portrait shows its own attributes of these kinds.

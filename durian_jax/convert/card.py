@@ -71,7 +71,7 @@ from. diffusers' UNetMotionModel pools the statistics over the frames; wrap
 def text(joined: Joined, source: Path, ema: bool, files: list[str]) -> str:
     """The card. `files` are those of the export."""
     model, diffusion = joined.config["model"], joined.config["diffusion"]
-    temporal, single = model["temporal"], model["references"] == "single"
+    temporal, single = model["temporal"], "attribute_encoder" not in joined.networks
     denoiser = "UNetMotionModel" if temporal else "UNet2DConditionModel"
     zero = ", zero terminal SNR" if diffusion["zero_terminal_snr"] else ""
     data = Path(joined.config.get("data", {}).get("path", "")).name
@@ -79,7 +79,7 @@ def text(joined: Joined, source: Path, ema: bool, files: list[str]) -> str:
         source=source,
         weights="averaged" if ema else "raw",
         size=model["resolution"],
-        references="one, whole (Animate Anyone)" if single else "portrait and attributes, masked",
+        references="one, whole" if single else "portrait and attributes, masked",
         motion=f"up to {model['max_frames']} frames" if temporal else "none: single frames",
         prediction=diffusion["prediction"] + zero,
         files="\n".join(f"    {file}" for file in files),

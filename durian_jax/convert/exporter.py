@@ -14,7 +14,7 @@ from durian_jax.convert.sources import durian
 from durian_jax.convert.sources.diffusers import EXPORT
 from durian_jax.models.temporal import frame_positions
 from durian_jax.models.unet import UNet
-from durian_jax.systems.durian.config import DurianConfig
+from durian_jax.systems.system import System, build
 from durian_jax.weights import storage
 from durian_jax.weights.storage import Stored
 
@@ -61,7 +61,7 @@ def to_diffusers(source: Path, out: Path, ema: bool = True) -> None:
       InputError: nothing to read there, or `out` is already there.
     """
     joined = join([durian.read(source, ema)])
-    model = DurianConfig.from_dict(joined.config["model"])
+    system = build(joined.config)
     bar = contextlib.closing(with_progress(joined.networks))
     with bar as networks, storage.new_folder(out) as folder:
         files, entries = {}, {}
@@ -71,9 +71,9 @@ def to_diffusers(source: Path, out: Path, ema: bool = True) -> None:
                 torch_key(path): turned(stored, path, to_torch, "torch")
                 for path, stored in tensors.items()
             }
-            added = _added(network, model, tensors)
+            added = _added(network, system, tensors)
             (folder / name).mkdir()
-            values = json.dumps(_config(network, model), indent=2) + "\n"
+            values = json.dumps(_config(network, system), indent=2) + "\n"
             (folder / name / "config.json").write_text(values)
             files[f"{name}/{file}"] = storage.write_safetensors(
                 folder / name / file, torch | added, {"format": "pt"}
@@ -87,18 +87,18 @@ def to_diffusers(source: Path, out: Path, ema: bool = True) -> None:
         (folder / "README.md").write_text(card.text(joined, source, ema, list(files)))
 
 
-def _added(network: str, model: DurianConfig, tensors: dict[str, Stored]) -> dict[str, Stored]:
+def _added(network: str, system: System, tensors: dict[str, Stored]) -> dict[str, Stored]:
     """Tensors that diffusers' class demands besides the network's own."""
     if network not in _UNETS:
         return {}
     added = {}
-    for path, shape in unet_shapes(_whole_unet(network, model)).items():
+    for path, shape in unet_shapes(_whole_unet(network, system)).items():
         if path not in tensors:
             value = np.full(shape, float(path.endswith("scale")), np.float32)
             added[torch_key(path)] = _held(torch_key(path), to_torch(value, path))
         elif path.endswith("/attn1/to_q/kernel") and "motion_modules" in path:
             block = torch_key(path).removesuffix("attn1.to_q.weight")
-            table = frame_positions(model.max_frames, shape[0])[None]
+            table = frame_positions(system.max_frames, shape[0])[None]
             added[f"{block}pos_embed.pe"] = _held(f"{block}pos_embed.pe", table)
     return added
 
@@ -107,12 +107,12 @@ def _held(key: str, array: np.ndarray) -> Stored:
     return Stored(Path(), key, array.shape, "float32", lambda: array)
 
 
-def _whole_unet(network: str, model: DurianConfig) -> UNet:
+def _whole_unet(network: str, system: System) -> UNet:
     """The UNet with everything that diffusers' class has."""
-    control = network == "control"
+    model, control = system.config, network == "control"
     return UNet(
         model.unet(
-            in_channels=_inputs(network, model),
+            in_channels=_inputs(network, system),
             out_channels=0 if control else model.latent_shape[-1],
             context_dim=_context(model), temporal=network == "denoiser" and model.temporal,
             control_channels=model.control_channels if control else (),
@@ -120,20 +120,21 @@ def _whole_unet(network: str, model: DurianConfig) -> UNet:
     )  # fmt: skip
 
 
-def _inputs(network: str, model: DurianConfig) -> int:
-    masked = network.endswith("_encoder") and model.references == "dual"
-    return model.latent_shape[-1] + masked
+def _inputs(network: str, system: System) -> int:
+    module, _ = getattr(system.bind({}), network).unbind()
+    return module.config.in_channels
 
 
-def _context(model: DurianConfig) -> int:
+def _context(model) -> int:
     """diffusers' blocks with attention have cross-attention always, here to nothing."""
     return max(model.context_dim, 1)
 
 
-def _config(network: str, model: DurianConfig) -> dict:
+def _config(network: str, system: System) -> dict:
     """config.json of a network; for the last three, which no library has, their shape."""
+    model = system.config
     if network in _UNETS:
-        return _unet_config(network, model)
+        return _unet_config(network, system)
     if network == "autoencoder":
         kl, levels = model.kl, len(model.kl.block_out_channels)
         return {
@@ -168,7 +169,8 @@ def _config(network: str, model: DurianConfig) -> dict:
     }[network]  # fmt: skip
 
 
-def _unet_config(network: str, model: DurianConfig) -> dict:
+def _unet_config(network: str, system: System) -> dict:
+    model = system.config
     temporal = network == "denoiser" and model.temporal
     kind = "Motion" if temporal else "2D"
     blocks = [
@@ -178,7 +180,7 @@ def _unet_config(network: str, model: DurianConfig) -> dict:
     values = {
         "_class_name": "UNetMotionModel" if temporal else "UNet2DConditionModel",
         "sample_size": model.latent_shape[0],
-        "in_channels": _inputs(network, model),
+        "in_channels": _inputs(network, system),
         "out_channels": model.latent_shape[-1],
         "down_block_types": [f"{cross}DownBlock{kind}" for cross, kind in blocks],
         "up_block_types": [f"{cross}UpBlock{kind}" for cross, kind in reversed(blocks)],

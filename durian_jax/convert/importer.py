@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from durian_jax.convert.names import Table, match, rename
-from durian_jax.convert.shapes import Shapes, network_shapes, networks
+from durian_jax.convert.shapes import Shapes, network_shapes
 from durian_jax.convert.source import Source
 from durian_jax.convert.sources import (
     animatediff,
@@ -22,9 +22,9 @@ from durian_jax.convert.sources import (
     durian,
     moore,
 )
-from durian_jax.diffusion.process import Diffusion
+from durian_jax.diffusion.process import make_process
 from durian_jax.models.conditions import FaceProjection, KeypointEncoder
-from durian_jax.systems.durian.config import DurianConfig
+from durian_jax.systems.system import System, build
 from durian_jax.weights import storage
 from durian_jax.weights.storage import Stored
 from input_pipeline.errors import InputError
@@ -114,7 +114,8 @@ def join(sources: list[Source]) -> Joined:
       InputError: sources that contradict each other or give the same tensor twice, or tensors
         that do not fit.
     """
-    model, tensors = _model_config(sources), {}
+    name = _system_name(sources)
+    system, tensors = _build(name, sources), {}
     for source in sources:
         for network, new in source.weights.items():
             known = tensors.setdefault(network, {})
@@ -125,8 +126,9 @@ def join(sources: list[Source]) -> Joined:
                     "one of them"
                 )
             known.update(new)
-    present = networks(model)
-    if model.references == "single":
+    present, model = system.networks, system.config
+    if "attribute_encoder" not in present and "portrait_encoder" in present:
+        # A U-Net source gives every network of its shape.
         tensors.pop("attribute_encoder", None)
     unknown = sorted(tensors.keys() - set(present))
     if unknown:
@@ -136,7 +138,7 @@ def join(sources: list[Source]) -> Joined:
     spatial = any("motion_modules" not in key for key in tensors.get("denoiser", ()))
     for network in present:
         if tensors.get(network):
-            wanted, given = network_shapes(model, network), tensors[network]
+            wanted, given = network_shapes(system, network), tensors[network]
             if network == "denoiser" and not spatial:
                 wanted = {path: shape for path, shape in wanted.items() if _MOTION in path}
                 absent.append(f"{network} (but for its motion modules)")
@@ -153,13 +155,24 @@ def join(sources: list[Source]) -> Joined:
     settings = {"diffusion": {}, "sample": sample | {"solver": "ddim"}}
     for source in sources:
         settings |= source.settings
-    diffusion = dataclasses.asdict(Diffusion(**settings["diffusion"]))
-    config = {**settings, "model": _plain(model), "diffusion": diffusion}
+    diffusion = dataclasses.asdict(make_process(settings["diffusion"]))
+    config = {**settings, "system": name, "model": _plain(model), "diffusion": diffusion}
     return Joined(config, found, drawn, absent)
 
 
-def _model_config(sources: list[Source]) -> DurianConfig:
-    """The fields of all sources; what none of them says is Stable Diffusion 1.5's."""
+def _system_name(sources: list[Source]) -> str:
+    """The system that all sources are of."""
+    named = {source.system: source.name for source in sources if source.system}
+    if len(named) > 1:
+        (one, first), (two, second), *_ = named.items()
+        raise InputError(
+            f"{first} is of the system {one}, {second} of {two}: these do not belong together"
+        )
+    return next(iter(named), "durian")
+
+
+def _build(system: str, sources: list[Source]) -> System:
+    """The system with the fields of all sources; the rest is as in Stable Diffusion 1.5."""
     fields, origin = {}, {}
     for source in sources:
         for name, value in source.fields.items():
@@ -173,28 +186,28 @@ def _model_config(sources: list[Source]) -> DurianConfig:
     size = fields.pop("latent_size", None)
     # Without ArcFace weights the portrait encoder has no cross-attention.
     fields.setdefault("arcface", None)
-    kl = _autoencoder(fields, channels)
+    default = build({"system": system, "model": {}}).config
+    kl = _autoencoder(fields, channels, default)
     clip = fields.setdefault("clip", {"projection_dim": fields.get("context_dim", 768)})
     if clip is not None and "context_dim" not in fields:
         fields["context_dim"] = clip["projection_dim"]
     try:
         if size is not None and "resolution" not in fields:
             fields["resolution"] = size * 2 ** (len(kl["block_out_channels"]) - 1)
-        config = DurianConfig.from_dict(fields)
-        if channels not in (None, config.latent_shape[-1]):
+        built = build({"system": system, "model": fields})
+        if channels not in (None, built.latent_shape[-1]):
             raise ValueError(
-                f"the UNet has {channels} channels, the autoencoder {config.latent_shape[-1]}: "
+                f"the UNet has {channels} channels, the autoencoder {built.latent_shape[-1]}: "
                 "they do not belong together"
             )
-        return config
+        return built
     except (ValueError, TypeError, ZeroDivisionError) as error:
         names = " and ".join(sorted({source.name for source in sources}))
         raise InputError(f"{names}: {error}") from error
 
 
-def _autoencoder(fields: dict, channels: int | None) -> dict:
+def _autoencoder(fields: dict, channels: int | None, default) -> dict:
     """The shape of the autoencoder; all that encodes pictures shrinks them alike."""
-    default = DurianConfig()
     if "kl" not in fields:
         stages = fields.get("keypoint_channels") or fields.get("control_channels") or (0,) * 4
         widths = default.kl.block_out_channels[: len(stages)]
@@ -212,7 +225,7 @@ def _unused(shapes: Shapes) -> Table:
     return (*_HEAD, *(() if has_context else _CROSS_ATTENTION))
 
 
-def _draw(network: str, config: DurianConfig) -> dict[str, Stored]:
+def _draw(network: str, config) -> dict[str, Stored]:
     """Initial weights of the small networks that the method trains from scratch."""
     if network == "keypoint_encoder":
         module = KeypointEncoder(config.keypoint_channels, config.channels[0])
@@ -226,7 +239,7 @@ def _draw(network: str, config: DurianConfig) -> dict[str, Stored]:
     return storage.flat(jax.tree.map(np.asarray, params), "drawn at random")
 
 
-def _plain(config: DurianConfig) -> dict:
+def _plain(config) -> dict:
     """The config as JSON holds it."""
     return {name: _listed(value) for name, value in dataclasses.asdict(config).items()}
 

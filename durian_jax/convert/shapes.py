@@ -10,31 +10,15 @@ from flax.traverse_util import flatten_dict
 
 from durian_jax.models.conditions import KeypointEncoder
 from durian_jax.models.unet import UNet
-from durian_jax.systems.durian.config import DurianConfig
-from durian_jax.systems.durian.model import Durian
+from durian_jax.systems.system import System
 
 Shapes = dict[str, tuple[int, ...]]  # parameter path -> shape
 
 
-def networks(config: DurianConfig) -> list[str]:
-    """Top-level networks that have parameters; the denoiser first."""
-    present = {
-        "denoiser": True,
-        "portrait_encoder": True,
-        "attribute_encoder": config.references == "dual",
-        "keypoint_encoder": True,
-        "control": bool(config.control_channels),
-        "face_projection": config.arcface is not None,
-        "autoencoder": config.autoencoder == "kl",
-        "clip": config.clip is not None,
-        "arcface": config.arcface is not None,
-    }
-    return [name for name, is_there in present.items() if is_there]
-
-
-def network_shapes(config: DurianConfig, name: str) -> Shapes:
+def network_shapes(system: System, name: str) -> Shapes:
     """Parameter shapes of one network."""
-    module, _ = getattr(Durian(config).bind({}), name).unbind()
+    config = system.config
+    module, _ = getattr(system.bind({}), name).unbind()
     if isinstance(module, UNet):
         return unet_shapes(module)
     if name == "autoencoder":
@@ -51,11 +35,6 @@ def unet_shapes(module: UNet) -> Shapes:
     """Parameter shapes of a UNet, whatever it is used for."""
     side = 2 ** (len(module.config.block_out_channels) - 1)
     return _trace(module, (1, side, side, module.config.in_channels), _run_unet)
-
-
-def parameter_shapes(config: DurianConfig) -> dict[str, Shapes]:
-    """Parameter shapes of all networks by name."""
-    return {name: network_shapes(config, name) for name in networks(config)}
 
 
 def _encode_and_decode(module: nn.Module, images: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The diffusion process: noise schedule, prediction types and loss weights.
+"""Noise processes: schedule, prediction types and loss weights.
 
 With alpha_bar_t the cumulative signal power of step t (0 <= t < T), clean latents x_0 and noise
 eps ~ N(0, 1):
@@ -14,17 +14,80 @@ channels, which a network of few channels cannot hand on, while pictures do not 
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from input_pipeline.errors import InputError
+
 PREDICTIONS = ("v", "eps", "x0")
 
 
+class Process(Protocol):
+    """What training and sampling need of a noise process: x_t = signal(t) x_0 + sigma(t) eps.
+
+    Times t have the shape [B], or [B, F] where each frame has its own; x_0, noise, x_t and
+    predictions are float32 [B, F, ...].
+
+    Attributes:
+      num_timesteps: times that the network can tell apart; most sampling steps.
+      noise_offset: standard deviation of a per-clip, per-channel constant added to the noise.
+    """
+
+    num_timesteps: int
+    noise_offset: float
+
+    def draw(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        """Times to train at."""
+
+    def times_at(self, u: jax.Array) -> jax.Array:
+        """The time below which `draw` falls with a probability u in [0, 1]."""
+
+    def level(self, t: jax.Array) -> jax.Array:
+        """How far t is from clean (0) to noise (below 1), float32 of its shape."""
+
+    def spaced(self, steps: int) -> np.ndarray:
+        """[steps], decreasing times to sample at, from pure noise."""
+
+    def scales(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """signal(t), sigma(t), float64 of the shape of t."""
+
+    def add_noise(self, x_0: jax.Array, noise: jax.Array, t: jax.Array) -> jax.Array:
+        """x_t."""
+
+    def target(self, x_0: jax.Array, noise: jax.Array, t: jax.Array) -> jax.Array:
+        """What the network should predict."""
+
+    def split(self, prediction: jax.Array, x_t: jax.Array, t: jax.Array) -> tuple:
+        """(x_0, eps) that a prediction at x_t stands for."""
+
+    def loss_weight(self, t: jax.Array) -> jax.Array:
+        """Of the squared error, float32 of the shape of t."""
+
+
+def make_process(values: Mapping) -> Process:
+    """The process of `config.diffusion`.
+
+    Raises:
+      ValueError: unknown fields, or values that do not fit together.
+    """
+    return _from_fields(Discrete, values)
+
+
+def _from_fields(kind: type, values: Mapping):
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in values:
+        if name not in known:
+            raise ValueError(f"diffusion has no field {name!r}; it has {', '.join(known)}")
+    return kind(**values)
+
+
 @dataclasses.dataclass(frozen=True)
-class Diffusion:
-    """A discrete diffusion process.
+class Discrete:
+    """A diffusion over T discrete timesteps, t = 0 .. T - 1, int32.
 
     Attributes:
       num_timesteps: T.
@@ -73,18 +136,40 @@ class Diffusion:
             signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
         return signal**2
 
-    def draw_timesteps(self, key, shape=()):
+    def draw(self, key, shape=()):
         """Timesteps to train at, int32 in [0, T)."""
         if self.timestep_shift == 1:
             return jax.random.randint(key, shape, 0, self.num_timesteps)
-        return self.timesteps_at(jax.random.uniform(key, shape))
+        return self.times_at(jax.random.uniform(key, shape))
 
-    def timesteps_at(self, u):
+    def times_at(self, u):
         """The timestep below which training draws a share u in [0, 1] of all, int32 in [0, T)."""
         s = self.timestep_shift
         drawn = jnp.int32(self.num_timesteps * s * u / (1 + (s - 1) * u))
         # Rounding may bring the largest u to T.
         return jnp.minimum(drawn, self.num_timesteps - 1)
+
+    def level(self, t):
+        """t / T, float32."""
+        return t / jnp.float32(self.num_timesteps)
+
+    def spaced(self, steps):
+        """Evenly spaced timesteps from T - 1, the "trailing" spacing of 2305.08891, table 2.
+
+        The only spacing that starts at pure noise, as a zero-terminal-SNR model needs.
+
+        Raises:
+          InputError: steps outside 1 .. T.
+        """
+        total = self.num_timesteps
+        if not 1 <= steps <= total:
+            raise InputError(f"steps is {steps}: use 1 to {total}")
+        return np.round(total - np.arange(steps) * (total / steps)).astype(np.int32) - 1
+
+    def scales(self, t):
+        """sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t), float64."""
+        alphas = self.alphas_cumprod[t]
+        return np.sqrt(alphas), np.sqrt(1 - alphas)
 
     def add_noise(self, x_0, noise, timesteps):
         """x_t. x_0, noise [B, F, ...]; timesteps int32 [B], or [B, F], a frame's own."""
@@ -127,8 +212,6 @@ class Diffusion:
 
     def _scales(self, timesteps, ndim):
         """sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t), float32, shaped to multiply [B, F, ...]."""
-        alphas = self.alphas_cumprod
         shape = timesteps.shape + (1,) * (ndim - timesteps.ndim)
-        signal = jnp.asarray(np.sqrt(alphas), jnp.float32)[timesteps].reshape(shape)
-        sigma = jnp.asarray(np.sqrt(1 - alphas), jnp.float32)[timesteps].reshape(shape)
-        return signal, sigma
+        tables = self.scales(np.arange(self.num_timesteps))
+        return tuple(jnp.asarray(x, jnp.float32)[timesteps].reshape(shape) for x in tables)

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from durian_jax.diffusion.process import Diffusion
+from durian_jax.diffusion.process import Process
 from input_pipeline.errors import InputError
 
-# Stands for an alpha_bar of 0 where its logarithm is needed; diffusers takes the same.
-ZERO_SNR_ALPHA = 2.0**-24
+# Stands for a signal of 0 where its logarithm is needed; diffusers takes the same.
+ZERO_SIGNAL = 2.0**-12
 SOLVERS = ("ddim", "dpm++", "lcm")
 
 
@@ -26,8 +26,9 @@ class Sampling:
         (2211.01095, algorithm 2), of first order at both ends; "lcm" for 1 to 8 steps: each
         predicts the clean clip and adds new noise (2303.01469, algorithm 1), what consistency
         models and their kin are made for. Others get blurred by it.
-      guidance: classifier-free guidance scale (2207.12598); 1 = none.
-      guidance_interval: share of the way (from, to), 0 to 1, where guidance acts (2404.07724);
+      guidance: classifier-free guidance scale (2207.12598); 1 = none. For a system with several
+        conditions a scale for each of its `parts`, see `branch_weights`.
+      guidance_interval: fraction of the steps (from, to), 0 to 1, where guidance acts (2404.07724);
         steps outside it cost half as much.
       guidance_rescale: 0 to 1, how far the guided prediction takes the standard deviation of the
         conditional one (2305.08891, Eq. 15-16), frame by frame.
@@ -40,7 +41,7 @@ class Sampling:
 
     steps: int = 30
     solver: str = "ddim"
-    guidance: float = 3.5
+    guidance: float | tuple[float, ...] = 3.5
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     guidance_rescale: float = 0.0
     window: int = 24
@@ -49,13 +50,14 @@ class Sampling:
     def __post_init__(self):
         if self.solver not in SOLVERS:
             raise InputError(f"solver {self.solver!r}: choose {', '.join(SOLVERS)}")
-        if not np.isfinite(self.guidance) or self.guidance < 0:
-            raise InputError(f"guidance {self.guidance:g}: use 0 or more; 1 is none, 2 to 5 usual")
+        for scale in self.scales:
+            if not np.isfinite(scale) or scale < 0:
+                raise InputError(f"guidance {scale:g}: use 0 or more; 1 is none, 2 to 5 usual")
         begin, end = self.guidance_interval
         if not 0 <= begin <= end <= 1:
             raise InputError(
-                f"guidance interval {begin:g}:{end:g}: use shares of the way from 0 to 1, such as "
-                "0.2:0.8"
+                f"guidance interval {begin:g}:{end:g}: use fractions of the steps from 0 to 1, "
+                "such as 0.2:0.8"
             )
         if not 0 <= self.guidance_rescale <= 1:
             raise InputError(f"guidance rescale {self.guidance_rescale:g}: use 0 (off) to 1")
@@ -65,6 +67,11 @@ class Sampling:
             raise InputError(
                 f"overlap {self.overlap}: use 0 to {self.window - 1} for windows of {self.window}"
             )
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """The guidance scale of each condition."""
+        return tuple(np.atleast_1d(self.guidance).tolist())
 
     @classmethod
     def from_settings(cls, settings) -> "Sampling":
@@ -79,23 +86,25 @@ class Sampling:
 
 @struct.dataclass
 class Schedule:
-    """Denoising steps as data, solver and guidance included; a slice of it is a part of the way.
+    """Denoising steps as data, solver and guidance included.
 
     A step of DDIM takes (x_0, eps) from one noise level to the next. DPM-Solver++(2M) does the same
     once it has moved x_0 on by its change since the step before, and eps by what keeps x_t. LCM
     takes new noise for eps.
 
     Attributes:
-      timesteps: int32 [S], decreasing.
-      alphas_next: float32 [S], alpha_bar after each step; 1 after the last.
+      times: [S], decreasing, as the process has them.
+      signal_next, sigma_next: float32 [S], scales after each step; 1 and 0 after the last.
       clean_weights, noise_weights: float32 [S], how much of that change is added to x_0, and taken
         from eps; 0 for DDIM.
       renewed: int32 [S], the draw of new noise that is taken for eps; None for solvers without.
-      guidance, rescale: float32 [S], see Sampling; a guidance of 1 spares the unconditional half.
+      guidance: float32 [S, K], the scale of each of a system's K `parts`.
+      rescale: float32 [S], see Sampling.
     """
 
-    timesteps: np.ndarray
-    alphas_next: np.ndarray
+    times: np.ndarray
+    signal_next: np.ndarray
+    sigma_next: np.ndarray
     clean_weights: np.ndarray
     noise_weights: np.ndarray
     renewed: np.ndarray | None
@@ -103,51 +112,60 @@ class Schedule:
     rescale: np.ndarray
 
     @classmethod
-    def trailing(cls, diffusion: Diffusion, sampling: Sampling) -> "Schedule":
-        """Evenly spaced steps from T - 1: the "trailing" spacing of 2305.08891, table 2.
-
-        The only spacing that starts at pure noise, as a zero-terminal-SNR model needs.
+    def build(cls, process: Process, sampling: Sampling) -> "Schedule":
+        """The steps of `Process.spaced`.
 
         Raises:
-          InputError: steps outside 1 .. T.
+          InputError: more steps than the process has.
         """
-        total, steps = diffusion.num_timesteps, sampling.steps
-        if not 1 <= steps <= total:
-            raise InputError(f"steps is {steps}: use 1 to {total}")
-        timesteps = np.round(total - np.arange(steps) * (total / steps)).astype(np.int32) - 1
-        alphas = diffusion.alphas_cumprod[timesteps]
+        steps = sampling.steps
+        times = process.spaced(steps)
+        signal, sigma = process.scales(times)
         clean = np.zeros(steps)
         if sampling.solver == "dpm++":
-            # Log signal-to-noise ratio; the last alpha_bar may be 0, where the order is 1 anyway.
-            half_log = np.log(np.maximum(alphas, ZERO_SNR_ALPHA) / (1 - alphas)) / 2
-            stride = np.diff(half_log)
+            # Log of the amplitude's signal-to-noise ratio; order 1 where the signal is 0.
+            stride = np.diff(np.log(np.maximum(signal, ZERO_SIGNAL) / sigma))
             clean[1:-1] = stride[1:] / (2 * stride[:-1])
-        noise = clean * np.sqrt(alphas / (1 - alphas))
-        alphas_next = np.append(alphas[1:], 1.0)
+        noise = clean * signal / sigma
         begin, end = sampling.guidance_interval
-        way = np.arange(steps) / steps
+        fraction = np.arange(steps) / steps
+        inside = ((begin <= fraction) & (fraction < end))[:, None]
+        after = np.append(signal[1:], 1.0), np.append(sigma[1:], 0.0)
         return cls(
-            timesteps,
-            *(x.astype(np.float32) for x in (alphas_next, clean, noise)),
-            renewed=timesteps if sampling.solver == "lcm" else None,
-            guidance=np.where((begin <= way) & (way < end), sampling.guidance, 1).astype("f4"),
+            times,
+            *(x.astype(np.float32) for x in (*after, clean, noise)),
+            renewed=np.arange(steps, dtype=np.int32) if sampling.solver == "lcm" else None,
+            guidance=np.where(inside, sampling.scales, 1).astype("f4"),
             rescale=np.full(steps, sampling.guidance_rescale, np.float32),
         )
 
-    def slices(self, count: int) -> list["Schedule"]:
-        """Equal parts, so that one program serves all; at least `count`, or single steps."""
-        steps = len(self.timesteps)
-        longest = max(1, steps // count)
-        length = max(n for n in range(1, longest + 1) if steps % n == 0)
-        return [self.part(slice(i, i + length)) for i in range(0, steps, length)]
+    def __len__(self) -> int:
+        return len(self.times)
 
-    def part(self, which: int | slice) -> "Schedule":
-        """One step, without the axis S, or some."""
-        return jax.tree.map(lambda x: x[which], self)
+    def step(self, i: int) -> "Schedule":
+        """One step, without the axis S."""
+        return jax.tree.map(lambda x: x[i], self)
+
+
+def branch_weights(scales: jax.Array) -> jax.Array:
+    """Weights of the predictions whose sum is the guided one.
+
+    Conditions are nested: branch k is told the first k parts, and scale k says how far to go from
+    branch k - 1 to branch k. The guided prediction p_0 + sum_k s_k (p_k - p_{k-1}) has the weights
+    s_k - s_{k+1}, with s_0 = 1 and s_{K+1} = 0; with one part that is classifier-free guidance.
+
+    Args:
+      scales: float32 [K].
+
+    Returns:
+      float32 [K + 1], that sum to 1.
+    """
+    ends = jnp.concatenate([jnp.ones(1), scales, jnp.zeros(1)])
+    return ends[:-1] - ends[1:]
 
 
 @struct.dataclass
-class Trajectory:
+class SamplerState:
     """How far some frames of each clip are denoised.
 
     Attributes:
@@ -163,7 +181,7 @@ class Trajectory:
     frames: jax.Array
 
     @classmethod
-    def start(cls, noise, seeds=None, frames=None) -> "Trajectory":
+    def start(cls, noise, seeds=None, frames=None) -> "SamplerState":
         """At pure noise, nothing predicted. Seeds (0) and frames (all) matter to "lcm" alone."""
         if seeds is None:
             seeds = jnp.zeros(noise.shape[0], jnp.uint32)
@@ -172,24 +190,28 @@ class Trajectory:
         return cls(noise, jnp.zeros_like(noise), seeds, frames)
 
 
-def noise_of(seeds: jax.Array, frames: jax.Array, timestep, shape: tuple) -> jax.Array:
-    """float32 [B, F, *shape]: seeds uint32 [B], numbers of frames int32 [F]; each frame's own."""
+def noise_of(seeds: jax.Array, frames: jax.Array, number, shape: tuple) -> jax.Array:
+    """float32 [B, F, *shape]; that of a frame depends on seed, place and number alone.
+
+    Args:
+      seeds: uint32 [B]. frames: int32 [F], places in the clip.
+      number: which draw of them.
+    """
 
     def draw(seed, frame):
         key = jax.random.fold_in(jax.random.key(seed), frame)
-        return jax.random.normal(jax.random.fold_in(key, timestep), shape, jnp.float32)
+        return jax.random.normal(jax.random.fold_in(key, number), shape, jnp.float32)
 
     return jax.vmap(jax.vmap(draw, (None, 0)), (0, None))(seeds, frames)
 
 
 def advance(
-    diffusion: Diffusion, at: Trajectory, prediction: jax.Array, now: Schedule
-) -> Trajectory:
-    """The trajectory after one step, frame by frame alone."""
-    x_0, eps = diffusion.split(prediction, at.latents, now.timesteps[None])
+    process: Process, at: SamplerState, prediction: jax.Array, now: Schedule
+) -> SamplerState:
+    """The state after one step, each frame by itself."""
+    x_0, eps = process.split(prediction, at.latents, now.times[None])
     change = x_0 - at.clean
     clean, noise = x_0 + now.clean_weights * change, eps - now.noise_weights * change
     if now.renewed is not None:
         noise = noise_of(at.seeds, at.frames, now.renewed, noise.shape[2:])
-    z = jnp.sqrt(now.alphas_next) * clean + jnp.sqrt(1 - now.alphas_next) * noise
-    return at.replace(latents=z, clean=x_0)
+    return at.replace(latents=now.signal_next * clean + now.sigma_next * noise, clean=x_0)

@@ -1,19 +1,38 @@
-"""Long clips: overlapping windows that share one noise, in memory that does not grow with the clip.
+"""Long clips: windows of frames that share one noise.
 
 At each step every window is predicted and the predictions are blended where windows overlap
-(MultiDiffusion, 2302.08113; Lumiere, 2401.12945), so that all windows walk one trajectory. Done
-step by step that would hold the whole clip. But a window needs only its neighbours to be one step
-behind, so here each goes as far as these allow: a band of frames is under way, and what leaves it
-at its lower end is finished. The result is the same.
+(MultiDiffusion, 2302.08113; Lumiere, 2401.12945), so that all windows take part in one denoising.
+Done step by step that would hold the whole clip. But a window needs only its neighbours to be one
+step behind, so `Overlapping` takes each as far as these allow: a band of frames is in progress, and
+what leaves it at its lower end is finished. The result is the same.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
 
+# Weights of float32 whose sum is at least this have all come.
+_WHOLE = 1 - 1e-4
 
-class Windows:
-    """Overlapping windows that cover a clip evenly.
+
+class Windowing(Protocol):
+    """Which frames of a clip are denoised together, in what order, and how they are blended.
+
+    Attributes:
+      length: frames of every window.
+    """
+
+    length: int
+
+    def tasks(self, steps: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """(step, frames int32 [w], weights float32 [w]) of all predictions, in an order in which
+        they can be made: all frames of a window have taken the steps before. At each step the
+        weights of a frame sum to 1."""
+
+
+class Overlapping:
+    """Overlapping windows that cover a clip evenly, the same at every step.
 
     Attributes:
       starts: int32 [n], first frame of each.
@@ -47,11 +66,16 @@ class Windows:
         """Number of frames that no window behind i covers."""
         return int(self.starts[i + 1]) if i + 1 < len(self) else self.num_frames
 
+    def tasks(self, steps: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """See Windowing."""
+        for step, i in self.order(steps):
+            yield step, self.frames(i), self.weights[i]
+
     def order(self, steps: int) -> Iterator[tuple[int, int]]:
         """(step, window) of all predictions, each after those it depends on.
 
         A window is ready for a step when all that reach into it have taken the step before. Of
-        those that are, the furthest advanced goes first: fewest frames are under way then.
+        those that are, the furthest advanced goes first: fewest frames are in progress then.
         """
         ahead = np.searchsorted(self.starts, self.starts + self.length)
         done = [0] * steps
@@ -80,8 +104,8 @@ def _blend(starts: np.ndarray, length: int, total: int, overlap: int) -> np.ndar
     return (weights / sums[places]).astype(np.float32)
 
 
-def walk(
-    windows: Windows,
+def denoise_windows(
+    windowing: Windowing,
     steps: int,
     noise: Callable[[np.ndarray], np.ndarray],
     predict: Callable[[np.ndarray, np.ndarray, int], np.ndarray],
@@ -100,32 +124,34 @@ def walk(
     Yields:
       [B, n, h, w, c] of the next n frames, n at least 1.
     """
-    known = 0
-    latents, clean, sums = {}, {}, {}
-    for step, i in windows.order(steps):
-        frames = windows.frames(i)
-        if frames[-1] >= known:  # only at the first step
-            for frame, start in zip(frames, np.moveaxis(np.asarray(noise(frames)), 1, 0)):
-                if frame >= known:
-                    latents[frame], clean[frame] = start, np.zeros_like(start)
-            known = frames[-1] + 1
+    latents, clean, sums, covered = {}, {}, {}, {}
+    finished, first = {}, 0
+    for step, frames, weights in windowing.tasks(steps):
+        if any(f not in latents for f in frames):
+            for f, start in zip(frames, np.moveaxis(np.asarray(noise(frames)), 1, 0)):
+                if f not in latents:
+                    latents[f], clean[f] = start, np.zeros_like(start)
         z = np.stack([latents[f] for f in frames], 1)
-        part = np.asarray(predict(z, frames, step))
+        prediction = np.asarray(predict(z, frames, step))
         for k, f in enumerate(frames):
-            weighted = windows.weights[i, k] * part[:, k]
-            sums[f] = sums[f] + weighted if f in sums else weighted
-        count = windows.settled(i) - int(frames[0])
-        # Whole windows, though only the first frames are wanted: one compiled shape.
-        after = advance(
-            z, np.stack([clean[f] for f in frames], 1), np.stack([sums[f] for f in frames], 1),
-            frames, step,
-        )  # fmt: skip
-        after = [np.asarray(x)[:, :count] for x in after]
-        for k, f in enumerate(frames[:count]):
-            latents[f], clean[f] = (x[:, k] for x in after)
-            del sums[f]
+            sums[f] = sums.get(f, 0) + weights[k] * prediction[:, k]
+            covered[f] = covered.get(f, 0) + weights[k]
         report()
-        if step == steps - 1:
-            for f in frames[:count]:
-                del latents[f], clean[f]
-            yield after[0]
+        if not any(covered[f] > _WHOLE for f in frames):
+            continue
+        # Whole windows, though only some frames are wanted: one compiled shape.
+        stacked = (np.stack([x[f] for f in frames], 1) for x in (clean, sums))
+        after = [np.asarray(x) for x in advance(z, *stacked, frames, step)]
+        for k, f in enumerate(frames):
+            if covered[f] > _WHOLE:
+                latents[f], clean[f] = (x[:, k] for x in after)
+                del sums[f], covered[f]
+                if step == steps - 1:
+                    finished[f] = latents.pop(f)
+                    del clean[f]
+        ready = []
+        while first in finished:
+            ready.append(finished.pop(first))
+            first += 1
+        if ready:
+            yield np.stack(ready, 1)

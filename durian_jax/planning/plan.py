@@ -161,7 +161,7 @@ class Step:
             split = sharding.batch_sharding(self.mesh)
             seeds = jax.ShapeDtypeStruct((self.clips,), jnp.uint32, sharding=split)
             arguments = (merge(self.layout.frozen, self.layout.ema), self.batch, seeds)
-            function = sampler.from_config(training.model, training.diffusion, config.sample)
+            function = sampler.from_config(training.system, training.process, config.sample)
             step = jax.jit(function, out_shardings=split)
         else:
             arguments = (self.layout, self.batch)
@@ -206,7 +206,7 @@ class Step:
             self.layout,
             self.mesh,
             self.config.accumulate,
-            jnp.dtype(self.config.model.dtype).itemsize,
+            jnp.dtype(self.config.model.get("dtype", "float32")).itemsize,
             train=not self.sample,
         )
         link = self.topology.link(tuple(range(self.mesh.size)))
@@ -308,11 +308,12 @@ class Step:
         fsdp = max((ways for ways in range(1, count + 1) if count % ways == 0), key=saved)
         if saved(fsdp) > 0:
             knobs.append(f"mesh.fsdp={fsdp} splits the state: {saved(fsdp) / GIB:.3g} GiB less")
-        levels, policies = len(config.model.channels), set(config.model.remat or ("none",))
-        if not self.sample and "none" in policies:
-            knobs.append(f"model.remat={('attention',) * levels} keeps little inside blocks")
-        elif not self.sample and policies != {"full"}:
-            knobs.append(f"model.remat={('full',) * levels} keeps nothing inside blocks")
+        if not self.sample and "remat" in config.model:
+            levels, policies = len(config.model.channels), set(config.model.remat or ("none",))
+            if "none" in policies:
+                knobs.append(f"model.remat={('attention',) * levels} keeps little inside blocks")
+            elif policies != {"full"}:
+                knobs.append(f"model.remat={('full',) * levels} keeps nothing inside blocks")
         own = self.clips // count
         if not self.sample and own > config.accumulate:
             knobs.append(f"accumulate={own}: one clip of each device at a time")

@@ -1,10 +1,8 @@
-"""Sampling a clip: solvers as one scan, classifier-free guidance, noise by seed.
+"""What a sampler computes: encoded inputs, noise, guided predictions, steps, pictures.
 
-`sample` is the whole of it, one pure function for jit or pmap. It is made of `encode`,
-`initial_noise`, `denoise` and `decode`, which the Generator calls one by one to show progress: a
-host callback inside the scan would do so too, but keeps a program out of the compilation cache.
-References are encoded, and their keys and values projected, once per clip, outside the scan.
-Clips longer than the model's are for `diffusion.windows`.
+`sample` is the whole of it for clips that fit in one window, one pure function for jit or pmap. The
+Generator calls its parts one by one, for clips of any length.
+References are encoded, and their keys and values projected, once per clip, outside all steps.
 """
 
 from collections.abc import Callable
@@ -12,128 +10,140 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from durian_jax.diffusion.process import Diffusion
-from durian_jax.diffusion.solvers import Sampling, Schedule, Trajectory, advance, noise_of
-from durian_jax.systems.durian.model import Conditions, Durian, interpolate
+from durian_jax.diffusion.process import Process
+from durian_jax.diffusion.solvers import (
+    SamplerState,
+    Sampling,
+    Schedule,
+    advance,
+    branch_weights,
+    noise_of,
+)
+from durian_jax.systems.system import System, Tree
+from input_pipeline.errors import InputError
 
 
 def sample(
-    model: Durian,
+    system: System,
     params: dict,
     batch: dict,
     seeds: jax.Array,
     schedule: Schedule,
     *,
-    diffusion: Diffusion,
+    process: Process,
 ) -> jax.Array:
-    """A video for every clip of the batch; jit or pmap it with model and diffusion fixed.
+    """A video for every clip of the batch; jit or pmap it with system and process fixed.
 
     Args:
-      batch: the batch contract without `video`, see `encode`; keypoints [B, F, K, 2] set the number
-        of frames, at most as many as the model takes at a time.
+      batch: the batch contract without `video`; its `frame_inputs` set the number of frames, at
+        most as many as the system takes at a time.
       seeds: uint32 [B]; the noise of a clip depends on its own alone.
 
     Returns:
       float32 [B, F, H, W, 3], about [-1, 1].
     """
-    conditions, features = encode(model, params, batch)
-    frames = jnp.arange(features.shape[1], dtype=jnp.int32)
-    noise = initial_noise(model, diffusion, seeds, frames)
-    start = Trajectory.start(noise, seeds, frames)
-    end = denoise(model, params, start, conditions, features, schedule, diffusion=diffusion)
-    return decode(model, params, end.latents)
+    clip, frames = encode_clip(system, params, batch), encode_frames(system, params, batch)
+    places = jnp.arange(jax.tree.leaves(frames)[0].shape[1], dtype=jnp.int32)
+    start = SamplerState.start(initial_noise(system, process, seeds, places), seeds, places)
+    end = denoise(system, params, start, clip, frames, schedule, process=process)
+    return decode(system, params, end.latents)
 
 
-def from_config(model: Durian, diffusion: Diffusion, settings) -> Callable:
+def from_config(system: System, process: Process, settings) -> Callable:
     """`sample` by the settings of `config.sample`: a function of (params, batch, seeds)."""
-    schedule = Schedule.trailing(diffusion, Sampling.from_settings(settings))
+    schedule = make_schedule(system, process, Sampling.from_settings(settings))
 
     def run(params: dict, batch: dict, seeds: jax.Array) -> jax.Array:
-        return sample(model, params, batch, seeds, schedule, diffusion=diffusion)
+        return sample(system, params, batch, seeds, schedule, process=process)
 
     return run
 
 
-def encode(model: Durian, params: dict, batch: dict) -> tuple[Conditions, jax.Array]:
-    """What stays the same over all steps: conditions, and keypoint features [B, F, h, w, C0]."""
-    return condition(model, params, batch), keypoint_features(model, params, batch["keypoints"])
+def make_schedule(system: System, process: Process, sampling: Sampling) -> Schedule:
+    """The schedule, for as many conditions as the system has.
 
-
-def condition(model: Durian, params: dict, batch: dict) -> Conditions:
-    """What the references of each clip tell the denoiser.
-
-    Args:
-      batch: as `Durian.encode_conditions` takes it. To interpolate besides `alpha` float32 [B, F]
-        and `towards`, what alpha = 1 stands for: portrait and attribute with their masks and
-        keypoints and, where the attributes are padded, attribute_count.
+    Raises:
+      InputError: more or fewer guidance scales than conditions, or too many steps.
     """
-    conditions = model.apply({"params": params}, batch, method="encode_conditions")
-    if "alpha" not in batch:
-        return conditions
-    others = batch | batch["towards"]
-    towards = model.apply({"params": params}, others, method="encode_conditions")
-    return interpolate(conditions, towards, batch["alpha"])
+    if len(sampling.scales) != len(system.parts):
+        raise InputError(
+            f"guidance has {len(sampling.scales)} scales, the model {len(system.parts)} "
+            f"conditions: give one each for {', '.join(system.parts)}"
+        )
+    return Schedule.build(process, sampling)
 
 
-def keypoint_features(model: Durian, params: dict, keypoints: jax.Array) -> jax.Array:
-    """Pixel coordinates [B, F, K, 2] -> features [B, F, h, w, C0]."""
+def encode_clip(system: System, params: dict, batch: dict) -> Tree:
+    """See `System.encode_clip`."""
+    return system.apply({"params": params}, batch, method="encode_clip")
+
+
+def encode_frames(system: System, params: dict, batch: dict) -> Tree:
+    """See `System.encode_frames`; frame by frame, as control pictures may be large."""
+    inputs = {name: batch[name] for name in system.frame_inputs if name in batch}
     return _per_frame(
-        lambda frame: model.apply({"params": params}, frame, method="encode_keypoints"), keypoints
+        lambda one: system.apply({"params": params}, one, method="encode_frames"), inputs
     )
 
 
 def initial_noise(
-    model: Durian, diffusion: Diffusion, seeds: jax.Array, frames: jax.Array
+    system: System, process: Process, seeds: jax.Array, places: jax.Array
 ) -> jax.Array:
     """float32 [B, F, h, w, c]; a frame's depends on seed and place, not on the clip's length."""
-    return noise_of(seeds, frames, diffusion.num_timesteps, model.config.latent_shape)
+    return noise_of(seeds, places, process.num_timesteps, system.latent_shape)
 
 
 def denoise(
-    model: Durian,
+    system: System,
     params: dict,
-    trajectory: Trajectory,
-    conditions: Conditions,
-    features: jax.Array,
+    state: SamplerState,
+    clip: Tree,
+    frames: Tree,
     schedule: Schedule,
     *,
-    diffusion: Diffusion,
-) -> Trajectory:
-    """The trajectory after the steps of the schedule."""
+    process: Process,
+) -> SamplerState:
+    """The state after the steps of the schedule."""
 
     def step(at, now):
-        prediction = predict(model, params, at.latents, conditions, features, now)
-        return advance(diffusion, at, prediction, now), None
+        prediction = predict(system, params, at.latents, clip, frames, now)
+        return advance(process, at, prediction, now), None
 
-    return jax.lax.scan(step, trajectory, schedule)[0]
+    return jax.lax.scan(step, state, schedule)[0]
 
 
 def predict(
-    model: Durian,
-    params: dict,
-    z: jax.Array,
-    conditions: Conditions,
-    features: jax.Array,
-    now: Schedule,
+    system: System, params: dict, z: jax.Array, clip: Tree, frames: Tree, now: Schedule
 ) -> jax.Array:
-    """The guided prediction at noisy latents z [B, F, h, w, c]; `now` is one step."""
-    t, variables = jnp.broadcast_to(now.timesteps, z.shape[:1]), {"params": params}
-    wanted = model.apply(variables, z, t, features, conditions, method="denoise")
+    """The guided prediction at noisy latents z [B, F, h, w, c]; `now` is one step.
 
-    def guided():
-        unwanted = model.apply(variables, z, t, features, None, method="denoise")
-        mixed = unwanted + now.guidance * (wanted - unwanted)
-        spread, target = (jnp.std(x, (2, 3, 4), keepdims=True) for x in (mixed, wanted))
+    The branches are those of `branch_weights`; one whose weight is 0 is not run.
+    """
+    t, weights = jnp.broadcast_to(now.times, z.shape[:1]), branch_weights(now.guidance)
+
+    def branch(count: int) -> jax.Array:
+        parts = system.parts[:count]
+        return system.apply({"params": params}, z, t, clip, frames, parts, method="predict")
+
+    whole = branch(len(system.parts))
+    mixed = weights[-1] * whole
+    for count, weight in enumerate(weights[:-1]):
+        mixed += jax.lax.cond(
+            weight == 0, lambda: jnp.zeros_like(z), lambda n=count, w=weight: w * branch(n)
+        )
+
+    def rescaled():
+        spread, target = (jnp.std(x, (2, 3, 4), keepdims=True) for x in (mixed, whole))
         factor = target / jnp.maximum(spread, 1e-12)
         return mixed * (1 + now.rescale * (factor - 1))
 
-    return jax.lax.cond(now.guidance == 1, lambda: wanted, guided)
+    return jax.lax.cond(now.rescale == 0, lambda: mixed, rescaled)
 
 
-def decode(model: Durian, params: dict, latents: jax.Array) -> jax.Array:
+def decode(system: System, params: dict, latents: jax.Array) -> jax.Array:
     """float32 [B, F, H, W, 3], about [-1, 1]."""
     return _per_frame(
-        lambda frame: model.apply({"params": params}, frame, method="decode_video"), latents
+        lambda frame: system.apply({"params": params}, frame, method="decode_video"), latents
     )
 
 
@@ -142,7 +152,12 @@ def to_uint8(video: jax.Array) -> jax.Array:
     return jnp.round(jnp.clip(video * 127.5 + 127.5, 0, 255)).astype(jnp.uint8)
 
 
-def _per_frame(function: Callable, x: jax.Array) -> jax.Array:
+def _per_frame(function: Callable, tree: Tree) -> Tree:
     """function over [B, 1, ...] slices of [B, F, ...]: bounds the memory of full-size pictures."""
-    frames = jax.lax.map(lambda frame: function(frame[:, None])[:, 0], jnp.moveaxis(x, 1, 0))
-    return jnp.moveaxis(frames, 0, 1)
+    moved = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), tree)
+
+    def one(frame):
+        result = function(jax.tree.map(lambda x: x[:, None], frame))
+        return jax.tree.map(lambda x: x[:, 0], result)
+
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), jax.lax.map(one, moved))

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 
 from durian_jax.distributed import sharding
-from durian_jax.systems.durian.config import check_batch
+from durian_jax.systems.system import check_batch, system_name
 from durian_jax.training import checkpoint, guards, validation
 from durian_jax.training.reporter import Interval, Reporter
 from durian_jax.training.samples import make_sample_grid
@@ -78,12 +78,12 @@ def train(config, workdir: str | Path) -> TrainState:
 
         with contextlib.closing(open_loader(seed=config.seed + 1)) as batches:
             fixed_batch = next(batches)
-        check_batch(fixed_batch, training.model.config, config.data.path)
+        check_batch(fixed_batch, training.system, config.data.path)
         draw_samples = make_sample_grid(
-            training.model, training.diffusion, config, fixed_batch, mesh
+            training.system, training.process, config, fixed_batch, mesh
         )
         validate = validation.Validation(
-            training.model, training.diffusion, config, mesh,
+            training.system, training.process, config, mesh,
             lambda **options: open_loader(open_dataset(config, "val"), **options), report.say,
         )  # fmt: skip
         report.say("compiling the training step ...")
@@ -197,9 +197,9 @@ def open_dataset(config, split: str = "train"):
 
 def sample_options(config):
     """The loader's options: `config.data` without its path and workers, at the model's size."""
-    from input_pipeline.training import transforms
+    from input_pipeline.training.samples import SAMPLES
 
     options = config.data.to_dict()
     for name in ("path", "workers"):
         del options[name]
-    return transforms.SampleOptions(size=config.model.resolution, **options)
+    return SAMPLES[system_name(config)](size=config.model.resolution, **options)

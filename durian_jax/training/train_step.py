@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from durian_jax.diffusion.process import Diffusion
+from durian_jax.diffusion.process import Process, make_process
 from durian_jax.distributed import chips, sharding
-from durian_jax.systems.durian.config import DurianConfig, blank_batch
-from durian_jax.systems.durian.model import Durian, align
+from durian_jax.systems.system import System, build, init_params
 from durian_jax.training import flops
 from durian_jax.training.reporter import NUM_NOISE_BINS
 from durian_jax.training.state import (
@@ -36,14 +35,14 @@ class Training:
     """What a config trains and on which devices; nothing is computed yet.
 
     Attributes:
-      mesh, model, diffusion, optimizer: what the config describes.
+      mesh, system, process, optimizer: what the config describes.
       layout: shape, dtype and sharding of every leaf of the training state.
     """
 
     config: Any  # an ml_collections.ConfigDict; a run reads it, and needs no more of that package
     mesh: jax.sharding.Mesh
-    model: Durian
-    diffusion: Diffusion
+    system: System
+    process: Process
     optimizer: optax.GradientTransformation
     layout: TrainState
 
@@ -56,14 +55,15 @@ class Training:
         """
         try:
             mesh = sharding.make_mesh(config.mesh.fsdp, devices)
-            model = Durian(DurianConfig.from_dict(config.model.to_dict()))
-            diffusion = Diffusion(**config.diffusion)
+            system = build(config.to_dict())
+            process = make_process(config.diffusion)
         except ValueError as error:
             raise InputError(f"config: {error}") from error
         optimizer = make_optimizer(config.steps, **config.optimizer)
-        create = _initializer(config, model, optimizer)
+        create = _initializer(config, system, optimizer)
         shapes = jax.eval_shape(create, jax.random.key(0), {})
-        return cls(config, mesh, model, diffusion, optimizer, sharding.lay_out(mesh, shapes))
+        layout = sharding.lay_out(mesh, shapes)
+        return cls(config, mesh, system, process, optimizer, layout)
 
     def check_batch_size(self) -> None:
         """Raises InputError if the batch of a step cannot be shared out evenly."""
@@ -76,9 +76,7 @@ class Training:
 
     def batch_layout(self, clips: int) -> dict:
         """Shape, dtype and sharding of a batch of so many clips."""
-        shapes = jax.eval_shape(
-            lambda: blank_batch(self.model.config, clips, self.config.data.frames)
-        )
+        shapes = jax.eval_shape(lambda: self.system.blank_batch(clips, self.config.data.frames))
         split = sharding.batch_sharding(self.mesh)
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), shapes
@@ -99,7 +97,7 @@ class Training:
         # It runs once: on CPUs code for its draws takes longer to optimise than to run.
         on_cpu = jax.default_backend() == "cpu"
         create = jax.jit(
-            _initializer(self.config, self.model, self.optimizer),
+            _initializer(self.config, self.system, self.optimizer),
             out_shardings=self.placement,
             compiler_options={"xla_backend_optimization_level": 0} if on_cpu else None,
         )
@@ -107,7 +105,7 @@ class Training:
 
     def step_function(self) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
         """Gradients and update in one function to be jitted, as a plan counts them."""
-        gradients = make_gradients(self.model, self.diffusion, self.config, self.placement.trained)
+        gradients = make_gradients(self.system, self.process, self.config, self.placement.trained)
         update = make_update(self.optimizer, self.config)
 
         def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
@@ -134,7 +132,7 @@ class TrainStep:
     def __init__(self, training: Training):
         self._training, config, placement = training, training.config, training.placement
         results = sharding.replicated(training.mesh)
-        gradients = make_gradients(training.model, training.diffusion, config, placement.trained)
+        gradients = make_gradients(training.system, training.process, config, placement.trained)
         self._gradients = jax.jit(gradients, out_shardings=(placement.trained, results))
         self._update = jax.jit(
             make_update(training.optimizer, config),
@@ -191,7 +189,7 @@ def stream_key(seed: int, stream: str, step) -> jax.Array:
 
 
 def make_gradients(
-    model: Durian, diffusion: Diffusion, config, placement=None
+    system: System, process: Process, config, placement=None
 ) -> Callable[[TrainState, dict], tuple[dict, dict]]:
     """The gradients of Eq. 10 (F = 1) and Eq. 11 (F frames, one timestep per clip).
 
@@ -211,14 +209,14 @@ def make_gradients(
     def draw(key: jax.Array, frames: int) -> dict:
         """What a clip needs of chance; noises are float32 [F, h, w, c]."""
         keys = jax.random.split(key, 5)
-        shape = (frames, *model.config.latent_shape)
-        own = () if model.config.temporal or frames == 1 else (frames,)
+        shape = (frames, *system.latent_shape)
+        own = () if system.temporal or frames == 1 else (frames,)
         offset = jax.random.normal(keys[4], (1, 1, 1, shape[-1]))
         return {
-            "timesteps": diffusion.draw_timesteps(keys[0], own),
-            "keep": jax.random.uniform(keys[1]) >= config.stage.dropout,
+            "times": process.draw(keys[0], own),
+            "keep": _keep(keys[1], len(system.parts), config.stage.dropout),
             "posterior": jax.random.normal(keys[2], shape),
-            "noise": jax.random.normal(keys[3], shape) + diffusion.noise_offset * offset,
+            "noise": jax.random.normal(keys[3], shape) + process.noise_offset * offset,
         }
 
     def gradients(state: TrainState, batch: dict) -> tuple[dict, dict]:
@@ -229,26 +227,24 @@ def make_gradients(
             """Gradient of the mean loss over some clips (batch contract, keys), and metrics."""
             batch, keys = part
             drawn = jax.vmap(lambda key: draw(key, frames))(keys)
-            timesteps, noise = drawn["timesteps"], drawn["noise"]
+            t, noise = drawn["times"], drawn["noise"]
 
             def loss_function(trained):
                 variables = {"params": merge(state.frozen, trained)}
-                latents = model.apply(
+                latents = system.apply(
                     variables, batch["video"], drawn["posterior"], method="encode_video"
                 )
                 latents = jax.lax.stop_gradient(latents)
-                noisy = diffusion.add_noise(latents, noise, timesteps)
-                prediction = model.apply(variables, batch, noisy, timesteps, drawn["keep"])
-                target = diffusion.target(latents, noise, timesteps)
-                errors = jnp.square(prediction - target)
-                errors = errors.mean(tuple(range(timesteps.ndim, errors.ndim)))
-                return (diffusion.loss_weight(timesteps) * errors).mean(), errors
+                noisy = process.add_noise(latents, noise, t)
+                prediction = system.apply(variables, batch, noisy, t, drawn["keep"])
+                errors = jnp.square(prediction - process.target(latents, noise, t))
+                errors = errors.mean(tuple(range(t.ndim, errors.ndim)))
+                return (process.loss_weight(t) * errors).mean(), errors
 
             (loss, errors), grads = jax.value_and_grad(loss_function, has_aux=True)(state.trained)
             if placement is not None:
                 grads = jax.lax.with_sharding_constraint(grads, placement)
-            quarter = timesteps * NUM_NOISE_BINS // diffusion.num_timesteps
-            bins = jax.nn.one_hot(quarter.reshape(-1), NUM_NOISE_BINS)
+            bins = noise_bins(process, t)
             sums = {"noise_bin_errors": errors.reshape(-1) @ bins, "noise_bin_counts": bins.sum(0)}
             return grads, {"loss": loss, **sums}
 
@@ -257,6 +253,22 @@ def make_gradients(
         return grads, {**metrics, "loss": loss}
 
     return gradients
+
+
+def noise_bins(process: Process, t: jax.Array) -> jax.Array:
+    """One-hot float32 [t.size, NUM_NOISE_BINS]: the quarter of the noise levels of each time."""
+    quarter = jnp.int32(process.level(t) * NUM_NOISE_BINS)
+    return jax.nn.one_hot(quarter.reshape(-1), NUM_NOISE_BINS)
+
+
+def _keep(key: jax.Array, count: int, dropout: float | tuple[float, ...]) -> jax.Array:
+    """bool [count]: which conditions a clip keeps; one that is dropped takes those after it along.
+
+    Args:
+      dropout: chance that each is dropped, or one for all.
+    """
+    drawn = jax.random.uniform(key, (count,)) >= jnp.broadcast_to(jnp.asarray(dropout), (count,))
+    return jnp.cumprod(drawn).astype(bool)
 
 
 def make_update(
@@ -302,17 +314,16 @@ def _place(loaded: dict, layout: dict) -> dict:
     return unflatten_dict(placed)
 
 
-def _initializer(config, model: Durian, optimizer: optax.GradientTransformation) -> Callable:
+def _initializer(config, system: System, optimizer: optax.GradientTransformation) -> Callable:
     """A function of (key, loaded parameters) to a state; loaded leaves replace drawn ones."""
 
     def create(key: jax.Array, loaded: dict) -> TrainState:
-        latents = jnp.zeros((1, 1, *model.config.latent_shape))
-        variables = model.init(key, blank_batch(model.config), latents, jnp.zeros(1, jnp.int32))
-        params = variables["params"]
+        params = init_params(system, key)
         if config.aligned_init:
-            params = align(params)
+            params = system.align(params)
         params = merge(params, loaded)
-        return init_state(params, config.stage.trainable, config.stage.frozen, optimizer)
+        frozen = (*config.stage.frozen, *system.dead_parameters())
+        return init_state(params, config.stage.trainable, frozen, optimizer)
 
     return create
 

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from durian_jax.diffusion.process import Diffusion
+from durian_jax.diffusion.process import Process
 from durian_jax.distributed import sharding
-from durian_jax.systems.durian.model import Durian
-from durian_jax.training.reporter import NUM_NOISE_BINS
+from durian_jax.systems.system import System
+from durian_jax.training.train_step import noise_bins
 from input_pipeline.errors import InputError
 
 # Columns of a run's scores, all better when lower.
@@ -32,8 +32,8 @@ class Validation:
 
     def __init__(
         self,
-        model: Durian,
-        diffusion: Diffusion,
+        system: System,
+        process: Process,
         config,
         mesh: jax.sharding.Mesh,
         open_loader: Callable,
@@ -45,7 +45,7 @@ class Validation:
           say: told what is left out, and why.
         """
         self._config, self._mesh = config, mesh
-        self._loss = make_loss(model, diffusion, config.seed, mesh)
+        self._loss = make_loss(system, process, config.seed, mesh)
         self._batches = []
         try:
             if config.validation.batches:
@@ -84,28 +84,27 @@ class Validation:
         return values
 
 
-def make_loss(model: Durian, diffusion: Diffusion, seed: int, mesh: jax.sharding.Mesh) -> Callable:
+def make_loss(system: System, process: Process, seed: int, mesh: jax.sharding.Mesh) -> Callable:
     """A function of (params, batch) to the weighted loss, and the unweighted errors and counts
     [NUM_NOISE_BINS] by quarter of the timesteps; noise and timesteps depend on the seed alone."""
 
     @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
     def loss(params: dict, batch: dict) -> tuple:
         variables = {"params": params}
-        latents = model.apply(variables, batch["video"], method="encode_video")
+        latents = system.apply(variables, batch["video"], method="encode_video")
         clips, frames = latents.shape[:2]
-        own = (clips,) if model.config.temporal else (clips, frames)
+        own = (clips,) if system.temporal else (clips, frames)
         count = int(np.prod(own))
         # Every frame (or clip) has its share of the timesteps, in an order that mixes clips.
         shares = np.random.default_rng(seed).permutation((np.arange(count) + 0.5) / count)
-        timesteps = diffusion.timesteps_at(shares.reshape(own))
+        t = process.times_at(shares.reshape(own))
         noise = jax.random.normal(jax.random.key(seed), latents.shape)
-        noisy = diffusion.add_noise(latents, noise, timesteps)
-        prediction = model.apply(variables, batch, noisy, timesteps)
-        errors = jnp.square(prediction - diffusion.target(latents, noise, timesteps))
-        errors = errors.mean(tuple(range(timesteps.ndim, errors.ndim)))
-        quarter = (timesteps * NUM_NOISE_BINS // diffusion.num_timesteps).reshape(-1)
-        bins = jax.nn.one_hot(quarter, NUM_NOISE_BINS)
-        weighted = (diffusion.loss_weight(timesteps) * errors).mean()
+        noisy = process.add_noise(latents, noise, t)
+        prediction = system.apply(variables, batch, noisy, t)
+        errors = jnp.square(prediction - process.target(latents, noise, t))
+        errors = errors.mean(tuple(range(t.ndim, errors.ndim)))
+        bins = noise_bins(process, t)
+        weighted = (process.loss_weight(t) * errors).mean()
         return weighted, errors.reshape(-1) @ bins, bins.sum(0)
 
     return loss

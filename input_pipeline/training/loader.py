@@ -66,10 +66,7 @@ class Samples:
             candidate = (index + skipped) % len(self.dataset)
             try:
                 chunk = records.decode(self.dataset[candidate])
-                canvases = self.dataset.canvases(chunk)
-                sample = transforms.make_sample(
-                    chunk, self.options, rng, canvases, self.dataset.donors
-                )
+                sample = self.options.make(chunk, rng, self.dataset.donors)
             except _CORRUPT as error:
                 logging.warning("record %d of %s: %s", candidate, self.dataset.path, error)
                 continue

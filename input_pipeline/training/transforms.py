@@ -58,6 +58,10 @@ class SampleOptions(Augmentation):
         if self.expand_count < 1:
             raise InputError(f"data.expand_count is {self.expand_count}, must be at least 1")
 
+    def make(self, chunk: Chunk, rng: np.random.Generator, donors: Donors = NOBODY) -> dict:
+        """One training sample, see `make_sample`."""
+        return make_sample(chunk, self, rng, donors=donors)
+
     def ranges(self, reference: str) -> Augmentation:
         """What the "portrait" or the "attribute" reference draws from."""
         if reference in self.augmented:

@@ -50,22 +50,13 @@ def fake_run(tmp_path_factory):
 
     from configs import tiny
     from durian_jax.distributed import sharding
-    from durian_jax.systems.durian.config import blank_batch
-    from durian_jax.systems.durian.model import Durian, DurianConfig
+    from durian_jax.systems.system import build, init_params
     from durian_jax.training import checkpoint
     from durian_jax.training.state import init_state, make_optimizer
 
     config = tiny.get_config("stage1")
-    model = Durian(DurianConfig.from_dict(config.model.to_dict()))
-    shapes = jax.eval_shape(
-        lambda key: model.init(
-            key,
-            blank_batch(model.config),
-            np.zeros((1, 1, *model.config.latent_shape), np.float32),
-            np.zeros(1, np.int32),
-        ),
-        jax.random.key(0),
-    )["params"]
+    system = build(config.to_dict())
+    shapes = jax.eval_shape(lambda: init_params(system, jax.random.key(0)))
     params = jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape), shapes)
     params = jax.device_put(params, sharding.replicated(sharding.make_mesh()))
     state = init_state(params, ("denoiser/",), (), make_optimizer(config.steps, **config.optimizer))

@@ -33,4 +33,4 @@ def test_moore_animates_a_portrait(tmp_path, portrait_picture, talking_head, cap
 
     with_attribute = [*animate, f"--attribute={portrait_picture}:hair"]
     assert main(with_attribute) == 2
-    assert "has a single reference, the portrait" in capsys.readouterr().err
+    assert "takes no attributes, only a portrait" in capsys.readouterr().err

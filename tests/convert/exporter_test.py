@@ -12,7 +12,6 @@ from safetensors.numpy import load_file
 
 from durian_jax.cli.main import main
 from durian_jax.convert import exporter, importer
-from durian_jax.convert.shapes import parameter_shapes
 from durian_jax.distributed import sharding
 from durian_jax.training import checkpoint
 from durian_jax.training.state import init_state, make_optimizer
@@ -147,7 +146,7 @@ def test_models_without_contexts_and_motion(tmp_path):
         "autoencoder": "patchify", "patch": 2, "kl": None, "clip": None, "arcface": None,
         "temporal": False, "context_dim": 0, "channels": [16, 24], "attention_levels": [1],
     }  # fmt: skip
-    shapes = parameter_shapes(importer.DurianConfig.from_dict(config))
+    shapes = other_weights.parameter_shapes({"model": config})
     params = {
         network: {path: np.full(shape, 0.5, np.float32) for path, shape in tree.items()}
         for network, tree in shapes.items()

@@ -14,11 +14,12 @@ from configs import durian, small, tiny
 from durian_jax.cli.main import main
 from durian_jax.convert import importer
 from durian_jax.convert.names import to_torch, torch_key
-from durian_jax.convert.shapes import network_shapes, parameter_shapes
+from durian_jax.convert.shapes import network_shapes
 from durian_jax.convert.source import Source
 from durian_jax.models.clip import ClipConfig
 from durian_jax.models.temporal import frame_positions
 from durian_jax.systems.durian.config import DurianConfig
+from durian_jax.systems.durian.model import Durian
 from durian_jax.training import train_step
 from durian_jax.weights import loading
 from input_pipeline.errors import InputError
@@ -37,7 +38,7 @@ def convert(out, *pairs):
 
 def complete(leaves, manifest):
     """Whether the parameters are exactly those of the config."""
-    shapes = parameter_shapes(DurianConfig.from_dict(manifest["config"]["model"]))
+    shapes = other_weights.parameter_shapes(manifest["config"])
     wanted = {f"{net}/{path}": s for net, tree in shapes.items() for path, s in tree.items()}
     return {name: leaf.shape for name, leaf in leaves.items()} == wanted
 
@@ -71,7 +72,7 @@ def test_diffusers_gives_three_unets(from_diffusers):
 
 def test_training_starts_from_it(from_diffusers):
     leaves, manifest = from_diffusers
-    shapes = parameter_shapes(DurianConfig.from_dict(manifest["config"]["model"]))
+    shapes = other_weights.parameter_shapes(manifest["config"])
     wanted = jax.tree.map(
         lambda shape: jax.ShapeDtypeStruct(shape, np.float32),
         {name: unflatten_dict(tree, sep="/") for name, tree in shapes.items()},
@@ -126,7 +127,8 @@ def test_moore_gives_a_single_reference_model(motion_in, tmp_path):
     folder = other_weights.write_moore(tmp_path / "moore", motion_in)
     leaves, manifest = convert(tmp_path / "ckpt", ("moore", folder))
     model = manifest["config"]["model"]
-    assert model["references"] == "single" and model["temporal"] == (motion_in is not None)
+    assert manifest["config"]["system"] == "animate_anyone"
+    assert model["temporal"] == (motion_in is not None)
     assert not motion_in or (model["temporal_heads"] == 4 and model["max_frames"] == 6)
     assert manifest["absent"] == ["autoencoder", "clip"]
     pattern = "" if motion_in else "^(?!.*motion)"
@@ -156,7 +158,7 @@ def test_motion_modules_alone(tmp_path):
         channels=(32, 32, 64, 64), layers_per_block=1, temporal=True, arcface=None,
         clip=ClipConfig(layers=1),
     )  # fmt: skip
-    shapes = network_shapes(config, "denoiser")
+    shapes = network_shapes(Durian(config), "denoiser")
     motion = {path: shape for path, shape in shapes.items() if "motion_modules" in path}
     weights = {torch_key(path): np.zeros(shape[::-1], np.float32) for path, shape in motion.items()}
     table = "mid_block.motion_modules.0.transformer_blocks.0.pos_embed.pe"
@@ -212,7 +214,7 @@ def test_a_controlnet_joins_what_it_controls(later, from_diffusers, pipeline, tm
 def test_every_key_of_a_full_size_controlnet():
     """The digest covers the 340 keys and shapes of diffusers' ControlNetModel at the size of
     Stable Diffusion 1.5. If it changes, a parameter was renamed, added or reshaped: undo that."""
-    shapes = network_shapes(DurianConfig(control_channels=(16, 32, 96, 256)), "control")
+    shapes = network_shapes(Durian(DurianConfig(control_channels=(16, 32, 96, 256))), "control")
     keys = {
         torch_key(path): to_torch(np.broadcast_to(np.float32(0), shape), path).shape
         for path, shape in shapes.items()

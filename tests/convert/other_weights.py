@@ -11,8 +11,8 @@ from flax.traverse_util import unflatten_dict
 from safetensors.numpy import save_file
 
 from durian_jax.convert.names import to_torch, torch_key
-from durian_jax.convert.shapes import network_shapes, parameter_shapes
-from durian_jax.systems.durian.config import DurianConfig
+from durian_jax.convert.shapes import network_shapes
+from durian_jax.systems.system import build
 from tests.parity import drawn, folders
 
 WIDTHS, HEADS, CONTEXT, GROUPS = [16, 24, 40], 2, 14, 8
@@ -48,9 +48,17 @@ CONTROLNET_JSON = {
     "_class_name": "ControlNetModel", "conditioning_embedding_out_channels": [7, 9],
     "controlnet_conditioning_channel_order": "rgb", "mid_block_type": "UNetMidBlock2DCrossAttn",
 }  # fmt: skip
-SHAPES = parameter_shapes(DurianConfig.from_dict(MODEL))
+
+
+def parameter_shapes(config: dict) -> dict:
+    """Parameter shapes of all networks of a config, by name."""
+    system = build(config)
+    return {name: network_shapes(system, name) for name in system.networks}
+
+
+SHAPES = parameter_shapes({"model": MODEL})
 SHAPES["control"] = network_shapes(
-    DurianConfig.from_dict(MODEL | {"control_channels": [7, 9]}), "control"
+    build({"model": MODEL | {"control_channels": [7, 9]}}), "control"
 )
 
 

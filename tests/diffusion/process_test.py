@@ -3,31 +3,31 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from durian_jax.diffusion.process import Diffusion
+from durian_jax.diffusion.process import Discrete
 
 PROCESSES = [
-    Diffusion(),
-    Diffusion(prediction="v", zero_terminal_snr=False),
-    Diffusion(prediction="eps", zero_terminal_snr=False),
-    Diffusion(prediction="x0"),
+    Discrete(),
+    Discrete(prediction="v", zero_terminal_snr=False),
+    Discrete(prediction="eps", zero_terminal_snr=False),
+    Discrete(prediction="x0"),
 ]
 
 
 def test_signal_power_decreases_and_ends_at_exactly_zero():
-    alphas = Diffusion().alphas_cumprod
+    alphas = Discrete().alphas_cumprod
     assert (np.diff(alphas) < 0).all()
     assert alphas[-1] == 0
 
 
 def test_rescaling_keeps_the_first_step():
-    plain = Diffusion(zero_terminal_snr=False).alphas_cumprod
+    plain = Discrete(zero_terminal_snr=False).alphas_cumprod
     assert plain[-1] > 0
-    np.testing.assert_allclose(Diffusion().alphas_cumprod[0], plain[0], rtol=1e-12)
+    np.testing.assert_allclose(Discrete().alphas_cumprod[0], plain[0], rtol=1e-12)
 
 
 def test_schedule_is_that_of_stable_diffusion():
     # alpha_bar of the first and last step of SD 1.5: 1 - 0.00085, and 0.00466 (as in its code).
-    alphas = Diffusion(zero_terminal_snr=False).alphas_cumprod
+    alphas = Discrete(zero_terminal_snr=False).alphas_cumprod
     np.testing.assert_allclose(alphas[[0, -1]], [0.99915, 0.0046601], rtol=1e-4)
 
 
@@ -42,7 +42,7 @@ def test_target_splits_back_into_clean_latents_and_noise(process):
 
 
 def test_last_step_is_pure_noise_and_its_target_is_minus_the_clean_latents():
-    process = Diffusion()
+    process = Discrete()
     x_0, noise = jax.random.normal(jax.random.key(0), (2, 1, 6))
     last = jnp.array([999])
     np.testing.assert_array_equal(process.add_noise(x_0, noise, last), noise)
@@ -50,16 +50,16 @@ def test_last_step_is_pure_noise_and_its_target_is_minus_the_clean_latents():
 
 
 def test_min_snr_weight_is_one_where_noise_dominates_and_falls_where_signal_does():
-    weights = Diffusion().loss_weight(jnp.arange(1000))
+    weights = Discrete().loss_weight(jnp.arange(1000))
     assert weights[-1] == 1
     assert (weights[:-1] <= weights[1:] + 1e-7).all()
-    snr = Diffusion().alphas_cumprod[0] / (1 - Diffusion().alphas_cumprod[0])
+    snr = Discrete().alphas_cumprod[0] / (1 - Discrete().alphas_cumprod[0])
     np.testing.assert_allclose(weights[0], 5 / (snr + 1), rtol=1e-5)
-    assert (Diffusion(min_snr_gamma=0).loss_weight(jnp.arange(1000)) == 1).all()
+    assert (Discrete(min_snr_gamma=0).loss_weight(jnp.arange(1000)) == 1).all()
 
 
 def test_x0_and_v_are_the_same_objective():
-    v, x_0_process = Diffusion(), Diffusion(prediction="x0")
+    v, x_0_process = Discrete(), Discrete(prediction="x0")
     x_0, noise, error = jax.random.normal(jax.random.key(0), (3, 4, 6))
     timesteps = jnp.array([3, 300, 700, 999])
     x_t = v.add_noise(x_0, noise, timesteps)
@@ -70,7 +70,7 @@ def test_x0_and_v_are_the_same_objective():
 
 
 def test_frames_may_have_timesteps_of_their_own():
-    process = Diffusion(prediction="x0")
+    process = Discrete(prediction="x0")
     x_0, noise = jax.random.normal(jax.random.key(0), (2, 2, 3, 5, 5, 2))
     timesteps = jnp.array([[0, 300, 999], [10, 20, 30]])
     whole = process.add_noise(x_0, noise, timesteps)
@@ -84,26 +84,26 @@ def test_frames_may_have_timesteps_of_their_own():
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_timesteps_are_drawn_as_the_shift_says(shift):
-    process = Diffusion(timestep_shift=shift)
-    drawn = np.asarray(process.draw_timesteps(jax.random.key(0), (20_000,)))
+    process = Discrete(timestep_shift=shift)
+    drawn = np.asarray(process.draw(jax.random.key(0), (20_000,)))
     assert drawn.min() >= 0 and drawn.max() <= 999
     # Of u below one half: t / T = s / (1 + s).
     assert abs((drawn < 1000 * shift / (1 + shift)).mean() - 0.5) < 0.02
     np.testing.assert_array_equal(
-        process.timesteps_at(jnp.array([0.0, 0.5, 1.0])), [0, int(1000 * shift / (1 + shift)), 999]
+        process.times_at(jnp.array([0.0, 0.5, 1.0])), [0, int(1000 * shift / (1 + shift)), 999]
     )
 
 
 def test_shift_out_of_range_is_refused():
     with pytest.raises(ValueError, match="timestep_shift is 0: use above 0"):
-        Diffusion(timestep_shift=0.0)
+        Discrete(timestep_shift=0.0)
 
 
 def test_eps_with_zero_terminal_snr_is_refused():
     with pytest.raises(ValueError, match="zero_terminal_snr=False"):
-        Diffusion(prediction="eps")
+        Discrete(prediction="eps")
 
 
 def test_unknown_prediction_is_refused():
     with pytest.raises(ValueError, match="choose v, eps or x0"):
-        Diffusion(prediction="noise")
+        Discrete(prediction="noise")

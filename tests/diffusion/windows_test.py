@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from durian_jax.diffusion.windows import Windows, walk
+from durian_jax.diffusion.windows import Overlapping, denoise_windows
 
 CASES = [(1, 24, 4), (24, 24, 4), (25, 24, 4), (115, 24, 4), (9, 4, 0), (100, 8, 7)]
 
 
 @pytest.mark.parametrize("frames,window,overlap", CASES)
 def test_windows_cover_every_frame_with_weights_that_sum_to_one(frames, window, overlap):
-    windows, total = Windows(frames, window, overlap), np.zeros(frames)
+    windows, total = Overlapping(frames, window, overlap), np.zeros(frames)
     for i in range(len(windows)):
         np.add.at(total, windows.frames(i), windows.weights[i])
     np.testing.assert_allclose(total, 1, atol=1e-6)
@@ -22,7 +22,7 @@ def test_windows_cover_every_frame_with_weights_that_sum_to_one(frames, window, 
 
 @pytest.mark.parametrize("frames,window,overlap", CASES)
 def test_a_window_waits_until_all_that_reach_into_it_took_the_step_before(frames, window, overlap):
-    windows, levels = Windows(frames, window, overlap), np.zeros(frames, int)
+    windows, levels = Overlapping(frames, window, overlap), np.zeros(frames, int)
     order = list(windows.order(5))
     assert sorted(order) == [(step, i) for step in range(5) for i in range(len(windows))]
     for step, i in order:
@@ -32,7 +32,7 @@ def test_a_window_waits_until_all_that_reach_into_it_took_the_step_before(frames
 
 @pytest.mark.parametrize("frames", [200, 5000])
 def test_the_frames_under_way_do_not_grow_with_the_clip(frames):
-    windows, under_way, low, high = Windows(frames, 8, 2), [], 0, 0
+    windows, under_way, low, high = Overlapping(frames, 8, 2), [], 0, 0
     for step, i in windows.order(10):
         high = max(high, windows.frames(i)[-1] + 1)
         low = windows.settled(i) if step == 9 else low
@@ -59,7 +59,7 @@ def _noise(frames):
 def _whole(frames, window, overlap, steps):
     """The same on all frames at once, step by step."""
     z, clean = _noise(np.arange(frames)), 0.0
-    windows = Windows(frames, window, overlap)
+    windows = Overlapping(frames, window, overlap)
     for step in range(steps):
         blended = np.zeros_like(z)
         for i in range(len(windows)):
@@ -74,9 +74,11 @@ def _whole(frames, window, overlap, steps):
     "frames,window,overlap,steps", [(5, 8, 2, 3), (41, 8, 2, 5), (30, 6, 5, 4)]
 )
 def test_walking_in_a_band_is_walking_all_frames_step_by_step(frames, window, overlap, steps):
-    windows, calls = Windows(frames, window, overlap), []
+    windows, calls = Overlapping(frames, window, overlap), []
     parts = list(
-        walk(windows, steps, _noise, _model, _advance, report=lambda: calls.append(len(calls)))
+        denoise_windows(
+            windows, steps, _noise, _model, _advance, report=lambda: calls.append(len(calls))
+        )
     )
     assert len(calls) == steps * len(windows) and len(parts) == len(windows)
     expected = _whole(frames, window, overlap, steps)

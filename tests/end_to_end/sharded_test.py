@@ -35,23 +35,22 @@ from durian_jax.diffusion import solvers
 from durian_jax.distributed import sharding
 from durian_jax.training import state, train_step
 from durian_jax.weights import trees
-from durian_jax.systems.durian.config import blank_batch
 from tests import smallest
 
 def batch_of(model, clips, frames):
     rng = np.random.default_rng(0)
     def fill(leaf):
         if leaf.dtype == np.float32:
-            return rng.uniform(0, model.config.resolution, leaf.shape).astype(np.float32)
+            return rng.uniform(0, model.size, leaf.shape).astype(np.float32)
         return rng.integers(0, 2 if leaf.dtype == bool else 256, leaf.shape).astype(leaf.dtype)
-    return jax.tree.map(fill, jax.tree.map(np.asarray, blank_batch(model.config, clips, frames)))
+    return jax.tree.map(fill, jax.tree.map(np.asarray, model.blank_batch(clips, frames)))
 
 def numbers(stage, devices, fsdp, accumulate):
     config = smallest.get_config(stage)
     config.data.frames = {"stage1": 1, "stage2": 4}[stage]
     config.batch_size, config.accumulate, config.mesh.fsdp = 8, accumulate, fsdp
     training = train_step.Training.build(config, jax.devices()[:devices])
-    mesh, model, layout = training.mesh, training.model, training.layout
+    mesh, model, layout = training.mesh, training.system, training.layout
     def draw(leaf):  # Cheaper than to compile the real initialisers, and no zeros.
         return np.random.default_rng(leaf.size).normal(0, 0.05, leaf.shape).astype(leaf.dtype)
     drawn = jax.tree.map(draw, layout.replace(opt_state=None))
@@ -65,10 +64,10 @@ def numbers(stage, devices, fsdp, accumulate):
     batch = sharding.put_batch(batch_of(model, 8, config.data.frames), mesh)
     params = trees.merge(now.frozen, now.ema)
     sampling = solvers.Sampling(steps=2, guidance=2.0)
-    schedule = solvers.Schedule.trailing(training.diffusion, sampling)
+    schedule = solvers.Schedule.build(training.process, sampling)
     videos = jax.jit(lambda params, batch: sampler.sample(
         model, params, batch, jnp.arange(8, dtype=jnp.uint32), schedule,
-        diffusion=training.diffusion))(params, batch)
+        process=training.process))(params, batch)
     after, metrics = train_step.TrainStep(training)(now, batch)
     assert jax.tree.leaves(after)[0].sharding.mesh == mesh
     flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(after.trained)])

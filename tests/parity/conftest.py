@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from durian_jax.convert import importer
-from durian_jax.systems.durian.model import Durian, DurianConfig
+from durian_jax.systems.system import build
 from durian_jax.weights import loading
 from tests.parity import drawn, folders
 
@@ -90,11 +90,11 @@ def params(converted):
 def run(params):
     """A function (method, *arguments, fields={}) to what the model computes at full precision."""
 
-    def call(method, *arguments, weights=None, **fields):
-        model = Durian(DurianConfig.from_dict(MODEL | fields))
+    def call(method, *arguments, weights=None, system="durian", static=(), **fields):
+        model = build({"system": system, "model": MODEL | fields})
 
         def apply(params, *arguments):
-            return model.apply({"params": params}, *arguments, method=method)
+            return model.apply({"params": params}, *arguments, *static, method=method)
 
         with jax.default_matmul_precision("highest"):
             return jax.jit(apply, compiler_options=QUICK)(weights or params, *arguments)

@@ -15,11 +15,12 @@ from flax.traverse_util import unflatten_dict
 from durian_jax.convert import importer
 from durian_jax.convert.shapes import network_shapes
 from durian_jax.diffusion import solvers
-from durian_jax.diffusion.process import Diffusion
+from durian_jax.diffusion.process import Discrete
 from durian_jax.models.attention import Attention, KeyValue, References
 from durian_jax.models.unet import UNet
 from durian_jax.sampling import sampler
-from durian_jax.systems.durian.model import Durian, DurianConfig
+from durian_jax.systems.durian.config import DurianConfig
+from durian_jax.systems.durian.model import Durian, Frames, build
 from durian_jax.weights import loading
 from tests.parity import drawn, folders
 from tests.parity.conftest import MODEL, QUICK
@@ -67,7 +68,7 @@ def unet(tmp_path_factory):
     assert told == {name: getattr(config, name) for name in told} and len(told) == 6
     # One call with time steps per frame: each frame is a clip.
     weights = source.weights["denoiser"]
-    found = importer.match("denoiser", network_shapes(config, "denoiser"), weights)
+    found = importer.match("denoiser", network_shapes(Durian(config), "denoiser"), weights)
     leaves = {path: stored.read() for path, stored in found.items()}
     fields = {"in_channels": 4, "out_channels": 4, "context_dim": 10}
     return UNet(config.unet(**fields)), {"params": unflatten_dict(leaves, sep="/")}
@@ -102,8 +103,8 @@ def control(tmp_path_factory):
     out = folder.parent / "checkpoint"
     importer.convert([("diffusers", folder)], out)
     params, manifest = loading.load(out)
-    config = DurianConfig.from_dict(manifest["config"]["model"] | {"dtype": "float32"})
-    network, _ = Durian(config).bind({}).control.unbind()
+    system = build(manifest["config"]["model"] | {"dtype": "float32"})
+    network, _ = system.bind({}).control.unbind()
     return network, {"params": params["control"]}
 
 
@@ -214,10 +215,10 @@ def conditions(run, scene):
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(type(model.denoiser), "project_references", keep)
-            conditions = model.encode_conditions(batch)
+            conditions = model.encode_clip(batch)
         pictures = batch["keypoint_pictures"].reshape(-1, 16, 16, 3)
         features = model.keypoint_encoder(pictures).reshape(2, 3, 8, 8, -1)
-        return banks[0], conditions, features
+        return banks[0], conditions, Frames(features)
 
     return run(encode, scene)
 
@@ -230,17 +231,20 @@ def test_reference_banks(conditions, outputs, report):
 @pytest.mark.parametrize("dtype,limit", [("float32", NETWORK), ("bfloat16", HALF)])
 def test_two_reference_denoiser(dtype, limit, run, conditions, scene, outputs, report):
     _, known, features = conditions
-    ours = run("denoise", scene["noise"], jnp.full(2, 500), features, known, dtype=dtype)
+    arguments = scene["noise"], jnp.full(2, 500), known, features
+    ours = run("predict", *arguments, static=[("references",)], dtype=dtype)
     report(f"two-reference denoiser, {dtype}", ours, outputs["durian/denoised"], limit)
 
 
 @pytest.mark.slow
 def test_everything_in_bfloat16(run, scene, outputs, report):
     def denoise(model, batch):
-        conditions = model.encode_conditions(batch)
+        conditions = model.encode_clip(batch)
         pictures = batch["keypoint_pictures"].reshape(-1, 16, 16, 3)
         features = model.keypoint_encoder(pictures).reshape(2, 3, 8, 8, -1)
-        return model.denoise(batch["noise"], jnp.full(2, 500), features, conditions)
+        return model.predict(
+            batch["noise"], jnp.full(2, 500), conditions, Frames(features), model.parts
+        )
 
     half = {"dtype": "bfloat16"}
     parts = {name: MODEL[name] | half for name in ("kl", "clip", "arcface")}
@@ -249,14 +253,14 @@ def test_everything_in_bfloat16(run, scene, outputs, report):
 
 
 def test_whole_trajectory(params, conditions, scene, outputs, report):
-    model, diffusion = Durian(DurianConfig.from_dict(MODEL)), Diffusion()
-    schedule = solvers.Schedule.trailing(diffusion, solvers.Sampling(steps=4, guidance=2.0))
+    model, process = build(MODEL), Discrete()
+    schedule = solvers.Schedule.build(process, solvers.Sampling(steps=4, guidance=2.0))
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def sample(params, noise, known, features):
         latents = sampler.denoise(
-            model, params, solvers.Trajectory.start(noise), known, features, schedule,
-            diffusion=diffusion,
+            model, params, solvers.SamplerState.start(noise), known, features, schedule,
+            process=process,
         ).latents  # fmt: skip
         return latents, sampler.decode(model, params, latents)
 
@@ -278,26 +282,30 @@ def test_single_reference_model_of_moore(run, tmp_path, scene, outputs, report):
         fields[part] |= {"dtype": "float32"}
 
     def denoise(model, batch):
-        conditions = model.encode_conditions(batch)
+        conditions = model.encode_clip(batch)
         pictures = batch["keypoint_pictures"].reshape(-1, 16, 16, 3)
         features = model.keypoint_encoder(pictures).reshape(2, 3, 8, 8, -1)
-        return model.denoise(batch["noise"], jnp.full(2, 300), features, conditions)
+        return model.predict(
+            batch["noise"], jnp.full(2, 300), conditions, Frames(features), model.parts
+        )
 
     # No attributes: N = 0.
     batch = scene | {name: scene[name][:, :0] for name in ("attribute", "attribute_mask")}
-    ours = run(denoise, batch, weights=weights, **fields)
+    ours = run(denoise, batch, weights=weights, system="animate_anyone", **fields)
     report("Moore, single reference", ours, outputs["moore/denoised"], NETWORK)
 
 
 class _StandIn:
     """A smooth model for the schedulers alone, the same as in generate.py."""
 
-    def apply(self, variables, z, t, features, conditions, method):
+    parts = ("references",)
+
+    def apply(self, variables, z, t, clip, frames, parts, method):
         angle = t[0].astype(jnp.float32) / 250
         return 0.7 * jnp.sin(z + angle) - 0.2 * z * jnp.cos(angle)
 
 
-class _AlmostZero(Diffusion):
+class _AlmostZero(Discrete):
     """diffusers' DPM-Solver++ cannot divide by an alpha_bar of 0 and takes 2^-24 for it, a signal
     of 2.4e-4 in the first step. Given the same, the solvers agree."""
 
@@ -312,14 +320,14 @@ class _AlmostZero(Diffusion):
 def test_schedulers(solver, prediction, steps, outputs, report):
     """DDIMScheduler and DPMSolverMultistepScheduler; v with zero terminal SNR, trailing steps."""
     name = f"schedulers/{solver.removesuffix('++')}{'_eps' if prediction == 'eps' else ''}_{steps}"
-    kind = Diffusion if solver == "ddim" else _AlmostZero
-    diffusion = kind(prediction=prediction, zero_terminal_snr=prediction == "v")
+    kind = Discrete if solver == "ddim" else _AlmostZero
+    process = kind(prediction=prediction, zero_terminal_snr=prediction == "v")
     sampling = solvers.Sampling(steps=steps, solver=solver, guidance=1.0)
-    schedule = solvers.Schedule.trailing(diffusion, sampling)
-    assert schedule.timesteps.tolist() == outputs[f"{name}_timesteps"].tolist()
+    schedule = solvers.Schedule.build(process, sampling)
+    assert schedule.times.tolist() == outputs[f"{name}_timesteps"].tolist()
     start = (1.7 * drawn.numbers("start", (3, 5))).astype("f4")[:, None, None, None]
     end = sampler.denoise(
-        _StandIn(), {}, solvers.Trajectory.start(jnp.asarray(start)), None, None, schedule,
-        diffusion=diffusion,
+        _StandIn(), {}, solvers.SamplerState.start(jnp.asarray(start)), None, None, schedule,
+        process=process,
     )  # fmt: skip
     report(name, end.latents[:, 0, 0, 0], outputs[name], TRAJECTORY)

@@ -12,8 +12,7 @@ from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file
 
 from durian_jax.convert import exporter, importer
-from durian_jax.systems.durian.config import DurianConfig
-from durian_jax.systems.durian.model import Durian
+from durian_jax.systems.durian.model import build
 from durian_jax.weights.storage import read_safetensors
 from tests.parity import drawn, folders
 
@@ -149,7 +148,7 @@ def test_full_size(name, shape, tmp_path):
     fields = joined.config["model"] | {"dtype": "float32"}
     for part in ("kl", "clip"):
         fields[part] |= {"dtype": "float32"}
-    model = Durian(DurianConfig.from_dict(fields))
+    model = build(fields)
     params = {name: unflatten_dict(leaves, sep="/")}
 
     def apply(params, x):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from durian_jax.training import loop, train_step
+from durian_jax.training import loop
 from tests.reliability import runs, smallest, toy
 
 
@@ -31,9 +31,9 @@ def unbroken(data_set, tmp_path_factory):
 
 
 @pytest.fixture
-def train_toy(data_set, monkeypatch):
+def train_toy(data_set):
     """A function of (workdir, **top-level changes) that trains the toy in this process."""
-    monkeypatch.setattr(train_step, "Durian", toy.Toy)
+    toy.install()
 
     def run(workdir, **changes):
         config = smallest.get_config()

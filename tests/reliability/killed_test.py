@@ -33,7 +33,7 @@ def test_the_killed_run_ends_as_the_unbroken_one(killed, unbroken):
     assert runs.differences(ours, theirs) == []
     assert ours.step == len(ours.losses) == len({line["loss"] for line in ours.losses}) == 24
     # Parameters, average, two moments, counts; batches of training and the one of pictures.
-    assert len(ours.arrays) == 8 + 6 + 2 * 6 + 2 and len(ours.batches) == 25
+    assert len(ours.arrays) == 10 + 6 + 2 * 6 + 2 and len(ours.batches) == 25
 
 
 def test_a_term_signal_saves_that_step_and_gives_its_own_code(killed):

@@ -36,8 +36,8 @@ def test_the_same_data_set_in_another_place_is_not(finished, train_toy, data_set
 
 
 def test_another_model_is_refused(finished, train_toy):
-    with pytest.raises(InputError, match=r"model\.norm_groups: saved 4, now 8"):
-        train_toy(finished, model={"norm_groups": 8})
+    with pytest.raises(InputError, match=r"model\.patch: saved 8, now 4"):
+        train_toy(finished, model={"patch": 4})
 
 
 def test_a_broken_checkpoint_is_no_fresh_start(finished, train_toy):

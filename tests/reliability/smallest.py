@@ -1,5 +1,5 @@
 """The smallest runs there are, on the data set of `runs.write_data_set`: 12 records, 3 batches each
-epoch. "toy" is for tests/reliability/toy.py in place of the model, "durian" is the real one.
+epoch. "toy" is the system of tests/reliability/systems, "durian" the real one.
 
     durian train --config tests/reliability/smallest.py:durian --workdir RUN \
         --config.data.path=DATASET
@@ -18,6 +18,8 @@ def get_config(stage: str = "toy"):
     config.save.update(every=4, minutes=0.0, keep=2)
     config.sample.every = 0
     if stage == "toy":
+        config.system = "toy"
+        config.model = dict(resolution=32, patch=8)
         config.stage.update(trainable=("denoiser/",), frozen=())
     elif stage != "durian":
         raise ValueError(f"unknown model {stage!r}: choose toy or durian")

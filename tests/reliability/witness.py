@@ -77,6 +77,7 @@ def _watch_saves(workdir: Path, events: list[str]) -> None:
 
     def save_to_a_full_disk(self, state, *arguments):
         if f"full@save={int(state.step)}" in events:
+            self.wait()  # what was saved before has found room
             resource.setrlimit(resource.RLIMIT_FSIZE, (2**13, 2**13))
         return save(self, state, *arguments)
 

@@ -12,11 +12,11 @@ import pytest
 from jax.extend import core
 
 from durian_jax.diffusion import solvers
-from durian_jax.diffusion.process import Diffusion
+from durian_jax.diffusion.process import Discrete
 from durian_jax.diffusion.solvers import Sampling, Schedule
 from durian_jax.sampling import sampler
-from durian_jax.systems.durian.config import DurianConfig, blank_batch
-from durian_jax.systems.durian.model import Durian
+from durian_jax.systems.durian.model import build
+from durian_jax.systems.system import init_params
 from tests import parameters
 
 # Sizes that no two axes share, so that a shape tells what it is of.
@@ -34,16 +34,16 @@ MODEL = {
 }  # fmt: skip
 # Level 0 makes compiling quick; the arithmetic stays the same.
 QUICK = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
-PROCESS = Diffusion()
+PROCESS = Discrete()
 
 
 def _schedule(**settings):
-    return Schedule.trailing(PROCESS, Sampling(**{"steps": 3, "guidance": GUIDANCE} | settings))
+    return Schedule.build(PROCESS, Sampling(**{"steps": 3, "guidance": GUIDANCE} | settings))
 
 
 @pytest.fixture(scope="module")
 def model():
-    return Durian(DurianConfig.from_dict(MODEL))
+    return build(MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def batch(model):
     rng = np.random.default_rng(0)
     found = {
         name: rng.integers(0, 256, blank.shape).astype(blank.dtype)
-        for name, blank in blank_batch(model.config, 1, FRAMES).items()
+        for name, blank in model.blank_batch(1, FRAMES).items()
         if name not in ("video", "id")
     }
     found["keypoints"] = rng.uniform(0, SIDE * 2, found["keypoints"].shape).astype(np.float32)
@@ -60,11 +60,11 @@ def batch(model):
 
 @pytest.fixture(scope="module")
 def params(model):
-    latents, now = np.zeros((1, 1, *model.config.latent_shape), "f4"), np.zeros(1, "i4")
-    blank = blank_batch(model.config, 1, 1)
-    return parameters.fill(
-        jax.eval_shape(model.init, jax.random.key(0), blank, latents, now)["params"]
-    )
+    return parameters.fill(jax.eval_shape(lambda: init_params(model, jax.random.key(0))))
+
+
+def _encode(model, params, batch):
+    return sampler.encode_clip(model, params, batch), sampler.encode_frames(model, params, batch)
 
 
 def _equations(jaxpr):
@@ -83,16 +83,16 @@ def _is_program(value):
 @pytest.fixture(scope="module")
 def loop(batch, params):
     """The body of the denoising loop, in bfloat16, after checks that it is the only one."""
-    model = Durian(DurianConfig.from_dict(MODEL | {"dtype": "bfloat16"}))
+    model = build(MODEL | {"dtype": "bfloat16"})
 
     def run(params, conditions, features, latents, schedule):
-        start = solvers.Trajectory.start(latents)
+        start = solvers.SamplerState.start(latents)
         return sampler.denoise(
-            model, params, start, conditions, features, schedule, diffusion=PROCESS
+            model, params, start, conditions, features, schedule, process=PROCESS
         )
 
-    conditions, features = jax.eval_shape(lambda p: sampler.encode(model, p, batch), params)
-    latents = jax.ShapeDtypeStruct((1, FRAMES, *model.config.latent_shape), np.float32)
+    conditions, features = jax.eval_shape(lambda p: _encode(model, p, batch), params)
+    latents = jax.ShapeDtypeStruct((1, FRAMES, *model.latent_shape), np.float32)
     traced = jax.jit(run).trace(params, conditions, features, latents, _schedule())
     assert traced.lower().as_text().count("stablehlo.while") == 1
     scans = [e for _, e in _equations(traced.jaxpr.jaxpr) if e.primitive.name == "scan"]
@@ -144,7 +144,7 @@ def lean(model):
     """The sampler, compiled at most once for all tests."""
 
     def run(params, batch, seeds, schedule):
-        return sampler.sample(model, params, batch, seeds, schedule, diffusion=PROCESS)
+        return sampler.sample(model, params, batch, seeds, schedule, process=PROCESS)
 
     return jax.jit(run, compiler_options=QUICK)
 
@@ -177,8 +177,8 @@ def _literal(model, params, batch, noise, steps):
     def encode(params):
         banks.clear()
         with nn.intercept_methods(note_banks):
-            conditions, features = sampler.encode(model, params, batch)
-        return list(banks), conditions.context[0], features
+            conditions, features = _encode(model, params, batch)
+        return list(banks), conditions.context[0], features.keypoints
 
     def attend(call, arguments, keywords, context):
         """Self-attention of [unconditional, conditional] frames, cross-attention in full."""

@@ -1,23 +1,20 @@
-import functools
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from durian_jax.diffusion import solvers
-from durian_jax.diffusion.process import Diffusion
+from durian_jax.diffusion.process import Discrete
 from durian_jax.diffusion.solvers import Sampling, Schedule
 from durian_jax.sampling import sampler
 from input_pipeline.errors import InputError
 
-PROCESS = Diffusion()
+PROCESS = Discrete()
 SEEDS = jnp.arange(2, dtype=jnp.uint32)
 
 
 def _schedule(steps, solver="ddim", guidance=1.0, process=PROCESS, **more):
-    return Schedule.trailing(process, Sampling(steps, solver, guidance, **more))
+    return Schedule.build(process, Sampling(steps, solver, guidance, **more))
 
 
 class Oracle:
@@ -26,36 +23,45 @@ class Oracle:
     The unconditional branch predicts 0, so guidance shows.
     """
 
-    config = types.SimpleNamespace(latent_shape=(3, 3, 2), factor=1)
+    latent_shape, parts, frame_inputs = (3, 3, 2), ("references",), ("keypoints",)
 
-    def __init__(self, diffusion=PROCESS):
-        self.diffusion = diffusion
+    def __init__(self, process=PROCESS):
+        self.process = process
 
     def apply(self, variables, *args, method):
         return getattr(self, method)(*args)
 
-    def encode_conditions(self, batch):
-        return "conditions"
+    def encode_clip(self, batch):
+        return ()
 
-    def encode_keypoints(self, keypoints):
-        return keypoints
+    def encode_frames(self, batch):
+        return batch["keypoints"]
 
     def decode_video(self, latents):
         return latents
 
-    def denoise(self, z, timesteps, clean, conditions):
-        if conditions is None:
+    def predict(self, z, t, clip, clean, parts):
+        if not parts:
             return jnp.zeros_like(z)
-        alphas = jnp.asarray(self.diffusion.alphas_cumprod, jnp.float32)[timesteps[0]]
+        alphas = jnp.asarray(self.process.alphas_cumprod, jnp.float32)[t[0]]
         noise = (z - jnp.sqrt(alphas) * clean) / jnp.sqrt(1 - alphas)
-        return self.diffusion.target(clean, noise, timesteps)
+        return self.process.target(clean, noise, t)
+
+
+class Nested(Oracle):
+    """Three nested conditions; a branch predicts the number of those it is told."""
+
+    parts = ("source", "driving", "history")
+
+    def predict(self, z, t, clip, clean, parts):
+        return jnp.full_like(z, len(parts) ** 2)
 
 
 def _sample(steps, frames=5, process=PROCESS, seeds=SEEDS, **sampling):
     clean = jax.random.normal(jax.random.key(1), (len(seeds), frames, 3, 3, 2))
     video = sampler.sample(
         Oracle(process), {}, {"keypoints": clean}, seeds,
-        _schedule(steps, process=process, **sampling), diffusion=process,
+        _schedule(steps, process=process, **sampling), process=process,
     )  # fmt: skip
     return np.asarray(video), np.asarray(clean)
 
@@ -67,7 +73,7 @@ def test_ddim_recovers_the_clean_latents_of_an_exact_model(steps):
 
 
 def test_eps_prediction_is_sampled_as_well():
-    process = Diffusion(prediction="eps", zero_terminal_snr=False)
+    process = Discrete(prediction="eps", zero_terminal_snr=False)
     video, clean = _sample(10, process=process)
     np.testing.assert_allclose(video, clean, atol=1e-3)
 
@@ -91,7 +97,7 @@ def test_guidance_acts_inside_its_interval_only():
     np.testing.assert_allclose(early, clean, atol=2e-4)
     assert np.abs(late - clean).max() > 0.1
     values = _schedule(4, guidance=3.0, guidance_interval=(0.25, 0.75)).guidance
-    assert values.tolist() == [1, 3, 3, 1]
+    assert values.tolist() == [[1], [3], [3], [1]]
 
 
 def test_rescaled_guidance_has_the_spread_of_the_conditional_prediction_in_every_frame():
@@ -100,9 +106,9 @@ def test_rescaled_guidance_has_the_spread_of_the_conditional_prediction_in_every
             jax.random.key(1), (1, 3, 3, 3, 2)
         )
         z = jax.random.normal(jax.random.key(2), clean.shape)
-        now = _schedule(5, guidance=4.0, guidance_rescale=rescale).part(2)
-        wanted = Oracle().denoise(z, jnp.full(1, now.timesteps), clean, "conditions")
-        return sampler.predict(Oracle(), {}, z, "conditions", clean, now), wanted
+        now = _schedule(5, guidance=4.0, guidance_rescale=rescale).step(2)
+        wanted = Oracle().predict(z, jnp.full(1, now.times), (), clean, Oracle.parts)
+        return sampler.predict(Oracle(), {}, z, (), clean, now), wanted
 
     def spread(x):
         return np.std(x, (0, 2, 3, 4))
@@ -137,43 +143,57 @@ def test_a_clip_does_not_depend_on_what_is_sampled_beside_it(solver):
 def test_lcm_recovers_the_clean_latents_and_adds_new_noise_at_every_step():
     video, clean = _sample(4, solver="lcm")
     np.testing.assert_allclose(video, clean, atol=2e-4)
-    at = solvers.Trajectory.start(jnp.zeros((2, 4, 3, 3, 2)), SEEDS, jnp.arange(4))
+    at = solvers.SamplerState.start(jnp.zeros((2, 4, 3, 3, 2)), SEEDS, jnp.arange(4))
     noises = []
-    for now in map(_schedule(3, solver="lcm").part, (0, 1)):
+    for now in map(_schedule(3, solver="lcm").step, (0, 1)):
         at = solvers.advance(PROCESS, at, jnp.zeros_like(at.latents), now)
-        expected = np.sqrt(now.alphas_next) * at.clean
-        noises.append((at.latents - expected) / np.sqrt(1 - now.alphas_next))
+        expected = now.signal_next * at.clean
+        noises.append((at.latents - expected) / now.sigma_next)
     assert all(abs(np.std(noise) - 1) < 0.15 for noise in noises)
     assert abs(np.corrcoef(*(np.ravel(noise) for noise in noises))[0, 1]) < 0.25
 
 
 @pytest.mark.parametrize("solver", solvers.SOLVERS)
-def test_slices_of_the_schedule_walk_the_same_way_as_the_whole(solver):
+def test_steps_one_by_one_are_the_whole_schedule(solver):
     clean = jax.random.normal(jax.random.key(1), (1, 2, 3, 3, 2))
     noise = jax.random.normal(jax.random.key(2), clean.shape)
-    schedule = _schedule(12, solver, guidance=1.7)
-    slices = schedule.slices(5)
-    assert [len(part.timesteps) for part in slices] == [2] * 6
-    assert len(_schedule(31).slices(10)) == 31
-    assert len(_schedule(3).slices(10)) == 3
+    schedule = _schedule(6, solver, guidance=1.7)
+    start = at = solvers.SamplerState.start(noise)
+    for i in range(6):
+        now = schedule.step(i)
+        at = solvers.advance(
+            PROCESS, at, sampler.predict(Oracle(), {}, at.latents, (), clean, now), now
+        )
+    # Guided, it does not end at `clean`, so equality says something about the steps.
+    end = sampler.denoise(Oracle(), {}, start, (), clean, schedule, process=PROCESS)
+    np.testing.assert_allclose(at.latents, end.latents, atol=1e-6)
 
-    def walk(at, schedule):
-        # A guided walk does not end at `clean`, so equality says something about the way.
-        return sampler.denoise(
-            Oracle(), {}, at, "conditions", clean, schedule, diffusion=PROCESS
-        )  # fmt: skip
 
-    start = solvers.Trajectory.start(noise)
-    at = functools.reduce(walk, slices, start)
-    np.testing.assert_allclose(at.latents, walk(start, schedule).latents, atol=1e-6)
+def test_nested_guidance_adds_each_condition_with_its_own_scale():
+    """v = u + l_s (s - u) + l_d (d - s) + l_h (h - d)."""
+    z = jnp.zeros((1, 2, 3, 3, 2))
+    scales = (2.0, 2.5, 0.5)
+    now = _schedule(3, guidance=scales).step(1)
+    found = sampler.predict(Nested(), {}, z, (), z, now)
+    wanted = sum(scale * (k**2 - (k - 1) ** 2) for k, scale in enumerate(scales, 1))
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    np.testing.assert_allclose(solvers.branch_weights(jnp.array(scales)), [-1, -0.5, 2, 0.5])
+
+
+def test_as_many_scales_as_conditions():
+    sampling = Sampling(3, guidance=2.0)
+    with pytest.raises(
+        InputError, match=r"1 scales, the model 3 conditions: .* source, driving, h"
+    ):
+        sampler.make_schedule(Nested(), PROCESS, sampling)
 
 
 def test_trailing_timesteps_start_at_the_last_and_match_the_published_spacing():
     # Lin et al. 2305.08891, table 2: trailing, T = 1000, 10 steps.
     expected = [999, 899, 799, 699, 599, 499, 399, 299, 199, 99]
-    assert _schedule(10).timesteps.tolist() == expected
-    assert len(_schedule(30).timesteps) == 30
-    assert _schedule(1000).timesteps.tolist() == list(range(999, -1, -1))
+    assert _schedule(10).times.tolist() == expected
+    assert len(_schedule(30)) == 30
+    assert _schedule(1000).times.tolist() == list(range(999, -1, -1))
 
 
 def test_pictures_are_clipped_and_rounded_to_uint8():
@@ -188,7 +208,7 @@ def test_pictures_are_clipped_and_rounded_to_uint8():
         ({"solver": "euler"}, r"solver 'euler': choose ddim, dpm\+\+, lcm"),
         ({"guidance": -1.0}, "guidance -1: use 0 or more"),
         ({"guidance": float("nan")}, "guidance nan"),
-        ({"guidance_interval": (0.5, 0.2)}, "guidance interval 0.5:0.2: use shares"),
+        ({"guidance_interval": (0.5, 0.2)}, "guidance interval 0.5:0.2: use fractions"),
         ({"guidance_interval": (0.0, 1.5)}, "guidance interval 0:1.5"),
         ({"window": 0}, "window 0: use 1 frame or more"),
         ({"window": 4, "overlap": 4}, "overlap 4: use 0 to 3 for windows of 4"),

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from durian_jax.diffusion.process import Diffusion
+from durian_jax.diffusion.process import Discrete
 from durian_jax.diffusion.solvers import Sampling, Schedule
 from durian_jax.models.attention import KeyValue
 from durian_jax.sampling import sampler
-from durian_jax.systems.durian.config import DurianConfig, blank_batch
-from durian_jax.systems.durian.model import Conditions, Durian
+from durian_jax.systems.durian.model import Conditions, Frames, build
+from durian_jax.systems.system import init_params
 from durian_jax.training import flops
 
 TERA = 1e12
@@ -113,18 +113,16 @@ def test_the_gradient_towards_a_kernel_contracts_pixels_and_pads_no_pictures():
 @pytest.fixture(scope="module")
 def full():
     """The full-size model with motion modules, and a function that counts one of its methods."""
-    config = DurianConfig(temporal=True)
-    model = Durian(config)
-    batch = jax.eval_shape(lambda: blank_batch(config, 1, 1))
-    latents, now = shape(1, 1, 64, 64, 4), shape(1, dtype=jnp.int32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), batch, latents, now)
+    model = build({"temporal": True})
+    params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
 
-    def count(method, *arguments):
-        return flops.count(
-            lambda variables, *a: model.apply(variables, *a, method=method), variables, *arguments
-        )
+    def count(method, *arguments, static=()):
+        def call(params, *given):
+            return model.apply({"params": params}, *given, *static, method=method)
 
-    return variables["params"], count
+        return flops.count(call, params, *arguments)
+
+    return params, count
 
 
 def test_parameters_are_those_of_the_published_networks(full):
@@ -166,26 +164,27 @@ def _conditions(references):
         tokens, width = (64 >> level) ** 2 * references, (320, 640, 1280, 1280)[level]
         bank = shape(1, 1, tokens, 8, width // 8, dtype=jnp.bfloat16)
         banks.append(KeyValue(bank, bank))
-    return Conditions(tuple(banks), shape(1, 1, 1), shape(1, 1, 1, 768))
+    return Conditions(tuple(banks), shape(1, 1, 1, 768))
 
 
 @pytest.mark.parametrize("references, spatial", [(0, 0.797), (1, 0.945), (2, 1.093)])
 def test_the_denoiser_costs_what_was_counted(full, references, spatial):
     latents, features = shape(1, FRAMES, 64, 64, 4), shape(1, FRAMES, 64, 64, 320)
     conditions = _conditions(references) if references else None
-    arguments = latents, shape(1, dtype=jnp.int32), features, conditions
+    arguments = latents, shape(1, dtype=jnp.int32), conditions, Frames(features)
+    parts = ("references",) if references else ()
     expected = spatial + 0.307 - references * PROJECTED - CROSSED
-    assert full[1]("denoise", *arguments).executed / TERA / FRAMES == pytest.approx(
+    assert full[1]("predict", *arguments, static=[parts]).executed / TERA / FRAMES == pytest.approx(
         expected, rel=0.01
     )
 
 
 def test_a_guided_step_of_24_frames_repeats_nothing(full):
-    step = Schedule.trailing(Diffusion(), Sampling()).part(0)
+    step = Schedule.build(Discrete(), Sampling()).step(0)
 
     def predict(params, latents, features, conditions):
-        model = Durian(DurianConfig(temporal=True))
-        return sampler.predict(model, params, latents, conditions, features, step)
+        frames = Frames(features)
+        return sampler.predict(build({"temporal": True}), params, latents, conditions, frames, step)
 
     latents, features = shape(1, FRAMES, 64, 64, 4), shape(1, FRAMES, 64, 64, 320)
     work = flops.count(predict, full[0], latents, features, _conditions(2))

@@ -4,18 +4,18 @@ import jax
 import numpy as np
 import pytest
 
-from durian_jax.diffusion.process import Diffusion
+from durian_jax.diffusion.process import Discrete
 from durian_jax.distributed import sharding
-from durian_jax.systems.durian.config import DurianConfig, blank_batch
+from durian_jax.systems.system import build, init_params
 from durian_jax.training import validation
 from input_pipeline.errors import InputError
-from tests.reliability import smallest
-from tests.reliability.toy import Toy
+from tests.reliability import smallest, toy
 
 CONFIG = smallest.get_config("toy")
 CONFIG.validation.update(batches=2, cases=0)
-MODEL = Toy(DurianConfig.from_dict(CONFIG.model.to_dict()))
-DIFFUSION = Diffusion(**CONFIG.diffusion)
+toy.install()
+MODEL = build(CONFIG.to_dict())
+DIFFUSION = Discrete(**CONFIG.diffusion)
 CLIPS, FRAMES = 2, 1
 
 
@@ -26,7 +26,7 @@ class Batches:
         self._rng = np.random.default_rng(seed)
 
     def __next__(self):
-        batch = {name: np.array(x) for name, x in blank_batch(MODEL.config, CLIPS, FRAMES).items()}
+        batch = {name: np.array(x) for name, x in MODEL.blank_batch(CLIPS, FRAMES).items()}
         for name in ("video", "portrait"):
             batch[name] = self._rng.integers(0, 256, batch[name].shape, dtype=np.uint8)
         return batch
@@ -42,11 +42,7 @@ def mesh():
 
 @pytest.fixture(scope="module")
 def params():
-    batch = Batches(0).__next__()
-    latents = np.zeros((CLIPS, FRAMES, *MODEL.config.latent_shape), np.float32)
-    return jax.jit(MODEL.init)(jax.random.key(0), batch, latents, np.zeros(CLIPS, np.int32))[
-        "params"
-    ]
+    return jax.jit(lambda key: init_params(MODEL, key))(jax.random.key(0))
 
 
 def _validate(params, mesh, open_loader=Batches, say=print):
@@ -70,12 +66,12 @@ def test_timesteps_of_the_loss_lie_evenly_over_all_quarters(params, mesh):
 def test_a_perfect_model_has_no_loss(mesh):
     """What predicts the target has the error 0, whatever the weights."""
 
-    class Oracle(Toy):
-        def __call__(self, batch, latents, timesteps, keep=None):
+    class Oracle(type(MODEL)):
+        def __call__(self, batch, z, t, keep=None):
             return self.encode_video(batch["video"])
 
     model = Oracle(MODEL.config)
-    clean = Diffusion(**{**CONFIG.diffusion, "prediction": "x0"})
+    clean = Discrete(**{**CONFIG.diffusion, "prediction": "x0"})
     batch = next(Batches(0))
     params = jax.jit(lambda k: model.init(k, batch["video"], method="encode_video"))(
         jax.random.key(0)

@@ -32,7 +32,7 @@ def read(path: Path) -> Source:
 
 
 def motion_fields(motion: dict[str, Stored], heads: int = 8) -> dict:
-    """Fields of DurianConfig that motion modules tell, by their shapes.
+    """Fields of `config.model` that motion modules tell, by their shapes.
 
     Raises:
       InputError: modules of one-sided models (AnimateDiff v1 and v3 have none in the middle).

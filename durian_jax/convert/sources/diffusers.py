@@ -126,7 +126,7 @@ def plain_values(path: Path):
 
 
 def unet_fields(values: dict, where: str, fixed: dict = _UNET_FIXED) -> dict:
-    """Fields of DurianConfig from a UNet's config.json; what is absent is Stable Diffusion 1.5's.
+    """Fields of `config.model` from a UNet's config.json; what is absent is Stable Diffusion 1.5's.
 
     Raises:
       InputError: a value that our UNet cannot have.

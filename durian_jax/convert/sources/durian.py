@@ -4,6 +4,7 @@ from pathlib import Path
 
 from durian_jax.convert.names import torch_key
 from durian_jax.convert.source import Source
+from durian_jax.systems.system import system_name
 from durian_jax.weights import loading, storage
 from durian_jax.weights.storage import Stored
 
@@ -24,7 +25,8 @@ def read(path: Path, ema: bool = True) -> Source:
     for name, stored in tensors.items():
         network, _, leaf = name.partition("/")
         networks.setdefault(network, {})[torch_key(leaf)] = stored
-    fields = dict(meta["config"]["model"])
+    fields, system = dict(meta["config"]["model"]), system_name(meta["config"])
+    fields.pop("references", None)
     if not fields.get("temporal"):
         # Motion modules that join it may say themselves how long they are.
         for name in ("temporal", "temporal_heads", "max_frames"):
@@ -32,4 +34,4 @@ def read(path: Path, ema: bool = True) -> Source:
     if not fields.get("control_channels"):
         fields.pop("control_channels", None)
     settings = {name: value for name, value in meta["config"].items() if name != "model"}
-    return Source(str(path), fields, networks, settings)
+    return Source(str(path), fields, networks, settings, system)

@@ -1,7 +1,7 @@
 """Moore-AnimateAnyone: a folder of denoising_unet.pth, reference_unet.pth and pose_guider.pth.
 
 With motion_module.pth, or motion modules inside denoising_unet.pth, it animates clips. The result
-is a model with references="single". config.json, if there, gives other sizes than those of Stable
+is of the system animate_anyone. config.json, if there, gives other sizes than those of Stable
 Diffusion 1.5, with the field names of diffusers. Its autoencoder and CLIP lie elsewhere: they come
 with `--from diffusers`.
 """
@@ -33,7 +33,7 @@ def read(path: Path) -> Source:
     if not (path / "denoising_unet.pth").is_file() and "_class_name" in values:
         raise InputError(f"{config}: a {family} folder, not Moore's: it has no denoising_unet.pth")
     with plain_values(config):
-        fields = unet_fields(values, str(config)) | {"references": "single", "arcface": None}
+        fields = unet_fields(values, str(config)) | {"arcface": None}
     denoiser = rename(open_weights(path / "denoising_unet.pth"), MOTION)
     reference = rename(open_weights(path / "reference_unet.pth"), _GUIDER)
     guider = rename(open_weights(path / "pose_guider.pth"), _GUIDER)
@@ -54,7 +54,7 @@ def read(path: Path) -> Source:
         }
     fields["keypoint_channels"] = _guider_channels(guider, path)
     weights = {"denoiser": denoiser, "portrait_encoder": reference, "keypoint_encoder": guider}
-    return Source(str(path), fields, weights, {"diffusion": DIFFUSION})
+    return Source(str(path), fields, weights, {"diffusion": DIFFUSION}, "animate_anyone")
 
 
 def _guider_channels(guider: dict[str, Stored], path: Path) -> tuple[int, ...]:

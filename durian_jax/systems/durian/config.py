@@ -4,14 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import field
 
-import jax
-import jax.numpy as jnp
-
 from durian_jax.models.arcface import IResNetConfig
 from durian_jax.models.autoencoder import AutoencoderConfig, AutoencoderKL, CosinePatches, Patchify
 from durian_jax.models.clip import ClipConfig
 from durian_jax.models.unet import UNetConfig
-from input_pipeline.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +37,6 @@ class DurianConfig:
             encoder and denoiser.
         arcface: None leaves out the identity embedding and with it the cross-attention of the
             portrait encoder.
-        references: "dual" for Durian's portrait and attribute encoders, which see masks; "single"
-            for one encoder of the whole portrait, without masks, attributes and ArcFace; CLIP then
-            looks at the portrait (Animate Anyone).
         dtype: compute dtype, "bfloat16" or "float32"; parameters are float32 either way.
 
     Raises:
@@ -70,7 +63,6 @@ class DurianConfig:
     control_channels: tuple[int, ...] = ()
     clip: ClipConfig | None = field(default_factory=ClipConfig)
     arcface: IResNetConfig | None = field(default_factory=IResNetConfig)
-    references: str = "dual"
     dtype: str = "bfloat16"
     remat: tuple[str, ...] = ()
 
@@ -100,12 +92,6 @@ class DurianConfig:
             )
         if self.autoencoder == "cosine" and self.patch % 2:
             raise ValueError(f"patch={self.patch}: 'cosine' needs an even number of pixels")
-        if self.references not in ("dual", "single"):
-            raise ValueError(f"references must be 'dual' or 'single', not {self.references!r}")
-        if self.references == "single" and self.arcface is not None:
-            raise ValueError("references 'single' does not look at faces: set arcface to None")
-        if self.references == "single" and self.reference_keypoints:
-            raise ValueError("references 'single' has no reference_keypoints: set it to False")
         if self.autoencoder == "kl" and self.kl is None:
             raise ValueError("autoencoder 'kl' needs its shape in kl")
         for name in ("keypoint_channels", *(["control_channels"] if self.control_channels else [])):
@@ -153,6 +139,26 @@ class DurianConfig:
             return AutoencoderKL(self.kl)
         return {"patchify": Patchify, "cosine": CosinePatches}[self.autoencoder](self.patch)
 
+    def dead_parameters(self) -> tuple[str, ...]:
+        """Patterns of parameters that no output depends on.
+
+        The reference encoders end at the tokens of their last attention, in the finest level that
+        has any. Attention over a single context token does not depend on queries and keys.
+        """
+        levels = len(self.channels)
+        end = levels - 1 - min(self.attention_levels)
+        tails = [
+            f"up_blocks_{end}/attentions_{self.layers_per_block}/"
+            "(proj_out|transformer_blocks_0/(attn1|attn2|norm2|norm3|ff))/"
+        ]
+        if end < levels - 1:
+            tails += [f"up_blocks_{end}/upsamplers_0/"]
+            tails += [f"up_blocks_{block}/" for block in range(end + 1, levels)]
+        patterns = tuple(f"(portrait|attribute)_encoder/{tail}" for tail in tails)
+        if self.clip is not None:
+            patterns += ("(attribute_encoder|denoiser)/.*/(attn2/to_(q|k)|norm2)/",)
+        return patterns
+
     def unet(self, **fields) -> UNetConfig:
         """The shape the three U-Nets share, with the given fields on top."""
         shared = {
@@ -177,53 +183,3 @@ def _from_fields(kind: type, fields: Mapping, where: str):
         if name not in known:
             raise ValueError(f"{where} has no field {name!r}; it has {', '.join(known)}")
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
-
-
-def blank_batch(config: DurianConfig, clips: int = 1, frames: int = 1) -> dict[str, jax.Array]:
-    """The batch contract in zeros, with one attribute per clip; B clips of F frames, S x S pixels.
-
-    Returns:
-      video uint8 [B, F, S, S, 3]; keypoints float32 [B, F, 478, 2], pixels; portrait uint8
-      [B, S, S, 3], what is hidden of it black, and portrait_mask bool [B, S, S], True there;
-      attribute [B, 1, S, S, 3] and attribute_mask [B, 1, S, S] likewise, True where the attribute
-      shows; portrait_keypoints [B, 478, 2], attribute_keypoints [B, 1, 478, 2]; face uint8
-      [B, 112, 112, 3], aligned for ArcFace; id int32 [B], the number of the record.
-    """
-    picture = (config.resolution, config.resolution)
-    face = 112 if config.arcface is None else config.arcface.image_size
-    return {
-        "video": jnp.zeros((clips, frames, *picture, 3), jnp.uint8),
-        "keypoints": jnp.zeros((clips, frames, 478, 2), jnp.float32),
-        "portrait": jnp.zeros((clips, *picture, 3), jnp.uint8),
-        "portrait_mask": jnp.zeros((clips, *picture), bool),
-        "portrait_keypoints": jnp.zeros((clips, 478, 2), jnp.float32),
-        "attribute": jnp.zeros((clips, 1, *picture, 3), jnp.uint8),
-        "attribute_mask": jnp.zeros((clips, 1, *picture), bool),
-        "attribute_keypoints": jnp.zeros((clips, 1, 478, 2), jnp.float32),
-        "face": jnp.zeros((clips, face, face, 3), jnp.uint8),
-        "id": jnp.zeros((clips,), jnp.int32),
-    }
-
-
-def check_batch(batch: dict, config: DurianConfig, source: str) -> None:
-    """Compares a batch with `blank_batch`, whose B, F and number of attributes are free.
-
-    Keys that the contract does not have (of padding, interpolation) pass; `video` and `id` may be
-    missing, as they are at inference.
-
-    Raises:
-      InputError: a key is missing, or has another dtype, other axes or another size.
-    """
-    for name, wanted in jax.eval_shape(lambda: blank_batch(config)).items():
-        if name not in batch:
-            if name in ("video", "id"):
-                continue
-            raise InputError(f"{source}: the batch has no {name!r}, {wanted.dtype} {wanted.shape}")
-        found = batch[name]
-        free = 2 if name in ("video", "keypoints") or name.startswith("attribute") else 1
-        same = len(found.shape) == len(wanted.shape) and found.shape[free:] == wanted.shape[free:]
-        if found.dtype != wanted.dtype or not same:
-            raise InputError(
-                f"{source}: {name!r} of the batch is {found.dtype} {tuple(found.shape)}, the model "
-                f"takes {wanted.dtype} {('any',) * free + wanted.shape[free:]}"
-            )

@@ -3,9 +3,6 @@
 The portrait encoder sees the portrait without the attribute region, the attribute encoder sees
 nothing but the attribute; each gets its mask as one more latent channel (Eq. 2-5). Both run once
 per clip at t = 0. The denoiser's self-attention reads their tokens beside its own (Eq. 6-7, 12).
-
-With `references="single"` there is one encoder, of the whole portrait and without a mask: Animate
-Anyone (arXiv 2311.17117), whose weights run here as the case of no attribute.
 """
 
 from collections.abc import Mapping
@@ -28,7 +25,10 @@ from durian_jax.models.conditions import (
 from durian_jax.models.unet import UNet
 from durian_jax.systems.durian.config import DurianConfig
 
-Batch = Mapping[str, jax.Array]
+
+def build(values: Mapping) -> "Durian":
+    """The system of `config.model`. Raises ValueError: values that do not fit together."""
+    return Durian(DurianConfig.from_dict(values))
 
 
 @struct.dataclass
@@ -36,75 +36,125 @@ class Conditions:
     """What the references tell the denoiser about a clip: the same for all steps and frames.
 
     Attributes:
-        references: one KeyValue [I, B, J, heads, D] per site, I alternatives (see `interpolate`).
-        mix: weight of each alternative, float32 [I, B, 1] or [I, B, F]; sums to 1 over I.
+        references: one KeyValue [I, B, J, heads, D] per site, I alternatives to interpolate
+            between (Eq. 14).
         context: cross-attention tokens of each alternative, [I, B, M, d], or None without CLIP.
         count: int32 [B], how many of the M count; None for all.
     """
 
     references: tuple[KeyValue, ...]
-    mix: jax.Array
     context: jax.Array | None
     count: jax.Array | None = None
 
-    def frames(self, indices: jax.Array) -> "Conditions":
-        """Those of some frames of the clip, int32 [w]."""
-        return self.replace(mix=self.mix[..., indices]) if self.mix.shape[-1] > 1 else self
 
+@struct.dataclass
+class Frames:
+    """What belongs to single frames.
 
-def interpolate(a: Conditions, b: Conditions, alpha: jax.Array | float) -> Conditions:
-    """Conditions between those of two attributes: alpha = 0 gives a, alpha = 1 gives b.
-
-    Durian Eq. 14: at every site the self-attention outputs with either bank are mixed. The
-    cross-attention context is mixed linearly.
-
-    Args:
-        a, b: of the same clips, as `Durian.encode_conditions` returns them.
-        alpha: in [0, 1]; a scalar, [B], or [B, F] to change along the clip.
-
-    Raises:
-        ValueError: different numbers of references.
+    Attributes:
+        keypoints: features [B, F, h, w, C0].
+        alpha: float32 [B, F], how far from the first to the second alternative of `Conditions`;
+            None where there is one.
     """
-    one, two = (x.references[0].key.shape[2] for x in (a, b))
-    if one != two:
-        raise ValueError(f"banks of {one} and {two} tokens: give both as many references")
-    alpha = jnp.asarray(alpha, jnp.float32)
-    if alpha.ndim < 2:
-        alpha = jnp.broadcast_to(alpha, a.mix.shape[1:2])[:, None]
-    references = jax.tree.map(lambda *x: jnp.concatenate(x), a.references, b.references)
-    mix = jnp.concatenate([(1 - alpha) * a.mix, alpha * b.mix])
-    context = None if a.context is None else jnp.concatenate([a.context, b.context])
-    return Conditions(references, mix, context, a.count)
 
-
-def align(params: dict) -> dict:
-    """Initial parameters with which training from scratch finds the references sooner.
-
-    The reference encoders start as copies of the denoiser, as they do where all come from the same
-    pre-trained U-Net, and keys start as queries do. Attention then begins by matching what is
-    alike, such as the same place of a face, instead of having to find out what to match.
-
-    Args:
-        params: freshly drawn, of a Durian; a mask channel of an encoder stays as it was drawn.
-    """
-    leaves = flatten_dict(params)
-    for path in leaves:
-        if path[0] in ("portrait_encoder", "attribute_encoder"):
-            like, own = leaves.get(("denoiser", *path[1:])), leaves[path]
-            if like is not None and like.shape == own.shape:
-                leaves[path] = like
-            elif path[1:] == ("conv_in", "kernel"):
-                leaves[path] = jnp.concatenate([like, own[:, :, like.shape[2] :]], axis=2)
-    for path in leaves:
-        if path[-3:-1] == ("attn1", "to_k") and "motion_modules" not in "/".join(path):
-            leaves[path] = leaves[(*path[:-2], "to_q", path[-1])]
-    return unflatten_dict(leaves)
+    keypoints: jax.Array
+    alpha: jax.Array | None = None
 
 
 class Durian(nn.Module):
     """The whole model. Letters of shapes: see `durian_jax.models`."""
 
     config: DurianConfig
+
+    parts = ("references",)
+    frame_inputs = ("keypoints", "alpha")
+
+    @property
+    def size(self) -> int:
+        return self.config.resolution
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        return self.config.latent_shape
+
+    @property
+    def max_frames(self) -> int:
+        return self.config.max_frames
+
+    @property
+    def temporal(self) -> bool:
+        return self.config.temporal
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        config = self.config
+        present = {
+            "denoiser": True,
+            "portrait_encoder": True,
+            "attribute_encoder": True,
+            "keypoint_encoder": True,
+            "control": bool(config.control_channels),
+            "face_projection": config.arcface is not None,
+            "autoencoder": config.autoencoder == "kl",
+            "clip": config.clip is not None,
+            "arcface": config.arcface is not None,
+        }
+        return tuple(name for name, is_there in present.items() if is_there)
+
+    @nn.nowrap
+    def dead_parameters(self) -> tuple[str, ...]:
+        """See DurianConfig."""
+        return self.config.dead_parameters()
+
+    @nn.nowrap
+    def blank_batch(self, clips: int, frames: int) -> dict[str, jax.Array]:
+        """The batch contract in zeros, with one attribute per clip; S x S pixels.
+
+        Returns:
+            video uint8 [B, F, S, S, 3]; keypoints float32 [B, F, 478, 2], pixels; portrait uint8
+            [B, S, S, 3], what is hidden of it black, and portrait_mask bool [B, S, S], True there;
+            attribute [B, 1, S, S, 3] and attribute_mask [B, 1, S, S] likewise, True where the
+            attribute shows; portrait_keypoints [B, 478, 2], attribute_keypoints [B, 1, 478, 2];
+            face uint8 [B, 112, 112, 3], aligned for ArcFace; id int32 [B], number of the record.
+        """
+        picture = (self.size, self.size)
+        face = 112 if self.config.arcface is None else self.config.arcface.image_size
+        return {
+            "video": jnp.zeros((clips, frames, *picture, 3), jnp.uint8),
+            "keypoints": jnp.zeros((clips, frames, 478, 2), jnp.float32),
+            "portrait": jnp.zeros((clips, *picture, 3), jnp.uint8),
+            "portrait_mask": jnp.zeros((clips, *picture), bool),
+            "portrait_keypoints": jnp.zeros((clips, 478, 2), jnp.float32),
+            "attribute": jnp.zeros((clips, 1, *picture, 3), jnp.uint8),
+            "attribute_mask": jnp.zeros((clips, 1, *picture), bool),
+            "attribute_keypoints": jnp.zeros((clips, 1, 478, 2), jnp.float32),
+            "face": jnp.zeros((clips, face, face, 3), jnp.uint8),
+            "id": jnp.zeros((clips,), jnp.int32),
+        }
+
+    @nn.nowrap
+    def align(self, params: dict) -> dict:
+        """Initial parameters with which training from scratch finds the references sooner.
+
+        The reference encoders start as copies of the denoiser, as they do where all come from the
+        same pre-trained U-Net, and keys start as queries do. Attention then begins by matching what
+        is alike, such as the same place of a face, instead of having to find out what to match.
+
+        Args:
+            params: freshly drawn; a mask channel of an encoder stays as it was drawn.
+        """
+        leaves = flatten_dict(params)
+        for path in leaves:
+            if path[0] in ("portrait_encoder", "attribute_encoder"):
+                like, own = leaves.get(("denoiser", *path[1:])), leaves[path]
+                if like is not None and like.shape == own.shape:
+                    leaves[path] = like
+                elif path[1:] == ("conv_in", "kernel"):
+                    leaves[path] = jnp.concatenate([like, own[:, :, like.shape[2] :]], axis=2)
+        for path in leaves:
+            if path[-3:-1] == ("attn1", "to_k") and "motion_modules" not in "/".join(path):
+                leaves[path] = leaves[(*path[:-2], "to_q", path[-1])]
+        return unflatten_dict(leaves)
 
     def setup(self):
         config, dtype = self.config, jnp.dtype(self.config.dtype)
@@ -118,13 +168,9 @@ class Durian(nn.Module):
             self.face_projection = FaceProjection(config.context_dim, dtype=dtype)
             identity_dim = config.context_dim
         channels = self.autoencoder.channels
-        if config.references == "single":
-            encoder = config.unet(in_channels=channels, out_channels=0, context_dim=look_dim)
-            self.portrait_encoder = UNet(encoder)
-        else:
-            encoder = {"in_channels": channels + 1, "out_channels": 0}
-            self.portrait_encoder = UNet(config.unet(context_dim=identity_dim, **encoder))
-            self.attribute_encoder = UNet(config.unet(context_dim=look_dim, **encoder))
+        encoder = {"in_channels": channels + 1, "out_channels": 0}
+        self.portrait_encoder = UNet(config.unet(context_dim=identity_dim, **encoder))
+        self.attribute_encoder = UNet(config.unet(context_dim=look_dim, **encoder))
         self.keypoint_encoder = KeypointEncoder(
             config.keypoint_channels,
             config.channels[0],
@@ -152,30 +198,28 @@ class Durian(nn.Module):
 
     def __call__(
         self,
-        batch: Batch,
-        latents: jax.Array,
-        timesteps: jax.Array,
+        batch: Mapping[str, jax.Array],
+        z: jax.Array,
+        t: jax.Array,
         keep: jax.Array | None = None,
     ) -> jax.Array:
-        """The training forward pass: conditions, keypoints and `denoise`.
+        """The training forward pass: `encode_clip`, `encode_frames` and `predict`.
 
         Args:
-            batch: see `encode_conditions`; besides `keypoints` [B, F, 478, 2] in pixels and, to
-                initialise the parameters, `video` uint8 [B, F, H, W, 3].
-            latents, timesteps, keep: see `denoise`.
+            batch: see `blank_batch`; `video` is used to initialise the parameters alone.
+            z, t, keep: see `predict`.
         """
         if self.is_initializing():
             self.decode_video(self.encode_video(batch["video"]))
-        conditions = self.encode_conditions(batch)
-        features = self.encode_keypoints(batch["keypoints"])
+        clip, frames = self.encode_clip(batch), self.encode_frames(batch)
         if self.is_initializing() and self.config.control_channels:
-            context = None if conditions.context is None else conditions.context[0][:, None]
-            self.encode_control(latents, timesteps, batch["video"] / 255.0, context)
-        return self.denoise(latents, timesteps, features, conditions, keep)
+            context = None if clip.context is None else clip.context[0][:, None]
+            self.encode_control(z, t, batch["video"] / 255.0, context)
+        return self.predict(z, t, clip, frames, self.parts, keep)
 
     def encode_video(self, video: jax.Array, noise: jax.Array | None = None) -> jax.Array:
         """uint8 [B, F, H, W, 3] -> latents float32 [B, F, h, w, c]; see AutoencoderKL.encode."""
-        return self.autoencoder.encode(_signed(video), noise)
+        return self.autoencoder.encode(signed(video), noise)
 
     def decode_video(self, latents: jax.Array) -> jax.Array:
         """Latents [B, F, h, w, c] -> float32 [B, F, H, W, 3], about [-1, 1], not clipped."""
@@ -191,8 +235,17 @@ class Durian(nn.Module):
         features = self.keypoint_encoder(_fold(pictures), coordinates)
         return features.reshape(*pictures.shape[:2], *features.shape[1:])
 
-    def encode_conditions(self, batch: Batch) -> Conditions:
+    def encode_frames(self, batch: Mapping[str, jax.Array]) -> Frames:
+        """Of `keypoints` [B, F, 478, 2] in pixels and, to interpolate, `alpha` float32 [B, F]."""
+        return Frames(self.encode_keypoints(batch["keypoints"]), batch.get("alpha"))
+
+    def encode_clip(self, batch: Mapping[str, jax.Array]) -> Conditions:
         """Runs both reference encoders and projects their tokens for the denoiser, once per clip.
+
+        Durian Eq. 14, to interpolate: `towards` in the batch are the references that alpha = 1
+        stands for (portrait and attribute with their masks and keypoints, attribute_count), as many
+        as those of alpha = 0. At every site the self-attention outputs with either are mixed, and
+        so is the cross-attention context.
 
         Args:
             batch: `portrait` uint8 [B, H, W, 3], already masked; `portrait_mask` [B, H, W], 1 where
@@ -201,18 +254,32 @@ class Durian(nn.Module):
                 If only the first attributes count and the rest is padding, `attribute_count` int32
                 [B], at least 1. With `reference_keypoints` also `portrait_keypoints` [B, 478, 2]
                 and `attribute_keypoints` [B, N, 478, 2], in pixels of these pictures. Pictures are
-                encoded as the mean of the autoencoder's posterior. A model with
-                references="single" reads `portrait` alone.
+                encoded as the mean of the autoencoder's posterior.
+
+        Raises:
+            ValueError: `towards` has another number of references.
         """
-        if self.config.references == "single":
-            return self._encode_single(batch["portrait"])
+        conditions = self._encode_references(batch)
+        if "towards" not in batch:
+            return conditions
+        others = self._encode_references({**batch, **batch["towards"]})
+        one, two = (x.references[0].key.shape[2] for x in (conditions, others))
+        if one != two:
+            raise ValueError(f"banks of {one} and {two} tokens: give both as many references")
+        references, context = jax.tree.map(
+            lambda *x: jnp.concatenate(x),
+            *((x.references, x.context) for x in (conditions, others)),
+        )
+        return Conditions(references, context, conditions.count)
+
+    def _encode_references(self, batch):
         attribute = batch["attribute"]
         clips, count = attribute.shape[:2]
         portrait = self._masked_latents(batch["portrait"], batch["portrait_mask"])
         attributes = self._masked_latents(_fold(attribute), _fold(batch["attribute_mask"]))
         identity = look = context = None
         if self.config.arcface is not None:
-            identity = self.face_projection(self.arcface(_signed(batch["face"])))
+            identity = self.face_projection(self.arcface(signed(batch["face"])))
         if self.config.clip is not None:
             look = self.clip(_fold(attribute) / 255.0)[:, None]
             context = look.reshape(clips, count, -1)
@@ -239,19 +306,10 @@ class Durian(nn.Module):
         )
         return conditions.replace(references=references, count=present)
 
-    def _encode_single(self, portrait):
-        """Animate Anyone's conditions: one bank; the same CLIP token for encoder and denoiser."""
-        latents, look = self.autoencoder.encode(_signed(portrait)), None
-        if self.config.clip is not None:
-            look = self.clip(portrait / 255.0)[:, None]
-        now = jnp.zeros(len(portrait), jnp.int32)
-        bank = self.portrait_encoder.capture(latents, now, look)
-        return self._conditions(bank, look)
-
     def _conditions(self, bank, context):
         tokens = self.denoiser.project_references(bank)
         tokens, context = jax.tree.map(lambda x: x[None], (tokens, context))
-        return Conditions(tokens, jnp.ones((1, len(bank[0]), 1)), context)
+        return Conditions(tokens, context)
 
     def encode_control(
         self,
@@ -265,36 +323,37 @@ class Durian(nn.Module):
         Durian itself has no use for it: `__call__` and the sampler leave it out.
 
         Args:
-            latents, timesteps: as `denoise` gets them.
+            latents, timesteps: as `predict` gets them.
             pictures: what it is told to follow, [B, F, H, W, 3] in [0, 1].
             context: cross-attention tokens [B, 1, M, d] or [B, F, M, d].
 
         Returns:
-            `residuals` of `denoise`.
+            `residuals` of `predict`.
         """
         if context is not None:
             context = _fold(context)
         return self.control.control(_fold(latents), timesteps, _fold(pictures), context)
 
-    def denoise(
+    def predict(
         self,
-        latents: jax.Array,
-        timesteps: jax.Array,
-        keypoint_features: jax.Array,
-        conditions: Conditions | None,
+        z: jax.Array,
+        t: jax.Array,
+        clip: Conditions,
+        frames: Frames,
+        parts: tuple[str, ...],
         keep: jax.Array | None = None,
         residuals: tuple[jax.Array, ...] | None = None,
     ) -> jax.Array:
         """One evaluation of the denoiser.
 
         Args:
-            latents: noisy, [B, F, h, w, c].
-            timesteps: int32 [B]; the frames of a clip share theirs (Eq. 11). Or [B, F] without
-                temporal layers, where frames have nothing to do with each other (Eq. 10).
-            keypoint_features: [B, F, h, w, C0] of `encode_keypoints`.
-            conditions: None is the unconditional branch of guidance: no reference tokens and a
-                zero context. Keypoints stay.
-            keep: bool [B]; False makes a single clip unconditional.
+            z: noisy latents, [B, F, h, w, c].
+            t: int32 [B]; the frames of a clip share theirs (Eq. 11). Or [B, F] without temporal
+                layers, where frames have nothing to do with each other (Eq. 10).
+            clip, frames: of `encode_clip` and `encode_frames`.
+            parts: () is the unconditional branch of guidance: no reference tokens and a zero
+                context. Keypoints stay.
+            keep: bool [B, len(parts)]; False makes a single clip unconditional.
             residuals: of `encode_control`, possibly scaled.
 
         Returns:
@@ -302,39 +361,35 @@ class Durian(nn.Module):
         """
         context = references = None
         if self.config.clip is not None:
-            context = jnp.zeros((len(latents), 1, 1, self.config.context_dim))
-        if conditions is not None:
-            references = tuple(
-                References(tokens, conditions.mix, keep) for tokens in conditions.references
-            )
-            if conditions.context is not None:
-                mix, tokens = conditions.mix[..., None, None], conditions.context[:, :, None]
-                context = (mix * tokens).sum(0)
+            context = jnp.zeros((len(z), 1, 1, self.config.context_dim))
+        if parts:
+            keep = None if keep is None else keep[:, 0]
+            mix = jnp.ones((1, len(z), 1))
+            if frames.alpha is not None:
+                mix = jnp.stack([1 - frames.alpha, frames.alpha])
+            references = tuple(References(tokens, mix, keep) for tokens in clip.references)
+            if clip.context is not None:
+                context = (mix[..., None, None] * clip.context[:, :, None]).sum(0)
                 if keep is not None:
                     context = jnp.where(keep[:, None, None, None], context, 0)
         if context is not None:
-            frames, context = context.shape[1], _fold(context)
-            if conditions is not None and conditions.count is not None:
-                context = PaddedTokens(context, jnp.repeat(conditions.count, frames))
+            repeats, context = context.shape[1], _fold(context)
+            if parts and clip.count is not None:
+                context = PaddedTokens(context, jnp.repeat(clip.count, repeats))
         output = self.denoiser(
-            _fold(latents),
-            timesteps.reshape(-1),
-            context,
-            references,
-            _fold(keypoint_features),
-            residuals,
+            _fold(z), t.reshape(-1), context, references, _fold(frames.keypoints), residuals
         )
-        return output.reshape(latents.shape)
+        return output.reshape(z.shape)
 
     def _masked_latents(self, pictures, masks):
         """uint8 pictures [b, H, W, 3] and masks [b, H, W] -> [b, h, w, c + 1] (Eq. 3)."""
-        latents = self.autoencoder.encode(_signed(pictures))
+        latents = self.autoencoder.encode(signed(pictures))
         b, h, w, _ = latents.shape
         masks = masks.astype(jnp.float32).reshape(b, h, masks.shape[1] // h, w, -1)
         return jnp.concatenate([latents, masks.mean((2, 4))[..., None]], axis=-1)
 
 
-def _signed(pictures: jax.Array) -> jax.Array:
+def signed(pictures: jax.Array) -> jax.Array:
     """uint8 -> float32 in [-1, 1]."""
     return pictures.astype(jnp.float32) / 127.5 - 1
 

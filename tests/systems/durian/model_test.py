@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from durian_jax.systems.durian.model import Durian, DurianConfig, align, interpolate
+from durian_jax.systems.durian.config import DurianConfig
+from durian_jax.systems.durian.model import Durian, Frames
 
 TINY = {
     "resolution": 16,
@@ -44,8 +45,8 @@ class Model:
 
     def __init__(self, config, params):
         self.module, self.params = Durian(config), params
-        self._conditions = jax.jit(self._method("encode_conditions"))
-        self._denoise = jax.jit(self._method("denoise"))
+        self._conditions = jax.jit(self._method("encode_clip"))
+        self._predict = jax.jit(self._method("predict"), static_argnums=5)
 
     def _method(self, name):
         return lambda params, *args: self.module.apply({"params": params}, *args, method=name)
@@ -53,8 +54,14 @@ class Model:
     def conditions(self, batch):
         return self._conditions(self.params, batch)
 
-    def denoise(self, inputs, conditions, keep=None):
-        return np.asarray(self._denoise(self.params, *inputs, conditions, keep))
+    def denoise(self, inputs, conditions, keep=None, alpha=None):
+        latents, timesteps, features = inputs
+        parts = () if conditions is None else self.module.parts
+        keep = None if keep is None else keep[:, None]
+        frames = Frames(features, None if alpha is None else np.float32(alpha))
+        return np.asarray(
+            self._predict(self.params, latents, timesteps, conditions, frames, parts, keep)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +116,13 @@ def _attributes(batch, *indices):
     return batch | chosen
 
 
+def _towards(batch):
+    """The batch that interpolates from the first attribute to the second."""
+    second = _attributes(batch, 1)
+    names = [name for name in batch if name.startswith("attribute")]
+    return _attributes(batch, 0) | {"towards": {name: second[name] for name in names}}
+
+
 def test_every_part_has_its_parameters_and_only_those(params):
     assert sorted(params) == [
         "arcface", "attribute_encoder", "clip", "denoiser", "face_projection", "keypoint_encoder",
@@ -161,35 +175,33 @@ def test_padding_of_the_attributes_changes_nothing(model, batch, inputs):
 
 
 def test_interpolation_ends_at_the_single_attributes(model, batch, inputs):
-    first, second = (model.conditions(_attributes(batch, i)) for i in (0, 1))
-    ends = model.denoise(inputs, first), model.denoise(inputs, second)
+    ends = [model.denoise(inputs, model.conditions(_attributes(batch, i))) for i in (0, 1)]
     assert np.abs(ends[0] - ends[1]).max() > 1e-3
+    both = model.conditions(_towards(batch))
     for alpha in (0, 1):
-        out = model.denoise(inputs, interpolate(first, second, alpha))
+        out = model.denoise(inputs, both, alpha=np.full((B, F), alpha))
         np.testing.assert_allclose(out, ends[alpha], rtol=0, atol=2e-6)
-    middle = model.denoise(inputs, interpolate(first, second, 0.5))
+    middle = model.denoise(inputs, both, alpha=np.full((B, F), 0.5))
     assert min(np.abs(middle - end).max() for end in ends) > 1e-3
 
 
 def test_interpolation_may_change_from_clip_to_clip_and_frame_to_frame(model, batch, inputs):
     first, second = (model.conditions(_attributes(batch, i)) for i in (0, 1))
     ends = np.stack([model.denoise(inputs, first), model.denoise(inputs, second)])
-    per_clip = model.denoise(inputs, interpolate(first, second, np.array([1.0, 0.0])))
-    np.testing.assert_allclose(per_clip, ends[[1, 0], [0, 1]], rtol=0, atol=2e-6)
-    alpha = np.array([[0, 1], [1, 1]])
-    per_frame = model.denoise(inputs, interpolate(first, second, alpha))
+    both, alpha = model.conditions(_towards(batch)), np.array([[0, 1], [1, 1]])
+    per_frame = model.denoise(inputs, both, alpha=alpha)
     expected = ends[alpha, [[0], [1]], [[0, 1], [0, 1]]]
     np.testing.assert_allclose(per_frame, expected, rtol=0, atol=2e-6)
     # A window over the clip takes along what belongs to its frames.
-    window = interpolate(first, second, alpha).frames(np.array([1]))
     last = tuple(x[:, [1]] if x.ndim > 1 else x for x in inputs)
-    np.testing.assert_allclose(model.denoise(last, window), per_frame[:, [1]], rtol=0, atol=2e-6)
+    window = model.denoise(last, both, alpha=alpha[:, [1]])
+    np.testing.assert_allclose(window, per_frame[:, [1]], rtol=0, atol=2e-6)
 
 
 def test_interpolation_needs_equal_numbers_of_references(model, batch):
-    one, two = model.conditions(_attributes(batch, 0)), model.conditions(batch)
+    others = {name: batch[name] for name in batch if name.startswith("attribute")}
     with pytest.raises(ValueError, match="banks of 32 and 48 tokens"):
-        interpolate(one, two, 0.5)
+        model.conditions(_attributes(batch, 0) | {"towards": others})
 
 
 def test_a_dropped_clip_is_unconditional(model, batch, inputs):
@@ -260,7 +272,7 @@ def test_bfloat16_keeps_float32_parameters_latents_and_output(batch, inputs):
         jnp.dtype("float32")
     }
     conditions = jax.eval_shape(
-        lambda params: model.apply(params, batch, method="encode_conditions"), params
+        lambda params: model.apply(params, batch, method="encode_clip"), params
     )
     assert conditions.references[0].key.dtype == jnp.bfloat16
 
@@ -281,8 +293,9 @@ def test_a_controlnet_is_one_more_network(params, batch, inputs, fill):
         )
         residuals = jax.tree.map(lambda residual: scale * residual, residuals)
         return module.apply(
-            variables, latents, timesteps, features, None, None, residuals, method="denoise"
-        )
+            variables, latents, timesteps, None, Frames(features), (), residuals=residuals,
+            method="predict",
+        )  # fmt: skip
 
     pictures = batch["video"] / np.float32(255)
     controlled = run(1.0, pictures)
@@ -359,7 +372,7 @@ def test_keypoints_of_references_reach_their_own_tokens_where_asked_for(fill, ba
 
 
 def test_aligned_parameters_start_encoders_as_the_denoiser_and_keys_as_queries(params):
-    aligned = align(params)
+    aligned = Durian(CONFIG).align(params)
     assert jax.tree.structure(aligned) == jax.tree.structure(params)
     for encoder in ("portrait_encoder", "attribute_encoder"):
         one, other = aligned[encoder], aligned["denoiser"]

@@ -1,0 +1,1 @@
+"""Animate Anyone: a single reference network."""

@@ -1,0 +1,21 @@
+"""What a system is given to animate: a reader for each, by `config.system`."""
+
+from input_pipeline.errors import InputError
+from input_pipeline.inference.inputs import Scene, read_scene
+
+
+def read_attributes(portrait, attributes, *rest, **options) -> Scene:
+    """`read_scene` for systems that transfer attributes. Raises InputError: there are none."""
+    if not attributes:
+        raise InputError("no attribute is given: name at least one photo and what to take from it")
+    return read_scene(portrait, attributes, *rest, **options)
+
+
+def read_portrait(portrait, attributes, *rest, **options) -> Scene:
+    """`read_scene` for systems that animate a portrait as it is. Raises InputError: attributes."""
+    if attributes:
+        raise InputError("this model takes no attributes, only a portrait: leave them out")
+    return read_scene(portrait, (), *rest, **options)
+
+
+READERS = {"durian": read_attributes, "animate_anyone": read_portrait}
