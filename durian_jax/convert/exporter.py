@@ -17,6 +17,7 @@ from durian_jax.models.unet import UNet
 from durian_jax.systems.system import System, build
 from durian_jax.weights import storage
 from durian_jax.weights.storage import Stored
+from input_pipeline.media.files import folder_beside
 
 # Folder and file of each network.
 _DIFFUSERS, _PLAIN = "diffusion_pytorch_model.safetensors", "model.safetensors"
@@ -63,7 +64,7 @@ def to_diffusers(source: Path, out: Path, ema: bool = True) -> None:
     joined = join([durian.read(source, ema)])
     system = build(joined.config)
     bar = contextlib.closing(with_progress(joined.networks))
-    with bar as networks, storage.new_folder(out) as folder:
+    with bar as networks, folder_beside(out) as folder:
         files, entries = {}, {}
         for network, tensors in networks:
             name, file = FOLDERS[network]

@@ -1,9 +1,5 @@
 """`durian evaluate`: cases, answers, scores, report."""
 
-import contextlib
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -15,7 +11,7 @@ from durian_jax.evaluate.protocol import Protocol
 from input_pipeline.dataset.cases import Case, CaseSet
 from input_pipeline.errors import InputError
 from input_pipeline.faces.landmarker import FaceLandmarker
-from input_pipeline.media import files
+from input_pipeline.media.files import folder_beside
 from input_pipeline.media.pictures import write_picture
 
 
@@ -29,7 +25,7 @@ def write_cases(protocol: str, dataset: str | Path, out: str | Path) -> CaseSet:
     rules = Protocol.load(protocol)
     if rules.build is None:
         raise InputError(f"--protocol {protocol}: durian synth writes its cases, evaluate does not")
-    with _written_whole(Path(out), "cases.json") as beside:
+    with folder_beside(out, replaces="cases.json") as beside:
         selection.write_cases(dataset, rules, beside)
     return CaseSet.read(out)
 
@@ -79,7 +75,7 @@ def evaluate(
             )
     rules = Protocol.load(protocol)
     networks = perceptual.load(weights or {})
-    with _written_whole(Path(out), "report.json") as beside:
+    with folder_beside(out, replaces="report.json") as beside:
         if cases is None and rules.build is None:
             cases = Path(dataset) / "counterfactual"
         elif cases is None:
@@ -149,23 +145,3 @@ def _score(method, found, scored, protocol, networks, out: Path) -> reports.Repo
         report.add_network(network)
     report.add_method(method)
     return report
-
-
-@contextlib.contextmanager
-def _written_whole(out: Path, mark: str) -> Iterator[Path]:
-    """A folder to fill that becomes `out` if all goes well, else goes away.
-
-    InputError: `out` holds something without the file `mark`, or cannot be written.
-    """
-    if out.exists() and not (out / mark).is_file() and (out.is_file() or any(out.iterdir())):
-        raise InputError(f"{out}: is there already and has no {mark}: choose another folder")
-    out = out.resolve()
-    beside = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    files.check_output(beside / mark, ".json")
-    try:
-        yield beside
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(beside, out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)

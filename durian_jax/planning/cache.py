@@ -12,6 +12,7 @@ import jax
 
 from durian_jax.planning.plan import TPU_OPTIONS, Plan, Step
 from durian_jax.planning.topology import Topology
+from input_pipeline.media.files import written_beside
 
 
 def make(
@@ -48,10 +49,8 @@ def make(
     say(found.table())
     with _timed("compiling (minutes; half an hour and 24 GB at full size)", say):
         found = step.compile()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    partial.write_text(json.dumps(found.to_json(), indent=1))
-    partial.replace(path)
+    with written_beside(path, shared=True) as beside:
+        beside.write_text(json.dumps(found.to_json(), indent=1))
     return found
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from input_pipeline.media.files import written_beside
+
 NUM_NOISE_BINS = 4
 # Above this share of the step time spent on waiting for batches, a log line says so.
 STARVED = 0.2
@@ -42,9 +44,8 @@ class Reporter:
             whole = self._file.read_text().rpartition("\n")[0].splitlines()
             self._lines = [line for line in map(json.loads, whole) if line["step"] <= first_step]
         # A kill must find the old lines or the new ones.
-        beside = self._file.with_suffix(".tmp")
-        beside.write_text("".join(json.dumps(line) + "\n" for line in self._lines))
-        beside.replace(self._file)
+        with written_beside(self._file) as beside:
+            beside.write_text("".join(json.dumps(line) + "\n" for line in self._lines))
         self._board = SummaryWriter(str(self._workdir / "tensorboard"), purge_step=first_step + 1)
 
     def say(self, text: str) -> None:

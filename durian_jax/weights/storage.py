@@ -6,14 +6,11 @@ the SHA-256 of every file. Tensors have our own names, "conv_in/kernel", and are
 float16 where a folder shall be small.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +18,7 @@ import safetensors
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from input_pipeline.errors import InputError
+from input_pipeline.media.files import folder_beside
 
 MANIFEST = "durian.json"
 FORMAT = 1
@@ -126,29 +124,6 @@ def write_safetensors(
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill; becomes `path` if all goes well, else goes away.
-
-    Raises:
-      InputError: `path` exists and is not empty, or cannot be made.
-    """
-    path = Path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError(f"{path}: already there: name a new folder")
-    beside = path.absolute().with_name(f".{path.name}.tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        beside.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-    try:
-        yield beside
-        os.replace(beside, path)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
 def write(
     path: Path,
     networks: Iterable[tuple[str, dict[str, Stored]]],
@@ -163,7 +138,7 @@ def write(
       facts: what else goes into durian.json: `config`, `sources` and the like, in plain values.
       dtype: of the tensors, see `write_safetensors`.
     """
-    with new_folder(path) as folder:
+    with folder_beside(path) as folder:
         files = {}
         for network, tensors in networks:
             file = f"{network}.safetensors"

@@ -18,8 +18,6 @@ frame 0 of the answer has the portrait's own pose and expression (`retarget.reta
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
 import zipfile
 from fractions import Fraction
 from pathlib import Path
@@ -143,9 +141,7 @@ def write_case(root: str | Path, case: Case, pictures: Pictures, fps: Fraction) 
     """
     root = Path(root)
     _check_shapes(f"case {case.id!r}", case, pictures, len(pictures.portrait))
-    beside = root / f".{case.id}.tmp"
-    files.check_output(beside / "portrait.png", ".png")
-    try:
+    with files.folder_beside(root / case.id, replaces="portrait.png") as beside:
         for name, image in _stills(case, pictures).items():
             Image.fromarray(image).save(beside / name)
         driving = beside / "driving.mp4"
@@ -159,10 +155,6 @@ def write_case(root: str | Path, case: Case, pictures: Pictures, fps: Fraction) 
                 beside / "truth.npz",
                 keypoints=pictures.truth.keypoints, **masks, **pictures.truth.extra,
             )  # fmt: skip
-        shutil.rmtree(root / case.id, ignore_errors=True)
-        os.replace(beside, root / case.id)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def write_index(

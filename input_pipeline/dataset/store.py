@@ -18,6 +18,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from input_pipeline.errors import InputError
+from input_pipeline.media.files import written_beside
 
 # What stores tell about a file's content, the surest first.
 _VERSIONS = ("etag", "ETag", "generation", "mtime", "LastModified", "last_modified", "created")
@@ -87,7 +88,7 @@ class Store:
             self.write(probe, b"")
             self.remove([probe])
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
+            reason = getattr(error.__cause__ or error, "strerror", None) or error
             raise InputError(
                 f"{self.url()}: cannot be written ({reason}); choose a writable folder"
             ) from None
@@ -125,15 +126,9 @@ class Store:
     def writing(self, name: str) -> Iterator[Path]:
         """A path on disk to write to; becomes the file if all goes well, else goes away."""
         if self.is_local:
-            target = Path(self.url(name))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # Two workers may be given one task: neither may see the other's half-written file.
-            beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-            try:
+            # Two workers may be given one task.
+            with written_beside(Path(self.url(name)), shared=True) as beside:
                 yield beside
-                os.replace(beside, target)
-            finally:
-                beside.unlink(missing_ok=True)
             return
         with tempfile.TemporaryDirectory(prefix="durian-") as folder:
             path = Path(folder) / posixpath.basename(name)

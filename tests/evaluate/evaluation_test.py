@@ -185,7 +185,7 @@ def test_cases_of_another_protocol_are_refused(case_folder, noise_folder, tmp_pa
 
 def test_a_folder_of_something_else_is_not_replaced(case_folder, noise_folder, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match=r"has no report.json: choose another folder"):
+    with pytest.raises(InputError, match=r"has no report.json: name a new folder"):
         evaluation.evaluate(
             "counterfactual", tmp_path, cases=case_folder, predictions=noise_folder
         )  # fmt: skip
