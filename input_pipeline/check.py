@@ -177,8 +177,8 @@ def _augmentation_row(
 ) -> np.ndarray:
     """uint8 [strip + tile, W, 3]: one record and what several draws make of its references."""
     chunk = records.decode(dataset[index])
-    canvases, rng = dataset.canvases(chunk), np.random.default_rng(index)
-    choice = transforms.choose(chunk, options, rng, canvases)
+    rng = np.random.default_rng(index)
+    choice = transforms.choose(chunk, options, rng)
     tiles = []
     for frame in (choice.attribute, choice.portrait):
         image = _tile(records.decode_frame(chunk.frames[frame]))
@@ -186,16 +186,14 @@ def _augmentation_row(
         masks = {kind: records.decode_mask(chunk.masks[kind][frame]) for kind in kinds}
         tiles += [image, draw_masks(image, masks)]
     samples = [
-        transforms.assemble(chunk, choice, options, rng, canvases, dataset.donors)
-        for _ in range(_DRAWS)
+        transforms.assemble(chunk, choice, options, rng, dataset.donors) for _ in range(_DRAWS)
     ]
     tiles.append(_tile(samples[0]["video"][0]))
     for sample in samples:
         tiles += [_tile(sample["attribute"][0]), _tile(sample["portrait"])]
     line = f"{chunk.clip}   {choice.kind or 'no attribute'}, attribute from frame "
     line += f"{chunk.start + choice.attribute}, portrait from {chunk.start + choice.portrait}"
-    line += f"{' (canvas)' if choice.portrait in canvases else ''}, target from "
-    line += f"{chunk.start + choice.target[0]}"
+    line += f", target from {chunk.start + choice.target[0]}"
     strip = _strip([(line, (255, 255, 255))], len(tiles))
     return np.concatenate([strip, np.concatenate(tiles, 1)])
 

@@ -91,7 +91,6 @@ def parser() -> argparse.ArgumentParser:
     synth.add_argument(
         "--videos", action="store_true", help="write clips, masks and labels.csv, no records"
     )
-    synth.add_argument("--depth", action="store_true", help="keep depth pictures as well")
 
     train = verb("train", "Trains, or goes on training; --config.x.y=value overrides.")
     train.add_argument("--config", required=True, help="FILE.py or FILE.py:STAGE")

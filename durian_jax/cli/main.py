@@ -81,7 +81,7 @@ def _synth(options: argparse.Namespace, _) -> None:
 
     settings = population.Settings(
         people=options.people, clips=options.clips, frames=options.frames, size=options.size,
-        fps=options.fps, seed=options.seed, oversample=options.oversample, depth=options.depth,
+        fps=options.fps, seed=options.seed, oversample=options.oversample,
     )  # fmt: skip
     if options.videos:
         from input_pipeline.synthetic import clips

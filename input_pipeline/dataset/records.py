@@ -19,7 +19,6 @@ from input_pipeline.kinds import KINDS, NUM_KEYPOINTS
 
 SCHEMA_VERSION = 3
 JPEG_QUALITY = 95
-DEPTH_SCALE = 5000
 _IMPORTING = threading.Lock()
 # Shape and type of a frame's row: keypoints in view; degrees; the rest as in `synthetic.motion`.
 TRUTH = {
@@ -49,8 +48,6 @@ class Chunk:
       truth: what only a rendered clip knows, by name: see TRUTH. Empty for filmed clips.
       expanded: for each kind, for some frames (by index in the chunk), 1-bit PNG pictures [S, S] of
         where other people's attributes would lie; see `expansion`.
-      depth: T 16-bit PNG pictures [S, S], or none: distance from the camera along the ray times
-        DEPTH_SCALE, in head units; 0 where nothing is.
     """
 
     frames: Sequence[bytes]
@@ -65,7 +62,6 @@ class Chunk:
     tools: dict[str, str]
     truth: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     expanded: dict[str, dict[int, list[bytes]]] = dataclasses.field(default_factory=dict)
-    depth: list[bytes] = dataclasses.field(default_factory=list)
 
 
 def encode_frame(image: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
@@ -94,27 +90,12 @@ def decode_mask(data: bytes) -> np.ndarray:
     return image > 127
 
 
-def encode_depth(distance: np.ndarray) -> bytes:
-    """16-bit PNG of float32 [H, W] distances in head units, infinite for the background."""
-    steps = np.where(np.isfinite(distance), distance * DEPTH_SCALE, 0)
-    return cv2.imencode(".png", np.round(steps).astype(np.uint16))[1].tobytes()
-
-
-def decode_depth(data: bytes) -> np.ndarray:
-    """float32 [H, W] distances in head units, infinite for the background. ValueError if broken."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None or image.dtype != np.uint16:
-        raise ValueError("depth is not a readable 16-bit PNG")
-    return np.where(image > 0, image.astype(np.float32) / DEPTH_SCALE, np.float32(np.inf))
-
-
 def features(size: int):
     """The tfds feature specification of a chunk whose frames are `size` pixels a side."""
     import tensorflow_datasets as tfds
 
     frame = tfds.features.Image(shape=(size, size, 3), encoding_format="jpeg")
     mask = tfds.features.Image(shape=(size, size, 1), encoding_format="png")
-    depth = tfds.features.Image(shape=(size, size, 1), dtype=np.uint16, encoding_format="png")
     tensor = tfds.features.Tensor
     truth = {name: tensor(shape=(None, *row), dtype=kind) for name, (row, kind) in TRUTH.items()}
     return tfds.features.FeaturesDict(
@@ -137,7 +118,6 @@ def features(size: int):
             "crop": tfds.features.Tensor(shape=(3,), dtype=np.float32),
             "tools": tfds.features.Text(),
             "truth": truth,
-            "depth": tfds.features.Sequence(depth),
             "schema_version": np.int32,
         }
     )
@@ -222,7 +202,6 @@ def decode(data: bytes) -> Chunk:
         tools=json.loads(column("tools")[0]),
         expanded=expanded,
         truth={name: values for name, values in truth.items() if len(values)},
-        depth=list(column("depth")),
     )
 
 
@@ -252,7 +231,7 @@ def validate(chunk: Chunk, size: int) -> None:
     if (centres < 0).any() or (centres > size).any():
         raise InputError(f"{where}: the face lies outside the frame: prepare the clip again")
     tracks = {f"{kind} masks": masks for kind, masks in chunk.masks.items()} | chunk.truth
-    for name, rows in [*tracks.items(), ("depth pictures", chunk.depth or chunk.frames)]:
+    for name, rows in tracks.items():
         if len(rows) != count:
             raise InputError(f"{where}: {len(rows)} {name} for {count} frames")
     pictures = [("frame", decode_frame, data, i) for i, data in enumerate(chunk.frames)]
@@ -264,7 +243,6 @@ def validate(chunk: Chunk, size: int) -> None:
         pictures += [
             (f"expanded {kind} mask", decode_mask, data, i) for i in tracks for data in tracks[i]
         ]
-    pictures += [("depth", decode_depth, data, i) for i, data in enumerate(chunk.depth)]
     for name, read, data, i in pictures:
         try:
             shape = read(data).shape[:2]

@@ -166,10 +166,6 @@ class Dataset:
       path: directory of the data set.
       size: side of the frames in pixels.
       metadata: what `write_dataset` was given, plus schema version and record counts.
-
-    The folder may hold `canvases`: pictures made by an out-painter of your choice, square, with
-    a frame at the centre and more round it, as `canvases/CLIP/00012.jpg` for frame 12 of CLIP (its
-    name without the suffix; `Chunk.start` plus the place in the chunk).
     """
 
     def __init__(self, path: str | Path, split: str = "train"):
@@ -187,7 +183,6 @@ class Dataset:
                 f"{records.SCHEMA_VERSION}: prepare the data set again"
             )
         self.size = self.metadata["size"]
-        self._has_canvases = (self.path / "canvases").is_dir()
         self._shards = sorted(self.path.glob(f"durian-{split}.array_record-*"))
         if not self._shards:
             known = ", ".join(self.metadata["records"])
@@ -210,8 +205,8 @@ class Dataset:
     def identity(self) -> dict:
         """Plain values that name the content: fingerprint, records, schema.
 
-        The fingerprint covers metadata.json, and with it the manifest's hash; name, size and end of
-        each shard, where its index is; and whether there are canvases. A copy has the same.
+        The fingerprint covers metadata.json, and with it the manifest's hash; and name, size and
+        end of each shard, where its index is. A copy has the same.
         """
         digest = hashlib.sha256(json.dumps(self.metadata, sort_keys=True).encode())
         for shard in self._shards:
@@ -219,7 +214,7 @@ class Dataset:
             with shard.open("rb") as file:
                 file.seek(max(0, size - _INDEX_BYTES))
                 digest.update(f"{shard.name} {size} ".encode() + file.read())
-        digest.update(str(self._has_canvases).encode())
+        digest.update(b"False")  # there since the first version, so that its runs can be resumed
         schema = self.metadata["schema_version"]
         return {"fingerprint": digest.hexdigest()[:16], "records": len(self), "schema": schema}
 
@@ -228,11 +223,3 @@ class Dataset:
 
     def __getitem__(self, index: int) -> bytes:
         return self._source[index]
-
-    def canvases(self, chunk: records.Chunk) -> dict[int, Path]:
-        """The canvas of each frame of a chunk that has one, by place in the chunk."""
-        if not self._has_canvases:
-            return {}
-        folder = (self.path / "canvases" / chunk.clip).with_suffix("")
-        numbered = {int(file.stem) - chunk.start: file for file in folder.glob("[0-9]*.jpg")}
-        return {i: file for i, file in numbered.items() if 0 <= i < len(chunk.frames)}

@@ -1,4 +1,4 @@
-"""People -> records: `durian synth`, the same records rendered on the fly, and a tfds builder.
+"""People -> records: `durian synth`, and the same records rendered on the fly.
 
 Person i and clip j depend on (seed, i, j) alone, and so does the split a person belongs to. So a
 smaller set is the beginning of a larger one, split by split, and nobody is in two splits.
@@ -121,7 +121,9 @@ class Rendered:
     @property
     def identity(self) -> dict:
         """Plain values that name the content, as those of `shards.Dataset`."""
-        facts = f"{VERSION} {self.settings} {self._people[0]} {len(self._people)}"
+        # The setting that is gone keeps its place, so that runs of earlier versions can be resumed.
+        settings = f"{str(self.settings)[:-1]}, depth=False)"
+        facts = f"{VERSION} {settings} {self._people[0]} {len(self._people)}"
         digest = hashlib.sha256(facts.encode()).hexdigest()
         schema = records.SCHEMA_VERSION
         return {"fingerprint": digest[:16], "records": len(self), "schema": schema}
@@ -132,10 +134,6 @@ class Rendered:
         short = dataclasses.replace(self.settings, frames=3)
         return Donors.collect(chunk(short, i, 0) for i in self._people[:_DONORS])
 
-    def canvases(self, chunk: records.Chunk) -> dict:
-        """None: nobody paints round pictures that are not there before they are asked for."""
-        return {}
-
 
 def _parse(path: str) -> Settings:
     types = {field.name: field.type for field in dataclasses.fields(Settings)}
@@ -145,46 +143,7 @@ def _parse(path: str) -> Settings:
         if name not in types:
             raise InputError(f"{path}: unknown setting {name!r}: choose from {', '.join(types)}")
         try:
-            chosen[name] = (types[name] if types[name] is not bool else int)(value)
+            chosen[name] = types[name](value)
         except ValueError:
             raise InputError(f"{path}: {name} is {value!r}, must be a number") from None
     return Settings(**chosen)
-
-
-@functools.cache
-def builder_class():
-    """The tfds builder: `builder_class()(data_dir=..., settings=Settings(...))`.
-
-    `download_and_prepare()` writes what `synth` writes, in the layout of tfds; no TensorFlow.
-    """
-    import tensorflow_datasets as tfds
-
-    class DurianSynthetic(tfds.core.GeneratorBasedBuilder):
-        """Rendered portraits with keypoints, attribute masks, pose, expression and depth."""
-
-        VERSION = tfds.core.Version("1.0.0")
-        pkg_dir_path = Path(__file__).parent
-
-        def __init__(self, *, settings: Settings, **options):
-            self.settings = settings
-            super().__init__(file_format="array_record", **options)
-
-        def _info(self):
-            return tfds.core.DatasetInfo(
-                builder=self, features=records.features(self.settings.size),
-                description=self.__doc__,
-            )  # fmt: skip
-
-        def _split_generators(self, _):
-            people = range(self.settings.people)
-            splits = sorted({split_of(i) for i in people})
-            return {s: self._examples([i for i in people if split_of(i) == s]) for s in splits}
-
-        def _examples(self, people):
-            for index, clip in itertools.product(people, range(self.settings.clips)):
-                made = chunk(self.settings, index, clip)
-                yield made.clip, records.to_example(made)
-
-        _generate_examples = _examples
-
-    return DurianSynthetic

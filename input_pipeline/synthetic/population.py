@@ -27,7 +27,6 @@ class Settings:
         single frames are learned from; at 12.5 and more they are film, for temporal layers.
       seed: another seed, other people.
       oversample: see `render.render`.
-      depth: whether records hold depth pictures.
     """
 
     people: int = 2000
@@ -37,7 +36,6 @@ class Settings:
     fps: float = 2.5
     seed: int = 0
     oversample: int = 1
-    depth: bool = False
 
     def __post_init__(self):
         least = dict(people=1, clips=1, frames=3, size=64, oversample=1, seed=0)
@@ -91,7 +89,6 @@ def chunk(settings: Settings, index: int, clip: int) -> records.Chunk:
     pictures = render.render_clip(who, moving, settings.size, settings.oversample)
     points = truth.keypoints_of_clip(who, moving, settings.size)
     middle = (settings.size - 1) / 2
-    depth = [records.encode_depth(d) for d in pictures.depth] if settings.depth else []
     return records.Chunk(
         frames=[records.encode_frame(image) for image in render.to_uint8(pictures.colour)],
         fps=settings.fps,
@@ -107,7 +104,6 @@ def chunk(settings: Settings, index: int, clip: int) -> records.Chunk:
         crop=np.float32([middle, middle, settings.size]),
         tools=settings.tools(),
         truth=truth_rows(points, moving),
-        depth=depth,
     )
 
 

@@ -44,22 +44,17 @@ def augment(
     """Random affine of picture and mask together, then colour jitter of the picture.
 
     Args:
-      image: uint8 [C, C, 3], a picture of `ranges.size` pixels a side, or a larger canvas with the
-        picture at its centre.
+      image: uint8 [size, size, 3], `ranges.size` pixels a side.
       mask: float32 [size, size] in [0, 1], of the picture.
-      border: OpenCV border mode for what the affine exposes, of picture and mask alike. On a
-        canvas it begins where the canvas ends, and the mask goes on as it is at its edge: what
-        the canvas continues there is the attribute.
+      border: OpenCV border mode for what the affine exposes, of picture and mask alike.
 
     Returns:
       uint8 [size, size, 3] and float32 [size, size] in [0, 1], interpolated linearly, and the
       affine, float64 [2, 3], that took places of the picture there.
     """
     matrix = affine_matrix(ranges, rng)
-    margin = (len(image) - ranges.size) / 2
-    mask = warp(mask, matrix, ranges.size, cv2.BORDER_REPLICATE if margin else border)
-    shift = matrix[:, :2] @ [[margin], [margin]]
-    image = warp(image, matrix - np.pad(shift, ((0, 0), (2, 0))), ranges.size, border)
+    mask = warp(mask, matrix, ranges.size, border)
+    image = warp(image, matrix, ranges.size, border)
     if rng.random() < ranges.jitter_probability:
         image = jitter(image, ranges, rng)
     return image, mask, matrix

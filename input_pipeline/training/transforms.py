@@ -6,9 +6,6 @@ target (paper section 3, Eq. 2, and its reference augmentation).
 """
 
 import dataclasses
-from collections.abc import Mapping
-from pathlib import Path
-from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -83,12 +80,10 @@ def make_sample(
     chunk: Chunk,
     options: SampleOptions,
     rng: np.random.Generator,
-    canvases: Mapping[int, Path] = MappingProxyType({}),
     donors: Donors = NOBODY,
 ) -> dict:
     """One training sample, the batch contract without its batch axis and `id`.
 
-    canvases: files of pictures that go on beyond the frame, by frame: see `shards.Dataset`.
     donors: people of the data set whose masks may be borrowed.
 
     Returns:
@@ -102,19 +97,17 @@ def make_sample(
     Raises:
       ValueError: the chunk is broken or too short for F target frames and two references.
     """
-    choice = choose(chunk, options, rng, canvases)
-    return assemble(chunk, choice, options, rng, canvases, donors)
+    choice = choose(chunk, options, rng)
+    return assemble(chunk, choice, options, rng, donors)
 
 
-def choose(
-    chunk: Chunk, options: SampleOptions, rng: np.random.Generator, canvases: Mapping[int, Path]
-) -> Choice:
-    """Draws the frames of a sample; a portrait frame with a canvas or expanded masks goes first."""
+def choose(chunk: Chunk, options: SampleOptions, rng: np.random.Generator) -> Choice:
+    """Draws the frames of a sample; a portrait frame with expanded masks goes first."""
     target, candidates = choose_frames(len(chunk.frames), options, rng)
     kind, attribute = _choose_attribute(chunk, candidates, options.kinds, rng)
     others = [int(i) for i in candidates if i != attribute]
     expanded = chunk.expanded.get(kind, {})
-    portrait = max(others, key=lambda i: (i in canvases) + (i in expanded))
+    portrait = max(others, key=lambda i: i in expanded)
     return Choice(target, kind, attribute, portrait)
 
 
@@ -123,7 +116,6 @@ def assemble(
     choice: Choice,
     options: SampleOptions,
     rng: np.random.Generator,
-    canvases: Mapping[int, Path],
     donors: Donors,
 ) -> dict:
     """The sample of `make_sample` from the chosen frames: augmented, then masked."""
@@ -146,10 +138,7 @@ def assemble(
         for mask in expanded_masks(chunk, choice, points, options, donors, rng):
             hidden |= mask
     hidden = grow(hidden, rng.uniform(0, options.grow) * np.ptp(points[:, 1])).astype(np.float32)
-    portrait = source
-    if choice.portrait in canvases:
-        portrait = _read_canvas(canvases[choice.portrait], source.shape[0])
-    portrait = resize(portrait, round(portrait.shape[0] * scale))
+    portrait = resize(source, options.size)
     ranges = options.ranges("portrait")
     portrait, hidden, moved = augment(portrait, hidden, ranges, rng, cv2.BORDER_REFLECT_101)
     # Any share of a hidden pixel hides the result: interpolation must not carry the attribute out.
@@ -230,17 +219,3 @@ def _read_mask(chunk: Chunk, kind: str | None, index: int, size: int) -> np.ndar
     if kind is None:
         return np.zeros((size, size), np.float32)
     return resize(decode_mask(chunk.masks[kind][index]).astype(np.float32), size)
-
-
-def _read_canvas(path: Path, side: int) -> np.ndarray:
-    """uint8 [C, C, 3], C > side. InputError if the file holds anything else."""
-    try:
-        canvas = decode_frame(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path}: not a JPEG picture ({error}): write the canvas again") from error
-    if canvas.shape[0] <= side or canvas.shape[0] != canvas.shape[1]:
-        raise InputError(
-            f"{path}: canvas of {canvas.shape[1]} x {canvas.shape[0]} pixels, must be square and "
-            f"larger than the frame's {side}"
-        )
-    return canvas

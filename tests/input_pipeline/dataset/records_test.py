@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from tensorflow_datasets.proto import tf_example_pb2
 
 from input_pipeline.dataset import records, shards
 from input_pipeline.errors import InputError
@@ -17,6 +18,15 @@ def test_chunk_survives_the_round_trip(painted_chunk):
     found = records.decode(records.encode(chunk, 64))
     for field in dataclasses.fields(chunk):
         np.testing.assert_equal(getattr(found, field.name), getattr(chunk, field.name))
+
+
+def test_records_of_earlier_versions_with_depth_pictures_are_read(painted_chunk):
+    data = records.encode(painted_chunk(0, 4), 64)
+    old = tf_example_pb2.Example.FromString(data)
+    old.features.feature["depth"].bytes_list.value.extend([b"PNG"] * 4)
+    found = records.decode(old.SerializeToString())
+    records.validate(found, 64)
+    assert records.encode(found, 64) == data
 
 
 def test_masks_are_exact_and_small():

@@ -7,7 +7,7 @@ from input_pipeline.synthetic import dataset, population
 
 @pytest.fixture(scope="session")
 def settings():
-    return population.Settings(people=3, clips=1, frames=3, size=64, seed=5, depth=True)
+    return population.Settings(people=3, clips=1, frames=3, size=64, seed=5)
 
 
 @pytest.fixture(scope="session")

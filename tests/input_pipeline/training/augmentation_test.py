@@ -1,6 +1,5 @@
 import cv2
 import numpy as np
-import pytest
 
 from input_pipeline.training import augmentation
 from input_pipeline.training.augmentation import Augmentation, augment
@@ -43,33 +42,3 @@ def test_affine_moves_picture_and_mask_together():
         np.testing.assert_allclose(
             augmentation.move(np.array([33.5, 29.5]), matrix), centre, atol=0.6
         )
-
-
-@pytest.mark.parametrize("margin", [24, 32])
-def test_a_canvas_shows_the_same_picture_and_more_round_it(margin):
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 128, (64, 64, 3), dtype=np.uint8)
-    canvas = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), constant_values=255)
-    mask = np.zeros((64, 64), np.float32)
-    white = 0
-    for seed in SEEDS:
-        moved, inside, _ = augment(
-            image, mask + 1, RANGES, np.random.default_rng(seed), cv2.BORDER_CONSTANT
-        )
-        rng = np.random.default_rng(seed)
-        filled, _, _ = augment(canvas, mask, RANGES, rng, cv2.BORDER_CONSTANT)
-        np.testing.assert_allclose(filled[inside == 1], moved[inside == 1], atol=1)
-        assert (filled[inside == 0] == 255).all()
-        white += (filled == 255).sum()
-    assert white > 1000
-
-
-def test_on_a_canvas_the_mask_goes_on_beyond_the_picture():
-    mask = np.zeros((64, 64), np.float32)
-    mask[40:, 20:44] = 1  # hair down to the picture's lower edge
-    canvas = np.zeros((96, 96, 3), np.uint8)
-    canvas[56:, 36:60] = 255  # and the out-painter went on with it
-    for seed in SEEDS:
-        rng = np.random.default_rng(seed)
-        image, moved, _ = augment(canvas, mask, RANGES, rng, cv2.BORDER_REFLECT_101)
-        assert (moved[image[..., 0] > 0] > 0).all()

@@ -4,7 +4,6 @@ import itertools
 import numpy as np
 import pytest
 
-from input_pipeline.dataset import records, shards
 from input_pipeline.errors import InputError
 from input_pipeline.training.loader import Loader
 from input_pipeline.training.transforms import SampleOptions
@@ -120,19 +119,3 @@ def test_a_data_set_too_short_for_the_target_says_so(dataset):
 def test_batch_must_divide_over_the_processes(dataset):
     with pytest.raises(InputError, match="multiple of 3"):
         Loader(dataset, OPTIONS, seed=0, batch_size=4, process_count=3)
-
-
-def test_canvases_beside_the_records_reach_the_portrait(write_painted):
-    dataset = write_painted(2)
-    plain = _batches(dataset, 3, batch_size=2)
-    canvas = np.full((128, 128, 3), (255, 255, 0), np.uint8)
-    for record in range(2):
-        folder = dataset.path / "canvases" / f"clip{record}"
-        folder.mkdir(parents=True)
-        for frame in range(30):
-            (folder / f"{frame:05d}.jpg").write_bytes(records.encode_frame(canvas))
-    yellow = _batches(shards.Dataset(dataset.path), 3, batch_size=2, workers=1)
-    for a, b in zip(plain, yellow):
-        shown = b["portrait"][~b["portrait_mask"]].astype(int)
-        assert (shown[:, :2].min(-1) - shown[:, 2] > 60).all()
-        np.testing.assert_array_equal(a["video"], b["video"])

@@ -18,11 +18,6 @@ def _magenta(image):
     return np.minimum(r, b) - g > 100
 
 
-def _yellow(image):
-    """Pixels clearly of the canvases' colour."""
-    return image[..., :2].min(-1).astype(int) - image[..., 2] > 80
-
-
 def _frame_number(image):
     """The frame that a painted picture shows, from the red of its corner."""
     return round(image[..., 2, 2, 0] / 4)
@@ -207,53 +202,6 @@ def test_a_mask_too_small_to_see_is_not_used(painted_chunk):
     chunk = dataclasses.replace(painted_chunk(), masks={"hair": [records.encode_mask(tiny)] * 60})
     sample = make_sample(chunk, OPTIONS, np.random.default_rng(0))
     assert not sample["attribute_mask"].any()
-
-
-@pytest.fixture
-def canvases(painted_chunk, tmp_path):
-    """Canvases of the frames 0 to 58 that are even: the frame amid yellow, twice as large."""
-    files = {}
-    for i, frame in enumerate(painted_chunk().frames[:59:2]):
-        canvas = np.full((128, 128, 3), (255, 255, 0), np.uint8)
-        canvas[32:96, 32:96] = records.decode_frame(frame)
-        files[2 * i] = tmp_path / f"{2 * i:05d}.jpg"
-        files[2 * i].write_bytes(records.encode_frame(canvas))
-    return files
-
-
-@pytest.mark.parametrize("size", [32, 64])
-def test_a_canvas_fills_what_the_affine_exposes(painted_chunk, canvases, size):
-    options, painted = dataclasses.replace(OPTIONS, size=size, affine_probability=1.0), 0
-    middle = np.s_[size // 4 : -size // 4, size // 4 : -size // 4]
-    for seed in SEEDS:
-        plain, filled = (
-            make_sample(painted_chunk(), options, np.random.default_rng(seed), files)["portrait"]
-            for files in ({}, canvases)
-        )
-        assert not _yellow(plain).any() and not _yellow(filled)[middle].any()
-        assert not _magenta(filled).any()
-        painted += _yellow(filled).sum()
-    assert painted > 0.05 * len(SEEDS) * size**2
-
-
-def test_the_portrait_is_a_frame_that_has_a_canvas(painted_chunk, canvases):
-    for seed in SEEDS:
-        choice = transforms.choose(
-            painted_chunk(), OPTIONS, np.random.default_rng(seed), {8: canvases[8]}
-        )
-        others = transforms.choose(painted_chunk(), OPTIONS, np.random.default_rng(seed), {})
-        assert choice.portrait in (8, others.portrait)
-        choice = transforms.choose(painted_chunk(), OPTIONS, np.random.default_rng(seed), canvases)
-        assert choice.portrait in canvases
-
-
-@pytest.mark.parametrize("side", [(64, 64), (96, 128)])
-def test_a_canvas_of_another_shape_is_named(painted_chunk, tmp_path, side):
-    file = tmp_path / "00000.jpg"
-    file.write_bytes(records.encode_frame(np.zeros((*side, 3), np.uint8)))
-    files = dict.fromkeys(range(60), file)
-    with pytest.raises(InputError, match=r"00000.jpg: canvas of .* larger than the frame's 64"):
-        make_sample(painted_chunk(), OPTIONS, np.random.default_rng(0), files)
 
 
 def test_chunk_too_short_for_target_and_references_is_refused(painted_chunk):
