@@ -37,7 +37,7 @@ def test_a_command_is_taken(page, command, monkeypatch):
     monkeypatch.chdir(ROOT)
     words = shlex.split(command)[1:]
     end = words.index("--") if "--" in words else len(words)
-    options, rest = arguments.parser().parse_known_args(words[:end])
+    options, rest = arguments.parser(words).parse_known_args(words[:end])
     if options.verb in ("train", "plan"):
         config = load_config(options.config, rest)
         if options.verb == "plan" and options.topology and not options.sample:
@@ -50,7 +50,7 @@ def test_a_command_is_taken(page, command, monkeypatch):
 @pytest.mark.parametrize(("page", "command"), [c for c in COMMANDS if not is_complete(c[1])])
 def test_the_options_of_a_sketch_exist(page, command, capsys):
     with pytest.raises(SystemExit):
-        arguments.parser().parse_args([command.split()[1], "--help"])
+        arguments.parser(words := [command.split()[1], "--help"]).parse_args(words)
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
     named = {option for option in re.findall(r"--[a-z-]+", command) if option != "--config."}
     assert named <= known | {"--config"}

@@ -19,9 +19,9 @@ class Job:
       attributes: (photo, kind) or (photo, kind, mask) tuples; kind is hair, glasses, beard or hat;
         a mask is a picture as large as the photo, white where the attribute shows. Without one the
         attribute is looked for. None at all for a system that takes none.
-      driving: clip; the result has its length, frame rate and sound. Or a photo, or a template
-        (`driving.write_template`).
-      portrait_mask: likewise, white where the portrait shows its own attributes of these kinds.
+      driving: clip, whose length, frame rate and sound the result has, or photo, or motion .npz
+        saved from either.
+      portrait_mask: picture, white where the portrait shows its own attributes of these kinds.
       grow_mask: the portrait's mask grows by this share of the face's height.
       framed: photos and clip are head-and-shoulders squares already and are not cropped, so that
         the result has the framing of the portrait.
@@ -31,7 +31,7 @@ class Job:
       alpha: 0 to 1, how far towards them; one for the whole clip, or several that it passes at even
         distances, linear between them.
       paste_back: put the result back into the whole portrait photo.
-      report: write a table of what was seen in each second, see `steadiness`.
+      report: write OUT_report.csv: identity and flicker by the second.
 
     Raises:
       InputError: a value out of range, or `towards` and `alpha` that do not fit.

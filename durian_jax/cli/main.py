@@ -5,15 +5,15 @@ import os
 import sys
 from pathlib import Path
 
-from durian_jax.cli import arguments
+from durian_jax.cli import arguments, fields
 from durian_jax.distributed import processes
 from input_pipeline.errors import InputError, Interrupted
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one verb; returns the exit code."""
-    parser = arguments.parser()
     argv = sys.argv[1:] if argv is None else argv
+    parser = arguments.parser(argv)
     end = argv.index("--") if "--" in argv else len(argv)
     # Only these take options argparse does not know: `train` and `plan` --config.x.y=value, and
     # `prepare` those of its runner, after --.
@@ -45,15 +45,10 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _prepare(options: argparse.Namespace, runner_options: list[str]) -> None:
-    from input_pipeline.prepare import prepare
+    from input_pipeline.prepare.prepare import prepare
 
     beam = (f"--runner={options.runner}", *runner_options) if options.runner else ()
-    prepare.prepare(
-        options.clips, options.out,
-        size=options.size, labels=options.labels, holdout=options.holdout, masks=options.masks,
-        expand=tuple(options.expand), face_descriptor=options.face_descriptor,
-        workers=options.workers, beam=beam,
-    )  # fmt: skip
+    prepare(options.clips, beam=beam, **fields.given(prepare, options))
 
 
 def _check(options: argparse.Namespace, _) -> None:
@@ -79,10 +74,7 @@ def _synth(options: argparse.Namespace, _) -> None:
     _configure_jax()
     from input_pipeline.synthetic import dataset, population
 
-    settings = population.Settings(
-        people=options.people, clips=options.clips, frames=options.frames, size=options.size,
-        fps=options.fps, seed=options.seed, oversample=options.oversample,
-    )  # fmt: skip
+    settings = population.Settings(**fields.given(population.Settings, options))
     if options.videos:
         from input_pipeline.synthetic import clips
 
@@ -138,7 +130,7 @@ def _animate(options: argparse.Namespace, _) -> None:
 
     job = _job(options)
     animator = Animator.load(options.checkpoint, options.masks, options.aligner)
-    (made,) = animator.record([(job, options.out)], **arguments.sampling(options))
+    (made,) = animator.record([(job, options.out)], **_sampling(options))
     if made.error is not None:
         raise made.error
     if options.debug_masks:
@@ -157,12 +149,12 @@ def _interpolate(options: argparse.Namespace, _) -> None:
     from durian_jax.animation import interpolation
     from durian_jax.animation.animator import Animator
 
-    job = _job(options, towards=options.towards, alpha=options.alphas)
+    job = _job(options)
     animator = Animator.load(
         options.checkpoint, options.masks, options.aligner, jax.local_devices()
     )
-    interpolation.run(animator, job, options.out, options.over_time, **arguments.sampling(options))
-    print(f"{options.out}: alpha {', '.join(f'{alpha:g}' for alpha in options.alphas)}")
+    interpolation.run(animator, job, options.out, options.over_time, **_sampling(options))
+    print(f"{options.out}: alpha {', '.join(f'{alpha:g}' for alpha in options.alpha)}")
 
 
 def _batch(options: argparse.Namespace, _) -> None:
@@ -174,14 +166,14 @@ def _batch(options: argparse.Namespace, _) -> None:
     from durian_jax.animation.animator import Animator
     from durian_jax.animation.job import Job
 
-    defaults = Job("", [], "", **_job_options(options))
+    defaults = Job("", [], "", **fields.given(Job, options))
     rows = job_table.read(options.jobs, defaults)
     batch.check_output(options.out)
     animator = Animator.load(
         options.checkpoint, options.masks, options.aligner, jax.local_devices()
     )
     results = batch.run(
-        rows, options.out, animator, skip_done=options.skip_done, **arguments.sampling(options)
+        rows, options.out, animator, skip_done=options.skip_done, **_sampling(options)
     )
     if results:
         skipped = sum(result.status == batch.SKIPPED for result in results)
@@ -191,24 +183,21 @@ def _batch(options: argparse.Namespace, _) -> None:
 def _following(options: argparse.Namespace):
     from input_pipeline.motion.driver import Following
 
-    return Following(options.motion, options.smooth, options.frames)
+    return Following(**fields.given(Following, options))
 
 
-def _job(options: argparse.Namespace, **more):
+def _job(options: argparse.Namespace):
     """The job of `animate` and `interpolate`."""
     from durian_jax.animation.job import Job
 
-    return Job(
-        options.portrait, options.attribute, options.driving,
-        portrait_mask=options.portrait_mask, following=_following(options),
-        **_job_options(options), **more,
-    )  # fmt: skip
+    return Job(**fields.given(Job, options), following=_following(options))
 
 
-def _job_options(options: argparse.Namespace) -> dict:
-    """Those that all verbs with jobs have."""
-    names = ("grow_mask", "seed", "paste_back", "report")
-    return {name: getattr(options, name) for name in names}
+def _sampling(options: argparse.Namespace) -> dict:
+    """What the options say of sampling, as `Animator.record` takes it."""
+    from durian_jax.diffusion.solvers import Sampling
+
+    return fields.given(Sampling, options)
 
 
 def _evaluate(options: argparse.Namespace, _) -> None:

@@ -20,19 +20,20 @@ class Sampling:
     """How clips are sampled. Guidance is data; other steps, solvers to or from "lcm", and windows
     compile programs of their own.
 
+    Solvers: "ddim", eta = 0 (2010.02502, Eq. 12); "dpm++", DPM-Solver++(2M) (2211.01095, algorithm
+    2), of first order at both ends; "lcm": each step predicts the clean clip and adds new noise
+    (2303.01469, algorithm 1), what consistency models are made for; others get blurred by it.
+
     Attributes:
-      steps: denoising steps, 1 to T.
-      solver: "ddim", eta = 0 (2010.02502, Eq. 12); "dpm++" for fewer steps: DPM-Solver++(2M)
-        (2211.01095, algorithm 2), of first order at both ends; "lcm" for 1 to 8 steps: each
-        predicts the clean clip and adds new noise (2303.01469, algorithm 1), what consistency
-        models and their kin are made for. Others get blurred by it.
-      guidance: classifier-free guidance scale (2207.12598); 1 = none. For a system with several
-        conditions a scale for each of its `parts`, see `branch_weights`.
-      guidance_interval: fraction of the steps (from, to), 0 to 1, where guidance acts (2404.07724);
-        steps outside it cost half as much.
-      guidance_rescale: 0 to 1, how far the guided prediction takes the standard deviation of the
-        conditional one (2305.08891, Eq. 15-16), frame by frame.
-      window: frames denoised together; a longer clip goes in several, see `windows`.
+      steps: denoising steps, 1 to those of training.
+      solver: ddim, dpm++ for about half the steps, or lcm for 1 to 8 of a distilled model.
+      guidance: classifier-free guidance scale (2207.12598), 1 = none; of a system with several
+        conditions a scale for each, see `branch_weights`.
+      guidance_interval: fraction of the steps, from noise (0) to picture (1), where guidance
+        acts (2404.07724), such as 0.2:0.8; 0:1 = always; steps outside it cost half as much.
+      guidance_rescale: against the contrast that much guidance adds: how far a frame takes the
+        standard deviation of the prediction without it (2305.08891, Eq. 15-16), 0 = off, to 1.
+      window: frames denoised together; a longer clip goes in several.
       overlap: least number of frames that neighbouring windows share.
 
     Raises:

@@ -69,11 +69,11 @@ class Following:
     """How a portrait follows the driver.
 
     Attributes:
-      motion: "relative" or "absolute", see `retarget.retarget`; by default a clip is followed
-        relatively. A photo has no motion and is always absolute.
-      smooth: strength of `smoothing.smooth`, 0 = none.
-      frames: after a photo only: length of the clip in which the portrait moves into its pose, by
-        default 1.
+      motion: relative to the driver's first frame (the default for a clip), or absolute (always
+        for a photo, which has no motion).
+      smooth: strength of the smoothing of the motion, 0 = off.
+      frames: with a photo: length of the clip in which the portrait moves into its pose (default
+        1).
 
     Raises InputError: an unknown motion, a negative strength, no frames.
     """

@@ -65,15 +65,16 @@ def prepare(
       clips_dir: searched through all its folders. Like `out` a local path or a URL (gs://, s3://).
       out: folder of the data set. OUT/manifest.jsonl has a line for each clip, OUT/skipped.csv
         names those left out and why; OUT/.work keeps finished clips until the data set is there.
-      size: side of the square frames in pixels.
-      labels: CSV of the attributes each clip shows, see `labels.read`. Without it every clip is
-        taken to show hair and nothing else.
-      holdout: share of the people who are in the split "val", see `labels.assign_splits`.
+      size: side of the frames in pixels.
+      labels: CSV with columns file,hair,glasses,beard,hat: what is visible; also identity, split.
+        Without it every clip is taken to show hair and nothing else.
+      holdout: share of the people to keep for validation, the split "val", such as 0.05; 0: as
+        the labels say.
       chunk_frames: most frames in a chunk; longer runs of frames are split evenly.
       masks: the segmenter, as `segmenters.load` takes it.
       expand: what makes expanded masks, see `expanders`.
-      face_descriptor: ONNX file, see `descriptor.FaceDescriptor`; finds people in two splits.
-      workers: clips in parallel, by default one per core. The result does not depend on it.
+      face_descriptor: ONNX file of a recognition network, which finds people in two splits.
+      workers: clips in parallel (default: one per core). The result does not depend on it.
       beam: options of an Apache Beam runner that does the work in place of the workers.
       progress: shows a bar and prints what was skipped.
 

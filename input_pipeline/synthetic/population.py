@@ -20,13 +20,14 @@ class Settings:
     """What to render. Equal settings give equal bytes on the same machine and versions.
 
     Attributes:
-      people, clips: number of people, and of clips of each.
-      frames: T, frames in a clip, which is one record.
-      size: side of the pictures, pixels, a multiple of 16.
-      fps: frames per second. At 2.5 twelve frames hold the whole range of a person's poses, which
-        single frames are learned from; at 12.5 and more they are film, for temporal layers.
+      people: number of people: of ten, 8 are for training, 1 for validation, 1 for tests.
+      clips: clips of each person.
+      frames: frames of a clip, which is one record.
+      size: side of the frames in pixels, a multiple of 16.
+      fps: frames per second: at 2.5 twelve frames hold the whole range of a person's poses, to
+        learn single frames from; 12.5 or more is film, for temporal layers.
       seed: another seed, other people.
-      oversample: see `render.render`.
+      oversample: render so many times larger and average: calmer textures.
     """
 
     people: int = 2000

@@ -77,11 +77,11 @@ def test_attribute_without_a_kind(animate, portrait_picture, capsys):
 
 
 def test_attribute_names_picture_kind_and_mask():
-    parse = arguments.parser().parse_args
+    parse = arguments.parser(["animate"]).parse_args
     rest = ["--portrait=p", "--driving=d", "--checkpoint=c", "--out=o.mp4"]
 
     def attribute(text):
-        return [str(part) for part in parse(["animate", "--attribute", text, *rest]).attribute[0]]
+        return [str(part) for part in parse(["animate", "--attribute", text, *rest]).attributes[0]]
 
     assert attribute("a.png:hair") == ["a.png", "hair"]
     assert attribute("a.png:hair:mask.png") == ["a.png", "hair", "mask.png"]
