@@ -67,7 +67,7 @@ def train(config, workdir: str | Path) -> TrainState:
             state, progress = checkpoints.restore(layout)
             origin = f"resumed at step {first_step} of {config.steps}"
         else:
-            report.say("drawing the initial weights (compiling) ...")
+            report.say("drawing the initial weights ...")
             state, origin = training.create_state()
         requests.check_start()
         report.say(describe(state))

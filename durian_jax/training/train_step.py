@@ -9,13 +9,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
 from durian_jax.diffusion.process import Process, make_process
 from durian_jax.distributed import chips, sharding
 from durian_jax.systems.system import System, build, init_params
-from durian_jax.training import flops
+from durian_jax.training import drawing, flops
 from durian_jax.training.reporter import NUM_NOISE_BINS
 from durian_jax.training.state import (
     TrainState,
@@ -36,6 +37,7 @@ class Training:
 
     Attributes:
       mesh, system, process, optimizer: what the config describes.
+      initial: the function of (key, loaded parameters) to a state at step 0; it may be traced.
       layout: shape, dtype and sharding of every leaf of the training state.
     """
 
@@ -44,6 +46,7 @@ class Training:
     system: System
     process: Process
     optimizer: optax.GradientTransformation
+    initial: Callable[[jax.Array, dict], TrainState]
     layout: TrainState
 
     @classmethod
@@ -60,10 +63,9 @@ class Training:
         except ValueError as error:
             raise InputError(f"config: {error}") from error
         optimizer = make_optimizer(config.steps, **config.optimizer)
-        create = _initializer(config, system, optimizer)
-        shapes = jax.eval_shape(create, jax.random.key(0), {})
-        layout = sharding.lay_out(mesh, shapes)
-        return cls(config, mesh, system, process, optimizer, layout)
+        initial = _initializer(config, system, optimizer)
+        layout = sharding.lay_out(mesh, jax.eval_shape(initial, jax.random.key(0), {}))
+        return cls(config, mesh, system, process, optimizer, initial, layout)
 
     def check_batch_size(self) -> None:
         """Raises InputError if the batch of a step cannot be shared out evenly."""
@@ -93,15 +95,8 @@ class Training:
             loaded, _ = loading.load(self.config.init_from)
             wanted = merge(self.layout.frozen, self.layout.trained)
             origin = check_fit(loaded, wanted, self.config.init_from)
-            loaded = _place(loaded, wanted)
-        # It runs once: on CPUs code for its draws takes longer to optimise than to run.
-        on_cpu = jax.default_backend() == "cpu"
-        create = jax.jit(
-            _initializer(self.config, self.system, self.optimizer),
-            out_shardings=self.placement,
-            compiler_options={"xla_backend_optimization_level": 0} if on_cpu else None,
-        )
-        return create(stream_key(self.config.seed, "init", 0), loaded), origin
+        state = drawing.run(self.initial, stream_key(self.config.seed, "init", 0), loaded)
+        return jax.tree.map(_place, state, self.layout), origin
 
     def step_function(self) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
         """Gradients and update in one function to be jitted, as a plan counts them."""
@@ -304,18 +299,21 @@ def _accumulate(function: Callable, inputs, count: int):
     return jax.lax.scan(lambda total, part: (add(total, function(part)), None), zeros, parts)[0]
 
 
-def _place(loaded: dict, layout: dict) -> dict:
-    """Weights of the host where the layout wants them: no device holds the whole of a split one."""
-    places = flatten_dict(layout)
-    placed = {
-        path: jax.make_array_from_callback(leaf.shape, places[path].sharding, leaf.__getitem__)
-        for path, leaf in flatten_dict(loaded).items()
-    }
-    return unflatten_dict(placed)
+def _place(leaf: np.ndarray, place: jax.ShapeDtypeStruct) -> jax.Array:
+    """An array of the host where the layout wants it: no device holds the whole of a split one."""
+
+    def part(index) -> np.ndarray:
+        # Memory of its own: the step is given the state to write into.
+        return np.array(leaf[index], place.dtype)
+
+    return jax.make_array_from_callback(leaf.shape, place.sharding, part)
 
 
 def _initializer(config, system: System, optimizer: optax.GradientTransformation) -> Callable:
     """A function of (key, loaded parameters) to a state; loaded leaves replace drawn ones."""
+    if hasattr(system.config, "remat"):
+        # The same parameters, with nothing nested in what draws them.
+        system = system.clone(config=dataclasses.replace(system.config, remat=()))
 
     def create(key: jax.Array, loaded: dict) -> TrainState:
         params = init_params(system, key)
