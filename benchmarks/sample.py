@@ -27,7 +27,7 @@ from durian_jax.models.conditions import rasterize_keypoints
 from durian_jax.sampling import sampler
 from durian_jax.training import flops
 
-GUIDANCE = 3.5
+GUIDANCE = solvers.Sampling.guidance
 # Relative norm of the difference that rounding explains, by compute dtype.
 LIMITS = {"float32": 1e-4, "bfloat16": 5e-2}
 

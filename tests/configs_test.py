@@ -8,9 +8,12 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from configs import durian, small, tiny
+from durian_jax.diffusion.process import Discrete
+from durian_jax.diffusion.solvers import Sampling
 from durian_jax.systems.system import build, init_params
 from durian_jax.training import loop, train_step
 from durian_jax.training.state import group_name, partition
+from input_pipeline.training.transforms import SampleOptions
 
 
 @functools.cache
@@ -29,7 +32,7 @@ def _counts(tree):
 
 
 def test_full_size_parameter_counts():
-    # Stable Diffusion 1.5, AnimateDiff v2, sd-vae-ft-mse, the AnimateAnyone pose guider, CLIP
+    # Stable Discrete 1.5, AnimateDiff v2, sd-vae-ft-mse, the AnimateAnyone pose guider, CLIP
     # ViT-L/14; the reference encoders lack the output head and have a mask channel more (2,880).
     counts = _counts(_shapes(durian, "stage2"))
     assert counts["denoiser"] == 859_520_964
@@ -78,3 +81,11 @@ def test_options_of_data_and_diffusion_are_known(module):
         assert options.size == config.model.resolution
         assert options.frames <= config.sample.window <= config.model.max_frames
         train_step.Training.build(config)
+
+
+def test_the_full_size_config_says_what_the_classes_say_by_themselves():
+    config = durian.get_config()
+    assert Sampling.from_settings(config.sample.to_dict()) == Sampling()
+    options = loop.sample_options(config)
+    assert options == SampleOptions(size=config.model.resolution)
+    assert Discrete(**config.diffusion.to_dict()) == Discrete()

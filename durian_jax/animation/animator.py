@@ -29,6 +29,7 @@ from input_pipeline.inference.subject import Subject
 from input_pipeline.kinds import MIN_ATTRIBUTE_AREA
 from input_pipeline.masks import regions, segmenters
 from input_pipeline.masks.regions import grow
+from input_pipeline.training.transforms import SampleOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +96,8 @@ class Animator:
         self.generator = Generator(params, config, devices)
         self._read_scene = READERS[system_name(config)]
         self.source, self._sampling = source, solvers.Sampling.from_settings(config["sample"])
+        # The middle of what training draws; converted weights do not say what that was.
+        self._grow = config.get("data", {}).get("grow", SampleOptions.grow) / 2
         self._landmarker = FaceLandmarker()
         self._segmenter, self._aligner = segmenters.load(masks), aligner
         self._align = self._reposed if aligner == "self" else aligners.load(aligner)
@@ -228,6 +231,7 @@ class Animator:
         """
         return {
             **job.to_json(),
+            "grow_mask": self._growth(job),
             **dataclasses.asdict(self._sampling.changed(**sampling)),
             "masks": str(self._segmenter),
             "aligner": self._aligner,
@@ -263,10 +267,13 @@ class Animator:
     def _read(self, job: Job) -> inputs.Scene:
         return self._read_scene(
             job.portrait, job.attributes, job.driving, self.size, self._landmarker,
-            inputs.Masking(self._segmenter, self._align, job.grow_mask),
+            inputs.Masking(self._segmenter, self._align, self._growth(job)),
             portrait_mask=job.portrait_mask, framed=job.framed, following=job.following,
             towards=job.towards,
         )  # fmt: skip
+
+    def _growth(self, job: Job) -> float:
+        return self._grow if job.grow_mask is None else job.grow_mask
 
     def _sampled(
         self, group: list[_Take], sampling: solvers.Sampling, watch: Stopwatch
@@ -300,7 +307,7 @@ class Animator:
 
         bool [S, S]. Raises InputError where the generated picture does not show the attribute.
         """
-        hidden = grow(mask, 0.03 * np.ptp(giver.keypoints[:, 1]))
+        hidden = grow(mask, self._grow * np.ptp(giver.keypoints[:, 1]))
         batch = {
             "keypoints": portrait.keypoints[None, :, :2],
             "portrait": regions.hide(giver.image, hidden),

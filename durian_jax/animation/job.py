@@ -22,7 +22,8 @@ class Job:
       driving: clip, whose length, frame rate and sound the result has, or photo, or motion .npz
         saved from either.
       portrait_mask: picture, white where the portrait shows its own attributes of these kinds.
-      grow_mask: the portrait's mask grows by this share of the face's height.
+      grow_mask: the portrait's mask grows by this share of the face's height (default: half
+        of config.data.grow, the middle of what training draws).
       framed: photos and clip are head-and-shoulders squares already and are not cropped, so that
         the result has the framing of the portrait.
       following: how the portrait follows the driver.
@@ -41,7 +42,7 @@ class Job:
     attributes: list[tuple]
     driving: str | Path
     portrait_mask: str | Path | None = None
-    grow_mask: float = 0.03
+    grow_mask: float | None = None
     framed: bool = False
     following: Following = FOLLOWING
     seed: int = 0

@@ -23,6 +23,7 @@ from durian_jax.convert.sources import (
     moore,
 )
 from durian_jax.diffusion.process import make_process
+from durian_jax.diffusion.solvers import Sampling
 from durian_jax.models.conditions import FaceProjection, KeypointEncoder
 from durian_jax.systems.system import System, build
 from durian_jax.weights import storage
@@ -150,9 +151,10 @@ def join(sources: list[Source]) -> Joined:
             drawn.append(network)
         else:
             absent.append(network)
-    window = min(24, model.max_frames)
-    sample = {"steps": 30, "guidance": 3.5, "window": window, "overlap": min(4, window // 4)}
-    settings = {"diffusion": {}, "sample": sample | {"solver": "ddim"}}
+    window = min(Sampling.window, model.max_frames)
+    sample = {name: getattr(Sampling, name) for name in ("steps", "solver", "guidance")}
+    sample |= {"window": window, "overlap": min(Sampling.overlap, window // 4)}
+    settings = {"diffusion": {}, "sample": sample}
     for source in sources:
         settings |= source.settings
     diffusion = dataclasses.asdict(make_process(settings["diffusion"]))

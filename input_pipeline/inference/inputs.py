@@ -36,7 +36,7 @@ class Masking:
 
     segmenter: segmenters.Segmenter
     aligner: Aligner
-    grow: float = 0.03
+    grow: float
 
     def __post_init__(self):
         if not 0 <= self.grow <= 1:

@@ -58,6 +58,7 @@ def test_command_line_makes_video_grid_and_settings(
     assert settings["seed"] == 5 and settings["steps"] == 3 and settings["frames"] == 60
     assert settings["attributes"] == [f"{giver}:hair"]
     assert len(settings["weights_sha256"]) == 64
+    assert settings["grow_mask"] == smallest.get_config().data.grow / 2
     assert "compiling predict" in capsys.readouterr().out
     assert sorted(path.name for path in out.parent.iterdir()) == [
         "out.json", "out.mp4", "out_grid.mp4"

@@ -13,8 +13,8 @@ from input_pipeline.masks.regions import grow
 from input_pipeline.media.pictures import read_picture, write_picture
 
 
-def masking(segmenter, aligner=aligners.geometric, **grow):
-    return inputs.Masking(segmenter, aligner, **grow)
+def masking(segmenter, aligner=aligners.geometric, grow=0.03):
+    return inputs.Masking(segmenter, aligner, grow)
 
 
 @pytest.fixture(scope="module")
