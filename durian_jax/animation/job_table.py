@@ -1,19 +1,19 @@
 """The table of a batch: a CSV file, a video for each row. A bad row spoils no other."""
 
-import csv
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from durian_jax.animation.job import Job, parse_alphas, parse_attribute
 from input_pipeline.errors import InputError
+from input_pipeline.media import booleans, tables
 
 REQUIRED = ("portrait", "attributes", "driving")
 OPTIONAL = (
     "name", "seed", "portrait_mask", "towards", "alpha", "motion", "smooth", "frames", "framed"
 )  # fmt: skip
 _LONGEST_NAME = 200
-_TRUTH = {"no": False, "false": False, "0": False, "yes": True, "true": True, "1": True}
 
 
 @dataclass(frozen=True)
@@ -32,29 +32,49 @@ class Row:
 
 
 def read(path: str | Path, defaults: Job) -> list[Row]:
-    """The rows of a CSV file, in their order; at least one.
+    """The rows of a table, see `tables.read`, in their order, at least one; prints its notes.
 
     The first line names the columns: those of REQUIRED and any of OPTIONAL, in any order.
     `attributes` are IMAGE:KIND or IMAGE:KIND:MASK, joined by ";"; `towards` likewise, what they
     become at alpha = 1. `alpha` is a number, or several joined by ";" for one that changes over the
-    clip. `framed` is yes or no. Paths are relative to the folder of the file. A cell left empty is
-    as if there were no such column. Rows without a name are job-0001 and so on, by their number.
+    clip. `framed` is yes or no, see `booleans.parse`. Paths are relative to the folder of the file;
+    backslashes in them may stand for slashes. A cell left empty, or marked as missing (nan, N/A),
+    is as if there were no such column. A name may end in the suffix of the output. Rows without a
+    name are job-0001 and so on, by their number.
 
     Args:
       defaults: a job that gives what the rows leave open.
 
     Raises:
-      InputError: no such file, no CSV in UTF-8, no rows, or columns that are missing, unknown or
-        there twice.
+      InputError: no such file, no table, no rows, or columns that are missing, unknown or there
+        twice.
     """
     path = Path(path)
+    table = tables.read(path, REQUIRED, OPTIONAL)
+    known = (*REQUIRED, *OPTIONAL)
+    for column in table.columns:
+        if column not in known:
+            raise InputError(
+                f"{path}: unknown column {column!r}{tables.resembling(column, known)}: choose from "
+                f"{', '.join(known)}"
+            )
+    if not table.rows:
+        raise InputError(f"{path}: 0 jobs; write one on each line below the names of the columns")
+    for note in table.notes:
+        print(f"note: {note}")
     rows, taken = [], set()
-    for number, (line, cells) in enumerate(_read_cells(path), 1):
-        name, given = f"job-{number:04d}", cells.get("name")
+    for number, (line, cells) in enumerate(table.rows, 1):
+        name, job, given = f"job-{number:04d}", None, cells.get("name", "")
         if given and given.isprintable():
             name = given
         try:
-            job = _job(cells, path.parent, defaults)
+            if line in table.surplus:
+                raise InputError(
+                    f"{table.surplus[line]} cells too many: quote cells that hold a "
+                    f"{'comma' if table.separator == ',' else repr(table.separator)}"
+                )
+            job = _job(cells, path.parent, defaults, table.separator)
+            name = _without_suffix(name, job)
             _take(name, taken)
             rows.append(Row(name, job))
         except InputError as error:
@@ -62,37 +82,10 @@ def read(path: str | Path, defaults: Job) -> list[Row]:
     return rows
 
 
-def _read_cells(path: Path) -> list[tuple[int, dict]]:
-    """Line number and cells by column of each row; under None those that have no column."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restval="", strict=True)
-            _check_columns(path, [name.strip() for name in reader.fieldnames or ()])
-            reader.fieldnames = [name.strip() for name in reader.fieldnames]
-            rows = [(reader.line_num, row) for row in reader]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; check the path") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read ({error}): give a CSV file in UTF-8") from None
-    if not rows:
-        raise InputError(f"{path}: 0 jobs; write one on each line below the names of the columns")
-    return [
-        (line, {name: x.strip() if name else x for name, x in row.items()}) for line, row in rows
-    ]
-
-
-def _check_columns(path: Path, columns: list[str]) -> None:
-    known = ", ".join((*REQUIRED, *OPTIONAL))
-    for name in REQUIRED:
-        if name not in columns:
-            raise InputError(
-                f"{path}: no column {name!r}: name the columns in the first line, with commas"
-            )
-    for name in columns:
-        if name not in REQUIRED + OPTIONAL:
-            raise InputError(f"{path}: unknown column {name!r}: choose from {known}")
-        if columns.count(name) > 1:
-            raise InputError(f"{path}: column {name!r} is there twice: keep one")
+def _without_suffix(name: str, job: Job) -> str:
+    """The name of an output without its suffix, where that is the one it will get."""
+    suffix = job.following.suffix(job.driving)
+    return name[: -len(suffix)] if name.lower().endswith(suffix) and name != suffix else name
 
 
 def _take(name: str, taken: set[str]) -> None:
@@ -108,10 +101,12 @@ def _take(name: str, taken: set[str]) -> None:
     taken |= files
 
 
-def _job(cells: dict, folder: Path, defaults: Job) -> Job:
-    if None in cells:
-        raise InputError(f"{len(cells[None])} cells too many: quote cells that hold a comma")
-    given = {name: text for name, text in cells.items() if text}
+def _job(cells: dict[str, str], folder: Path, defaults: Job, separator: str) -> Job:
+    given = {
+        name: text
+        for name, text in cells.items()
+        if text and (name == "name" or text.lower() not in tables.MISSING)
+    }
     for name, text in given.items():
         if not text.isprintable():
             raise InputError(f"{name} {text!r}: cannot be; look for a quote that is not closed")
@@ -119,30 +114,40 @@ def _job(cells: dict, folder: Path, defaults: Job) -> Job:
         if name not in given:
             raise InputError(f"{name} is empty: give a file")
     fields = {
-        name: folder / given[name]
+        name: _path(given[name], folder)
         for name in ("portrait", "driving", "portrait_mask")
         if name in given
     }
     for name in ("attributes", "towards"):
         if name in given:
             fields[name] = [
-                tuple(part if i == 1 else folder / part for i, part in enumerate(attribute))
-                for attribute in _parsed(name, given[name], _attributes)
+                tuple(part if i == 1 else _path(str(part), folder) for i, part in enumerate(one))
+                for one in _parsed(name, given[name], _attributes)
             ]
     if "alpha" in given:
-        fields["alpha"] = _parsed("alpha", given["alpha"].replace(";", ","), parse_alphas)
+        text = given["alpha"]
+        if separator != "," or ";" in text:
+            # Spreadsheets that separate by semicolons write 0,5.
+            text = text.replace(",", ".")
+        fields["alpha"] = _parsed("alpha", text.replace(";", ","), parse_alphas)
     if "seed" in given:
-        fields["seed"] = _parsed("seed", given["seed"], int)
+        fields["seed"] = _parsed("seed", given["seed"], _whole)
     if "framed" in given:
-        if given["framed"].lower() not in _TRUTH:
-            raise InputError(f"framed {given['framed']!r}: write yes or no")
-        fields["framed"] = _TRUTH[given["framed"].lower()]
+        fields["framed"] = _yes_or_no("framed", given["framed"])
     following = {
         name: _parsed(name, given[name], kind)
-        for name, kind in (("motion", str), ("smooth", float), ("frames", int))
+        for name, kind in (("motion", str), ("smooth", _number), ("frames", _whole))
         if name in given
     }
     return replace(defaults, **fields, following=replace(defaults.following, **following))
+
+
+def _path(text: str, folder: Path) -> Path:
+    """A path as it is written, or as Windows writes it."""
+    path = folder / os.path.expanduser(text)
+    if "\\" in text and not path.exists():
+        path = folder / os.path.expanduser(text.replace("\\", "/"))
+    return path
 
 
 def _parsed(name: str, text: str, parse: Callable):
@@ -151,8 +156,32 @@ def _parsed(name: str, text: str, parse: Callable):
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     except ValueError:
-        kind = "whole number" if parse is int else "number"
+        kind = "whole number" if parse is _whole else "number"
         raise InputError(f"{name} {text!r}: write a {kind}") from None
+
+
+def _yes_or_no(name: str, text: str) -> bool:
+    try:
+        said = booleans.parse(text)
+    except ValueError:
+        said = None
+    if said is None:
+        raise InputError(f"{name} {text!r}: write yes or no")
+    return said
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", "."))
+
+
+def _whole(text: str) -> int:
+    """pandas writes whole numbers as 3.0 where a column has empty cells."""
+    try:
+        return int(text)
+    except ValueError:
+        if not _number(text).is_integer():
+            raise
+        return int(_number(text))
 
 
 def _attributes(text: str) -> list[tuple]:

@@ -79,6 +79,11 @@ def train(config, workdir: str | Path) -> TrainState:
         with contextlib.closing(open_loader(seed=config.seed + 1)) as batches:
             fixed_batch = next(batches)
         check_batch(fixed_batch, training.system, config.data.path)
+        if "attribute_mask" in fixed_batch and not fixed_batch["attribute_mask"].any():
+            report.say(
+                f"note: {config.data.path}: no clip of the first batch shows an attribute: from "
+                "such clips a model learns to animate, but no attribute"
+            )
         draw_samples = make_sample_grid(
             training.system, training.process, config, fixed_batch, mesh
         )

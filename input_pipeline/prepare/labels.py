@@ -1,18 +1,17 @@
 """Labels: which attributes each clip shows, and whom, and what it is for; from a CSV file."""
 
-import csv
 import hashlib
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import fsspec
-
 from input_pipeline.errors import InputError
 from input_pipeline.kinds import KINDS
+from input_pipeline.media import booleans, tables
 
 SPLITS = ("train", "val", "test")
-_ABSENT = frozenset({"", "no", "0", "false", "none"})
+_OPTIONAL = (*KINDS, "identity", "split")
 
 
 @dataclass(frozen=True)
@@ -25,37 +24,53 @@ class Label:
 
 
 def read(path: str | Path | None, root: str, clips: list[str]) -> tuple[dict[str, Label], list]:
-    """One label for each clip, and remarks on rows and clips that found no partner.
+    """One label for each clip, and remarks on rows, columns and clips that found no partner.
 
-    The CSV needs the column `file`; `hair`, `glasses`, `beard`, `hat`, `identity` and `split` are
-    used, others are not. no, 0, false, none and an empty cell mean absent, anything else ("yes",
-    "balding", "tied back") present. A row belongs to the clip with which its `file` shares the
-    file name and the most folders above it. Where there is no CSV, no row or no column, hair is
-    taken as present, the other kinds as absent, and the clip's name as identity.
+    The table, see `tables.read`, needs the column `file`; `hair`, `glasses`, `beard`, `hat`,
+    `identity` and `split` are used, others are not. Cells that say no, see `booleans.parse`, and
+    empty ones mean absent; what says neither yes nor no ("balding", "tied back") means present. A
+    row belongs to the clip with which its `file` shares the file name and the most folders above
+    it. Where there is no table, no row or no column, hair is taken as present, the other kinds as
+    absent, and the clip's name as identity.
 
     Args:
       root: folder of the clips. clips: their paths relative to it.
 
     Raises:
-      InputError: unreadable CSV, no column `file`, an unknown split, a row that fits two clips
-        equally well, or two rows that say different things about one clip.
+      InputError: unreadable table, no column `file`, a cell that may mean yes or no, more cells
+        than columns, an unknown split, a row that fits two clips equally well, or two rows that say
+        different things about one clip.
     """
     find = _finder(root, clips)
-    chosen = {}
-    unused = []
-    for number, row in _rows(path) if path is not None else ():
-        where = f"{path}: line {number}"
+    chosen, unused, described, notes = {}, [], [], []
+    rows = []
+    if path is not None:
+        table = tables.read(path, ("file",), _OPTIONAL)
+        rows, notes = table.rows, table.notes + _unused_columns(path, table)
+        for line, count in table.surplus.items():
+            raise InputError(
+                f"{path}: line {line}: {count} cells too many: quote cells that hold a separator"
+            )
+    for line, row in rows:
+        where = f"{path}: line {line}"
         clip = find(row["file"], where)
         if clip is None:
             unused.append(row["file"])
             continue
-        identity, split = (row.get(name, "").strip() for name in ("identity", "split"))
-        if split and split not in SPLITS:
+        identity, split = (row.get(name, "") for name in ("identity", "split"))
+        identity, split = ("" if x.lower() in tables.MISSING else x for x in (identity, split))
+        if split and split.lower() not in SPLITS:
             raise InputError(f"{where}: split '{split}' must be one of {', '.join(SPLITS)}")
-        label = Label(_present(row), identity or _name(clip), split)
+        present = _present(row, where, described)
+        label = Label(present, identity or _name(clip), split.lower())
         if chosen.setdefault(clip, label) != label:
             raise InputError(f"{where}: {clip} was labelled otherwise in an earlier line; keep one")
-    notes = []
+    if described:
+        shown = ", ".join(f"{kind} {cell!r}" for kind, cell in list(dict.fromkeys(described))[:5])
+        notes.append(
+            f"{path}: {len(described)} cells say neither yes nor no and are taken as present: "
+            f"{shown}{', ...' if len(set(described)) > 5 else ''}"
+        )
     if unused:
         notes.append(f"{path}: {len(unused)} rows name no clip, the first is {unused[0]}")
     missing = [clip for clip in clips if clip not in chosen]
@@ -64,27 +79,38 @@ def read(path: str | Path | None, root: str, clips: list[str]) -> tuple[dict[str
             f"{path}: {len(missing)} clips have no row and are taken to show hair only, the first "
             f"is {missing[0]}"
         )
-    default = {clip: Label(frozenset({"hair"}), _name(clip)) for clip in missing}
-    return chosen | default, notes
+    labels = chosen | {clip: Label(frozenset({"hair"}), _name(clip)) for clip in missing}
+    if not any(label.present for label in labels.values()):
+        notes.append(
+            f"{path}: no clip shows {', '.join(KINDS)}: a model trained on them learns to animate, "
+            "but no attribute"
+        )
+    return labels, notes
 
 
-def _rows(path: str | Path) -> list[tuple[int, dict[str, str]]]:
-    """Line number and cells of each row, by lower-case column name."""
-    try:
-        with fsspec.open(str(path), "r", encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restkey="", restval="")
-            columns = [name.strip().lower() for name in reader.fieldnames or ()]
-            if "file" not in columns:
-                raise InputError(f"{path}: no column 'file'; the first line must name the columns")
-            reader.fieldnames = columns
-            return [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: labels cannot be read ({error}); give a UTF-8 CSV") from None
+def _unused_columns(path: str | Path, table: tables.Table) -> list[str]:
+    unused = [name for name in table.columns if name not in ("file", *_OPTIONAL)]
+    missing = [name for name in _OPTIONAL if name not in table.columns]
+    shown = ", ".join(name + tables.resembling(name, missing) for name in unused)
+    return [f"{path}: columns that are not used: {shown}"] if unused else []
 
 
-def _present(row: dict[str, str]) -> frozenset[str]:
-    cells = {kind: row.get(kind, "yes" if kind == "hair" else "no") for kind in KINDS}
-    return frozenset(kind for kind, cell in cells.items() if cell.strip().lower() not in _ABSENT)
+def _present(row: dict[str, str], where: str, described: list[tuple[str, str]]) -> frozenset[str]:
+    """Kinds that a row says are there; (kind, cell) of those that are described are appended."""
+    present = set()
+    for kind in KINDS:
+        cell = row.get(kind, "yes" if kind == "hair" else "no")
+        try:
+            said = booleans.parse(cell)
+        except ValueError:
+            raise InputError(
+                f"{where}: {kind} {cell!r} may mean yes or no: write yes or no"
+            ) from None
+        if said is None:
+            described.append((kind, cell))
+        if said is not False:
+            present.add(kind)
+    return frozenset(present)
 
 
 def _finder(root: str, clips: list[str]) -> Callable[[str, str], str | None]:
@@ -92,14 +118,14 @@ def _finder(root: str, clips: list[str]) -> Callable[[str, str], str | None]:
     above = Path(root).parts
     by_name = {}
     for clip in clips:
-        by_name.setdefault(Path(clip).name, []).append(clip)
+        by_name.setdefault(Path(_composed(clip)).name, []).append(clip)
 
     def find(file: str, where: str) -> str | None:
-        named = Path(file.strip().replace("\\", "/")).parts
+        named = Path(_composed(file.replace("\\", "/"))).parts
 
         def shared(clip: str) -> int:
             """Parts in common, from the file name upwards."""
-            parts = (*above, *Path(clip).parts)
+            parts = (*above, *Path(_composed(clip)).parts)
             pairs = zip(reversed(named), reversed(parts))
             return next(
                 (n for n, (a, b) in enumerate(pairs) if a != b), min(len(named), len(parts))
@@ -143,6 +169,11 @@ def assign_splits(labels: dict[str, Label], holdout: float) -> dict[str, str]:
     return {
         clip: chosen.get(label.identity) or drawn(label.identity) for clip, label in labels.items()
     }
+
+
+def _composed(name: str) -> str:
+    """A letter and its accent as one character: file systems differ in that."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _name(clip: str) -> str:

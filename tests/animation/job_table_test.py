@@ -76,7 +76,7 @@ def test_a_job_is_the_same_wherever_its_row_stands(read):
         ("seed", "1.5", "seed '1.5': write a whole number"),
         ("seed", "-1", "seed -1: use 0 to 4294967295"),
         ("smooth", "much", "smooth 'much': write a number"),
-        ("smooth", "nan", "smooth nan: must be 0 (off) to 100"),
+        ("smooth", "-1", "smooth -1: must be 0 (off) to 100"),
         ("frames", "0", "frames 0: must be at least 1"),
         ("motion", "mirrored", "motion 'mirrored': unknown"),
         ("framed", "perhaps", "framed 'perhaps': write yes or no"),
@@ -115,6 +115,41 @@ def test_a_comma_that_is_not_quoted_is_named(read):
     assert "line 2: 2 cells too many: quote cells that hold a comma" in str(row.error)
 
 
+def test_a_table_of_a_spreadsheet_is_read_as_it_is_meant(read, tmp_path, capsys):
+    (tmp_path / "odd\\name.png").touch()
+    rows = read(
+        "Name;Portrait;Attributes;Driving;Portrait Mask;Seed;Smooth;Framed;Alpha;Towards;",
+        'one.mp4;photos\\me.png;"photos\\her.png:hair;a.png:hat";talk.mp4;nan;3.0;0,5;WAHR;0,5;'
+        '"b.png:hair;c.png:hat";',
+        ";;;;;;;;;;",
+        "two.PNG;odd\\name.png;;pose.jpg;N/A;;-;nein;;;",
+        "three.mp4;me.png;;pose.jpg;;;;;;;",
+    )
+    first, second, _ = rows
+    photo = tmp_path.joinpath
+    assert [row.error for row in rows] == [None] * 3
+    assert [row.name for row in rows] == ["one", "two", "three.mp4"]
+    assert first.job.portrait == photo("photos/me.png") and first.job.portrait_mask is None
+    assert first.job.attributes == [(photo("photos/her.png"), "hair"), (photo("a.png"), "hat")]
+    assert (first.job.seed, first.job.framed, first.job.alpha) == (3, True, (0.5,))
+    assert first.job.following.smooth == 0.5
+    assert second.job.portrait == photo("odd\\name.png") and not second.job.framed
+    assert second.job.following == Following() and second.job.seed == 7
+    read(HEADER, "mö.jpg,,b", encoding="cp1252")
+    assert "note: " in (said := capsys.readouterr().out) and "Windows-1252" in said
+
+
+def test_the_index_that_pandas_writes_is_no_column(read):
+    (row,) = read("," + HEADER, "0,me.jpg,,talk.mp4")
+    assert row.error is None and row.job.portrait.name == "me.jpg"
+
+
+@pytest.mark.parametrize("cell", ["?", "0.5", "sometimes", "unknown", "not cropped"])
+def test_framed_is_yes_or_no(read, cell):
+    (row,) = read(HEADER + ",framed", f"me.jpg,,talk.mp4,{cell}")
+    assert f"framed {cell!r}: write yes or no" in str(row.error)
+
+
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
@@ -122,7 +157,7 @@ def test_a_comma_that_is_not_quoted_is_named(read):
         (["me.jpg,her.jpg:hair,talk.mp4"], "no column 'portrait'"),
         (["portrait,driving"], "no column 'attributes'"),
         ([HEADER], "0 jobs; write one on each line"),
-        ([HEADER + ",sped", "a,b,c,d"], "unknown column 'sped': choose from portrait, "),
+        ([HEADER + ",sped", "a,b,c,d"], "unknown column 'sped' (seed?): choose from portrait, "),
         ([HEADER + ",seed,seed", "a,b,c,1,2"], "column 'seed' is there twice"),
         ([HEADER, 'me.jpg,"her.jpg:hair,talk.mp4'], "cannot be read (unexpected end of data)"),
     ],
@@ -136,7 +171,7 @@ def test_a_table_that_cannot_be_used_is_refused_whole(read, lines, reason):
 def test_a_file_that_is_no_table_is_refused(read, tmp_path):
     with pytest.raises(InputError, match=r"nothing\.csv: no such file"):
         job_table.read(tmp_path / "nothing.csv", DEFAULTS)
-    with pytest.raises(InputError, match=r"cannot be read .*: give a CSV file in UTF-8"):
-        read(HEADER, "mö.jpg,,b", encoding="latin-1")
+    with pytest.raises(InputError, match=r"cannot be read as text .*: give a CSV file in UTF-8"):
+        read(HEADER, "m\x81.jpg,,b", encoding="latin-1")
     with pytest.raises(InputError, match="cannot be read"):
         job_table.read(tmp_path, DEFAULTS)

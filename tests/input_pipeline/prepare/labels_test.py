@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 
 from input_pipeline.errors import InputError
@@ -18,7 +20,52 @@ def test_descriptions_count_as_present_and_negations_as_absent(read):
     found, notes = read(cells, ["a.mp4", "b.mp4"])
     assert found["a.mp4"].present == {"hair"}
     assert found["b.mp4"].present == {"glasses", "beard"}
-    assert notes == []
+    unused, described = notes
+    assert unused.endswith("columns that are not used: note")
+    assert described.endswith(
+        "1 cells say neither yes nor no and are taken as present: hair 'tied back'"
+    )
+
+
+def test_plain_labels_need_no_remark(read):
+    assert read("file,hair\na.mp4,yes\n", ["a.mp4"])[1] == []
+
+
+def test_misspelt_columns_are_named_with_what_they_may_stand_for(read):
+    found, notes = read("file,Hair Colour,glases,bread,wig\na.mp4,red,yes,yes,no\n", ["a.mp4"])
+    assert found["a.mp4"].present == {"hair"}
+    assert notes[0].endswith(
+        "columns that are not used: hair_colour, glases (glasses?), bread (beard?), wig"
+    )
+
+
+@pytest.mark.parametrize("cell", ["0.0", "nan", "N/A", "null", "-", "nein", "FAUX", "нет", "✗", ""])
+def test_no_in_any_table_is_absent(read, cell):
+    found, notes = read(f"file,hair,glasses\na.mp4,yes,{cell}\n", ["a.mp4"])
+    assert (found["a.mp4"].present, notes) == ({"hair"}, [])
+
+
+def test_a_table_where_nobody_shows_anything_is_remarked(read):
+    text = "file,hair,glasses\na.mp4,no,no\n"
+    _, notes = read(text, ["a.mp4"])
+    assert "no clip shows hair, glasses, beard, hat" in notes[-1]
+    _, notes = read(text, ["a.mp4", "b.mp4"])
+    assert not any("no clip shows" in note for note in notes)
+
+
+def test_marks_of_missing_values_name_nobody(read):
+    rows = "file,identity,split\na.mp4,NaN,N/A\nb.mp4,null,Val\n"
+    found, _ = read(rows, ["a.mp4", "b.mp4"])
+    assert (found["a.mp4"].identity, found["a.mp4"].split) == ("a", "")
+    assert (found["b.mp4"].identity, found["b.mp4"].split) == ("b", "val")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accents_may_be_composed_or_not(read, form):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    clip = unicodedata.normalize(form, "müller.mp4")
+    found, _ = read(unicodedata.normalize(other, "file,hat\nmüller.mp4,yes\n"), [clip])
+    assert found[clip].present == {"hair", "hat"}
 
 
 def test_without_labels_hair_is_present_and_the_clip_is_its_own_identity(tmp_path):
@@ -47,6 +94,10 @@ def test_rows_and_clips_without_partner_are_reported(read):
         ("name,hair\na.mp4,yes\n", "no column 'file'"),
         ("", "no column 'file'"),
         ("file,hat\na.mp4,yes\n", "line 2: 'a.mp4' fits x/a.mp4 and y/a.mp4"),
+        ("file,hat\nx/a.mp4,0.5\n", "line 2: hat '0.5' may mean yes or no"),
+        ("file,hat\nx/a.mp4,not visible\n", "line 2: hat 'not visible' may mean yes or no"),
+        ("file,hat\nx/a.mp4,yes\ny/a.mp4,red, green\n", "line 3: 1 cells too many: quote"),
+        ("file,hat,Hat\nx/a.mp4,yes,no\n", "column 'hat' is there twice"),
         ("file,hat\nx/a.mp4,yes\nx/a.mp4,no\n", "line 3: x/a.mp4 was labelled otherwise"),
     ],
 )
