@@ -27,6 +27,7 @@ from durian_jax.diffusion.solvers import Sampling
 from durian_jax.models.conditions import FaceProjection, KeypointEncoder
 from durian_jax.systems.system import System, build
 from durian_jax.weights import storage
+from durian_jax.weights.hub_cache import snapshot
 from durian_jax.weights.storage import Stored
 from input_pipeline.errors import InputError
 
@@ -41,6 +42,7 @@ SOURCES = {
 _HEAD: Table = ((r"^conv_norm_out\.|^conv_out\.", None),)
 _CROSS_ATTENTION: Table = ((r"\.attn2\.|\.transformer_blocks\.0\.norm2\.", None),)
 _MOTION = "motion_modules_"
+_MOST_NAMED = 5  # tensors that are not finite, of each file
 _REFERENCE = ("portrait_encoder", "attribute_encoder")
 
 
@@ -72,7 +74,7 @@ def convert(sources: list[tuple[str, Path]], out: Path) -> Joined:
     for kind, _ in sources:
         if kind not in SOURCES:
             raise InputError(f"--from {kind}: unknown source: choose {', '.join(SOURCES)}")
-    joined = join([SOURCES[kind](path) for kind, path in sources])
+    joined = join([SOURCES[kind](snapshot(path)) for kind, path in sources])
     save(joined, [{"from": kind, "path": str(path)} for kind, path in sources], out)
     for names, text in ((joined.drawn, "drawn at random"), (joined.absent, "no source gives")):
         if names:
@@ -90,13 +92,21 @@ def save(joined: Joined, sources: list[dict], out: Path, dtype: str = "float32")
 
 
 def with_progress(networks: dict[str, dict[str, Stored]]) -> Iterator:
-    """(network, tensors) pairs; a bar moves with the bytes that are read of them."""
+    """(network, tensors) pairs; a bar moves with the bytes that are read of them.
+
+    In the end it prints which tensors hold NaN or infinite values.
+    """
     size = sum(4 * np.prod(s.shape) for tensors in networks.values() for s in tensors.values())
+    damaged = {}
     with tqdm(total=int(size), desc="converting", unit="B", unit_scale=True) as bar:
 
         def read(stored: Stored) -> np.ndarray:
             bar.update(int(4 * np.prod(stored.shape)))
-            return stored.read()
+            array = stored.read()
+            if bad := array.size - np.count_nonzero(np.isfinite(array)):
+                # Several networks may start from one tensor.
+                damaged[stored.file, stored.key] = f"{stored.key} ({bad} of {array.size} values)"
+            return array
 
         for network, tensors in networks.items():
             yield (
@@ -106,6 +116,10 @@ def with_progress(networks: dict[str, dict[str, Stored]]) -> Iterator:
                     for name, stored in tensors.items()
                 },
             )
+    for file in dict.fromkeys(file for file, _ in damaged):
+        names = [text for (other, _), text in damaged.items() if other == file]
+        print(f"note: {file}: NaN or infinite: {', '.join(names[:_MOST_NAMED])}", end="")
+        print(f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else "")
 
 
 def join(sources: list[Source]) -> Joined:

@@ -27,6 +27,16 @@ _LEAVES = {
     "mean": "running_mean", "var": "running_var",
 }  # fmt: skip
 _FLOATS = ("float32", "float16", "bfloat16")
+# What torch.compile, FSDP and checkpointing put between the levels of a key.
+_WRAPPERS: Table = (
+    (r"(?<![^.])_(orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module|forward_module)\.", ""),
+)
+# First levels of the networks that are known here.
+_ROOTS = re.compile(
+    r"(conv_in|conv_out|conv_norm_out|time_embedding|(down|mid|up)_blocks?|controlnet_\w+|encoder|"
+    r"decoder|(post_)?quant_conv|vision_model|visual_projection|text_model|text_projection|blocks|"
+    r"layer\d|conv1|bn\d|prelu|fc|features)$"
+)
 _SHOWN = 3  # keys of each kind that an error names
 
 
@@ -73,6 +83,23 @@ def rename(weights: dict[str, Stored], table: Table) -> dict[str, Stored]:
                 )
             renamed[key] = stored
     return renamed
+
+
+def unwrapped(weights: dict[str, Stored]) -> dict[str, Stored]:
+    """Takes off what wraps a whole network: torch.compile's `_orig_mod.`, `module.`, `unet.`.
+
+    Any first level goes that all keys share, unless it is one that a network of ours begins with.
+    Raises InputError if two keys become one.
+    """
+    weights = rename(weights, _WRAPPERS)
+    while weights:
+        first = next(iter(weights)).partition(".")[0]
+        if _ROOTS.match(first) or not all(
+            key.startswith(f"{first}.") and key.count(".") > 1 for key in weights
+        ):
+            break
+        weights = {key[len(first) + 1 :]: stored for key, stored in weights.items()}
+    return weights
 
 
 def match(

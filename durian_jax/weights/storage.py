@@ -17,7 +17,9 @@ import numpy as np
 import safetensors
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from durian_jax.weights.hub_cache import snapshot
 from input_pipeline.errors import InputError
+from input_pipeline.media.contents import describe_instead
 from input_pipeline.media.files import folder_beside
 
 MANIFEST = "durian.json"
@@ -71,6 +73,8 @@ def read_safetensors(path: Path, layout: str = "torch") -> dict[str, Stored]:
                 reader = _Reader(read, key)
                 found[key] = Stored(path, key, tuple(view.get_shape()), dtype, reader, layout)
     except (safetensors.SafetensorError, OSError) as error:
+        if path.is_file() and (what := describe_instead(path)):
+            raise InputError(f"{path}: {what}") from None
         raise InputError(
             f"{path}: not a readable safetensors file ({error}): copy or download it again"
         ) from None
@@ -116,7 +120,8 @@ def write_safetensors(
         write(len(text).to_bytes(8, "little") + text)
         for name, stored in tensors.items():
             array = np.ascontiguousarray(stored.read(), np.float32)
-            if np.abs(array).max(initial=0) > np.finfo(dtype).max:
+            largest = np.abs(array).max(initial=0, where=np.isfinite(array))
+            if largest > np.finfo(dtype).max:
                 raise InputError(f"{stored.file}: {name} does not fit into {dtype}: use float32")
             array = array.astype(dtype)
             assert array.shape == tuple(stored.shape), f"{name}: {array.shape}, not {stored.shape}"
@@ -202,7 +207,7 @@ def locate(source: str | Path) -> Path:
     """
     name, path = str(source), Path(source)
     if path.exists():
-        return path
+        return snapshot(path)
     if name in SHIPPED:
         folder = _PACKAGED / name
         _check_files(folder, SHIPPED[name], "install the package again")

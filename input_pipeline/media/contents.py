@@ -13,10 +13,10 @@ _MARKS = (
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document"),
     (b"%PDF", "a PDF"),
     (b"PAR1", "a Parquet file"),
-    (b"\x1f\x8b", "compressed by gzip"),
-    (b"7z\xbc\xaf", "a 7z archive"),
-    (b"Rar!", "a RAR archive"),
-    (b"\x28\xb5\x2f\xfd", "compressed by zstd"),
+    (b"\x1f\x8b", "compressed by gzip: unpack it"),
+    (b"7z\xbc\xaf", "a 7z archive: unpack it"),
+    (b"Rar!", "a RAR archive: unpack it"),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd: unpack it"),
     (b"\x89HDF", "an HDF5 file"),
     (b"GGUF", "a GGUF file"),
     (b"\x89PNG", "a PNG picture"),
@@ -28,7 +28,7 @@ _TEXT_SHOWN = 40
 def describe(head: bytes) -> str:
     """What bytes at the beginning of a file say of it, with what to do, or "" if nothing.
 
-    Web pages, pointers of git-lfs, archives, documents; other text is quoted.
+    Web pages, pointers of git-lfs, archives, documents, pictures.
     """
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     lower = text[:HEAD_BYTES].lower()
@@ -39,14 +39,14 @@ def describe(head: bytes) -> str:
     return next((name for mark, name in _MARKS if text.startswith(mark)), "")
 
 
-def describe_instead(path: Path) -> str:
-    """`describe` for a file that shall be binary: also text of any kind, quoted."""
+def describe_instead(path: Path, text: bool = True) -> str:
+    """`describe` for a file that shall be binary: also empty ones and, if asked, text, quoted."""
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
     if not head:
         return "empty (0 bytes): copy or download it again"
     found = describe(head)
-    if not found and _is_text(head):
+    if not found and text and _is_text(head):
         return f"text ({_quoted(head)}), not the file itself: download it again"
     return found
 

@@ -21,7 +21,7 @@ from durian_jax.models.temporal import frame_positions
 from durian_jax.systems.durian.config import DurianConfig
 from durian_jax.systems.durian.model import Durian
 from durian_jax.training import train_step
-from durian_jax.weights import loading
+from durian_jax.weights import loading, storage
 from input_pipeline.errors import InputError
 from tests.convert import other_weights
 from tests.parity import folders
@@ -282,6 +282,78 @@ def broken(pipeline, tmp_path):
     return change
 
 
+def _wrapped(weights, prefix):
+    return {f"{prefix}{key}": np.ascontiguousarray(array) for key, array in weights.items()}
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "unet.", "model.unet.", "module._orig_mod.", "ema_model."]
+)
+def test_prefixes_that_all_keys_share_are_taken_off(
+    prefix, broken, from_diffusers, tmp_path, capsys
+):
+    save_file(_wrapped(load_file(broken.file), prefix), broken.file)
+    leaves, _ = convert(tmp_path / "ckpt", ("diffusers", broken.folder))
+    jax.tree.map(np.testing.assert_array_equal, leaves, from_diffusers[0])
+
+
+def test_prefixes_in_other_kinds_of_sources(from_diffusers, tmp_path):
+    moore = other_weights.write_moore(tmp_path / "moore")
+    wrapped = _wrapped(other_weights.torch("keypoint_encoder"), "pose_guider.")
+    folders.write_torch(moore / "pose_guider.pth", wrapped)
+    inner = other_weights.torch("arcface")
+    inner = {key.replace("layer1.", "layer1._fsdp_wrapped_module."): x for key, x in inner.items()}
+    folders.write_torch(tmp_path / "r.pth", {"net": _wrapped(inner, "_fsdp_wrapped_module.")})
+    leaves, _ = convert(
+        tmp_path / "ckpt", ("moore", moore),
+    )  # fmt: skip
+    for path, array in other_weights.linen("keypoint_encoder").items():
+        np.testing.assert_array_equal(leaves[f"keypoint_encoder/{path}"], array)
+    leaves, _ = convert(tmp_path / "face", ("arcface", tmp_path / "r.pth"))
+    for path, array in other_weights.linen("arcface").items():
+        np.testing.assert_array_equal(leaves[f"arcface/{path}"], array)
+
+
+def test_tensors_that_are_not_finite_are_noted(broken, tmp_path, capsys):
+    def damage(weights):
+        weights["conv_in.bias"][3] = np.nan
+        weights["conv_out.bias"] = np.full(4, np.inf, np.float16)
+
+    convert(tmp_path / "ckpt", ("diffusers", broken(damage)))
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if "NaN" in line]
+    assert note == (
+        f"note: {broken.file}: NaN or infinite: conv_in.bias (1 of 16 values), conv_out.bias (4 of "
+        "4 values)"
+    )
+    storage.write_safetensors(
+        tmp_path / "half", storage.flat({"a": np.float32([np.inf, np.nan, 1])}), {}, "float16"
+    )
+    with pytest.raises(InputError, match="a does not fit into float16"):
+        storage.write_safetensors(
+            tmp_path / "half", storage.flat({"a": np.float32([np.inf, 1e9])}), {}, "float16"
+        )
+
+
+def test_a_folder_of_the_hubs_cache_stands_for_its_snapshot(pipeline, tmp_path, capsys):
+    cache = tmp_path / "models--user--name"
+    shutil.copytree(pipeline / "image_encoder", cache / "snapshots" / "aaa")
+    for given in (cache, cache / "snapshots", cache / "snapshots" / "aaa"):
+        shutil.rmtree(tmp_path / "ckpt", ignore_errors=True)
+        leaves, _ = convert(tmp_path / "ckpt", ("diffusers", given))
+        assert leaves.keys() == {f"clip/{path}" for path in other_weights.linen("clip")}
+    (cache / "snapshots" / "bbb").mkdir()
+    line = fails(capsys, tmp_path / "out", ("diffusers", cache))
+    assert f"{cache}: 2 snapshots in this folder of the hub's cache: name one" in line
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("aaa")
+    convert(tmp_path / "main", ("diffusers", cache))
+    shutil.move(tmp_path / "main", cache / "snapshots" / "aaa" / "ours")
+    shutil.rmtree(cache / "snapshots" / "bbb")
+    shutil.move(cache / "snapshots" / "aaa" / "ours", cache / "snapshots" / "ccc")
+    (cache / "refs" / "main").write_text("ccc")
+    assert loading.load(cache)[0].keys() == {"clip"}
+
+
 def test_truncated_safetensors(broken, tmp_path, capsys):
     broken.file.write_bytes(broken.file.read_bytes()[:-100])
     line = fails(capsys, tmp_path / "out", ("diffusers", broken.folder))
@@ -395,6 +467,16 @@ def test_folders_of_another_kind(pipeline, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     text = "text_encoder/config.json: a CLIPTextModel is none of"
     moore = other_weights.write_moore(tmp_path / "moore")
+    one = {"first_stage_model.a.b": np.ones(1, np.float32)}
+    original = folders.write_torch(
+        tmp_path / "sd.ckpt", one | {"model.diffusion_model.a": np.ones(1, np.float32)}
+    )
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "config.json").write_text('{"_class_name": "MotionAdapter"}')
+    (tmp_path / "lora").mkdir()
+    lora = {"up.lora_A.weight": np.ones((1, 2), np.float32)}
+    save_file(lora, tmp_path / "lora" / "adapter_model.safetensors")
     for kind, path, message in [
         ("diffusers", tmp_path / "empty", "no model here"),
         ("diffusers", tmp_path / "nowhere", "no such folder"),
@@ -405,6 +487,15 @@ def test_folders_of_another_kind(pipeline, tmp_path, capsys):
         ("moore", tmp_path / "empty", "denoising_unet.pth: no such file"),
         ("animatediff", moore / "reference_unet.pth", "no motion modules"),
         ("arcface", moore / "pose_guider.pth", "no iResNet"),
+        ("arcface", moore, "a folder: give a file in it, denoising_unet.pth or motion_module.pth"),
+        ("animatediff", adapter, "a folder: it holds a MotionAdapter: convert it as diffusers"),
+        ("diffusers", moore / "pose_guider.pth", "pose_guider.pth: a file: give a model folder"),
+        ("diffusers", original, "a single file as of the first Stable Diffusion"),
+        (
+            "diffusers",
+            adapter.parent / "lora",
+            "lora/adapter_model.safetensors: a LoRA (up.lora_A.",
+        ),
         ("durian", tmp_path / "empty", "no checkpoint here"),
         ("onnx", moore, "--from onnx: unknown source: choose diffusers"),
     ]:

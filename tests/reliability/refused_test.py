@@ -60,3 +60,10 @@ def test_a_full_disk_ends_the_run_with_one_line_and_the_last_checkpoint(data_set
     )
     kept = runs.read(tmp_path)
     assert kept.step == 4 and json.dumps(kept.data["loader"]) == '{"batch": 4, "corrupt": []}'
+
+
+def test_attributes_that_no_clip_shows_are_remarked(train_toy, tmp_path, capsys):
+    train_toy(tmp_path / "hair", steps=1)
+    assert "shows an attribute" not in capsys.readouterr().out
+    train_toy(tmp_path / "hat", steps=1, data={"kinds": ("hat",)})
+    assert "no clip of the first batch shows an attribute" in capsys.readouterr().out

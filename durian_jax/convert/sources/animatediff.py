@@ -11,7 +11,6 @@ from input_pipeline.errors import InputError
 
 # AnimateDiff's names, which Animate Anyone has too, to those of diffusers' MotionAdapter.
 MOTION: Table = (
-    (r"^module\.", ""),
     (r"\.temporal_transformer\.", "."),
     (r"\.attention_blocks\.0\.pos_encoder\.", ".attn1.pos_encoder."),
     (r"\.attention_blocks\.0\.", ".attn1."),

@@ -14,18 +14,19 @@ import numpy as np
 
 from durian_jax.convert.names import Table, rename
 from durian_jax.convert.source import Source
-from durian_jax.convert.sources.files import open_weights
+from durian_jax.convert.sources.files import open_weights, refuse_other_contents
 from durian_jax.weights.storage import Stored
 from input_pipeline.errors import InputError
 
-_TABLE: Table = ((r"^module\.", ""), (r"\.num_batches_tracked$", None))
+_TABLE: Table = ((r"\.num_batches_tracked$", None),)
 _EPSILON = 1e-5
 
 
 def read(path: Path) -> Source:
     """A file of an iResNet. Raises InputError if it holds something else."""
     path = Path(path)
-    if path.suffix == ".onnx":
+    if path.suffix == ".onnx" and path.is_file():
+        refuse_other_contents(path)
         weights = _read_onnx(path)
     else:
         weights = rename(open_weights(path), _TABLE)

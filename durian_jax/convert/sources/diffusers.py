@@ -17,7 +17,8 @@ from pathlib import Path
 from durian_jax.convert.names import Table, rename
 from durian_jax.convert.source import Source
 from durian_jax.convert.sources.animatediff import motion_fields
-from durian_jax.convert.sources.files import open_weights, read_json
+from durian_jax.convert.sources.files import read_json
+from durian_jax.convert.sources.folders import open_folder, refuse
 from durian_jax.weights.storage import MANIFEST, Stored, read_manifest
 from input_pipeline.errors import InputError
 
@@ -26,12 +27,6 @@ _ENCODERS = ("portrait_encoder", "attribute_encoder")
 _OTHERS = (
     "CLIPTextModel", "CLIPTextModelWithProjection", "StableDiffusionSafetyChecker",
 )  # fmt: skip
-_FILES = (
-    "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json",
-    "model.safetensors", "model.safetensors.index.json", "diffusion_pytorch_model.bin",
-    "pytorch_model.bin",
-)  # fmt: skip
-
 # The autoencoder's attention had other names before diffusers 0.14; many files still do.
 _VAE: Table = (
     (r"\.query\.", ".to_q."), (r"\.key\.", ".to_k."), (r"\.value\.", ".to_v."),
@@ -72,13 +67,13 @@ def read(path: Path) -> Source:
     path = Path(path)
     if (path / MANIFEST).is_file() and EXPORT in read_manifest(path):
         return _read_export(path)
-    return read_folder(path, _weights)
+    return read_folder(path, open_folder)
 
 
-def read_folder(path: Path, open_folder: Callable[[Path], dict[str, Stored]]) -> Source:
-    """`read` for any file format: `open_folder` opens the weights beside a config.json."""
+def read_folder(path: Path, open_weights: Callable[[Path], dict[str, Stored]]) -> Source:
+    """`read` for any file format: `open_weights` opens the weights beside a config.json."""
     if not path.is_dir():
-        raise InputError(f"{path}: no such folder: give a model folder with a config.json")
+        refuse(path)
     folders = [path] if (path / "config.json").is_file() else sorted(path.iterdir())
     fields, weights = {}, {}
     for folder in folders:
@@ -98,7 +93,7 @@ def read_folder(path: Path, open_folder: Callable[[Path], dict[str, Stored]]) ->
                 f"{', '.join(_READERS)}"
             )
         with plain_values(folder / "config.json"):
-            new_fields, new_weights = _READERS[family](values, open_folder(folder), folder)
+            new_fields, new_weights = _READERS[family](values, open_weights(folder), folder)
         for name, value in new_fields.items():
             if fields.setdefault(name, value) != value:
                 raise InputError(
@@ -112,7 +107,7 @@ def read_folder(path: Path, open_folder: Callable[[Path], dict[str, Stored]]) ->
                 raise InputError(f"{folder}: {network} {twice[0]} is in two models: keep one")
             known.update(tensors)
     if not weights:
-        raise InputError(f"{path}: no model here: no config.json in it or one level below")
+        refuse(path)
     return Source(str(path), fields, weights)
 
 
@@ -246,7 +241,7 @@ def _read_export(path: Path) -> Source:
     manifest = read_manifest(path)
     weights = {}
     for network, entry in manifest[EXPORT].items():
-        tensors = _weights(path / entry["folder"])
+        tensors = open_folder(path / entry["folder"])
         added = set(entry["added"])
         if not added <= tensors.keys():
             key = sorted(added - tensors.keys())[0]
@@ -254,13 +249,6 @@ def _read_export(path: Path) -> Source:
         weights[network] = {key: tensors[key] for key in tensors.keys() - added}
     settings = {name: value for name, value in manifest["config"].items() if name != "model"}
     return Source(str(path), dict(manifest["config"]["model"]), weights, settings)
-
-
-def _weights(folder: Path) -> dict[str, Stored]:
-    for name in _FILES:
-        if (folder / name).is_file():
-            return open_weights(folder / name)
-    raise InputError(f"{folder}: no weights: expected one of {', '.join(_FILES)}")
 
 
 def _check_fixed(values: dict, fixed: dict, where: str) -> None:

@@ -7,10 +7,11 @@ Their layout is ours; their names are those of the torch keys once levels are do
 import re
 from pathlib import Path
 
-from durian_jax.convert.names import torch_key
+from durian_jax.convert.names import torch_key, unwrapped
 from durian_jax.convert.source import Source
 from durian_jax.convert.sources.diffusers import read_folder
 from durian_jax.convert.sources.files import open_weights
+from durian_jax.convert.sources.folders import listed
 from durian_jax.weights.storage import Stored
 from input_pipeline.errors import InputError
 
@@ -26,8 +27,10 @@ def _weights(folder: Path) -> dict[str, Stored]:
     for name in _FILES:
         if (folder / name).is_file():
             tensors = open_weights(folder / name)
-            return {_key(path): stored for path, stored in tensors.items()}
-    raise InputError(f"{folder}: no Flax weights: expected {' or '.join(_FILES)}")
+            return unwrapped({_key(path): stored for path, stored in tensors.items()})
+    raise InputError(
+        f"{folder}: no Flax weights: expected {' or '.join(_FILES)}, there is {listed(folder)}"
+    )
 
 
 def _key(path: str) -> str:

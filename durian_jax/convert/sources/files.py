@@ -10,6 +10,7 @@ in memory at once.
 import collections
 import json
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -18,8 +19,10 @@ import numpy as np
 from flax import serialization
 from flax.traverse_util import flatten_dict
 
+from durian_jax.convert.names import unwrapped
 from durian_jax.weights.storage import Stored, read_safetensors
 from input_pipeline.errors import InputError
+from input_pipeline.media.contents import describe_instead
 
 _STORAGES = {
     "DoubleStorage": np.float64, "FloatStorage": np.float32, "HalfStorage": np.float16,
@@ -29,29 +32,95 @@ _STORAGES = {
 }  # fmt: skip
 
 
-def open_weights(path: Path) -> dict[str, Stored]:
-    """Tensors of a file by name: .safetensors, .msgpack, .pth, .pt, .ckpt or .bin; reads none yet.
+_TORCH = (".pth", ".pt", ".ckpt", ".bin")
+_INDEX = re.compile(r"\.index(\.\w+)?\.json$")
+_ADAPTER = re.compile(r"lora|hada_w\d|lokr_w\d", re.IGNORECASE)
 
-    A safetensors index (`*.safetensors.index.json`) stands for all its parts.
+
+def open_weights(path: Path, *shards: Path) -> dict[str, Stored]:
+    """Tensors of a file, or of several that belong together, by name; reads none yet.
+
+    Read are safetensors and torch archives, which their content tells whatever the name ends in,
+    and .msgpack. An index (`*.safetensors.index.json`, `*.bin.index.json`) stands for all its
+    parts. Prefixes that all names share are taken off, see `names.unwrapped`.
 
     Raises:
-      InputError: no such file, damaged, of another kind, or a pickle that wants to run code.
+      InputError: no such file, a folder, damaged, without tensors, of another kind (a pointer of
+        git-lfs, a web page, a LoRA), or a pickle that wants to run code.
     """
-    path = Path(path)
+    tensors = {}
+    for file in map(Path, (path, *shards)):
+        _check_is_file(file)
+        tensors |= _read_index(file) if _INDEX.search(file.name) else _read_file(file)
+    if not tensors:
+        raise InputError(f"{path}: holds no tensors: download it again")
+    if adapter := next((key for key in tensors if _ADAPTER.search(key)), None):
+        raise InputError(
+            f"{path}: a LoRA ({adapter}): it changes other weights and is none by itself; merge "
+            "it into them with diffusers (fuse_lora, save_pretrained) and convert that folder"
+        )
+    return unwrapped(tensors)
+
+
+def refuse_other_contents(path: Path, text: bool = True) -> None:
+    """InputError: a file is a pointer of git-lfs, a web page or the like, or, if asked, text."""
+    if what := describe_instead(path, text):
+        raise InputError(f"{path}: {what}")
+
+
+def _check_is_file(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"{path}: a folder: {_advice(path)}")
     if not path.is_file():
-        raise InputError(f"{path}: no such file: check the path")
-    if path.name.endswith(".safetensors.index.json"):
-        parts = sorted(set(read_json(path).get("weight_map", {}).values()))
-        return {k: v for part in parts for k, v in read_safetensors(path.with_name(part)).items()}
+        what = "a link to a file that is gone" if path.is_symlink() else "no such file"
+        raise InputError(f"{path}: {what}: check the path, or download it")
+
+
+def _advice(folder: Path) -> str:
+    """What to give in place of a folder."""
+    config = folder / "config.json"
+    if config.is_file() and (family := read_json(config).get("_class_name")):
+        return f"it holds a {family}: convert it as diffusers (--from diffusers)"
+    kinds = (".safetensors", ".msgpack", ".onnx", *_TORCH)
+    found = sorted(entry.name for entry in folder.iterdir() if entry.suffix in kinds)
+    return f"give a file in it, {' or '.join(found[:3])}" if found else "give a file of weights"
+
+
+def _read_index(path: Path) -> dict[str, Stored]:
+    """All tensors that an index names, of the files beside it."""
+    places = read_json(path).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise InputError(f"{path}: the index is damaged, it has no weight_map: download it again")
+    tensors = {}
+    for part in sorted(set(map(str, places.values()))):
+        if not path.with_name(Path(part).name).is_file():
+            raise InputError(f"{path}: its part {part} is not there: download it, too")
+        tensors |= _read_file(path.with_name(Path(part).name))
+    if missing := sorted(places.keys() - tensors.keys()):
+        raise InputError(
+            f"{path}: {len(missing)} of its tensors are in none of its parts ({missing[0]}): "
+            "download it again"
+        )
+    return tensors
+
+
+def _read_file(path: Path) -> dict[str, Stored]:
+    with open(path, "rb") as file:
+        head = file.read(9)
+    # A safetensors file begins with the length of its header, which is JSON.
+    if head[8:] == b"{":
+        return read_safetensors(path)
+    if head.startswith(b"PK"):
+        return _read_torch(path)
     if path.suffix == ".safetensors":
         return read_safetensors(path)
-    if path.suffix == ".msgpack":
-        return _read_msgpack(path)
-    if path.suffix in (".pth", ".pt", ".ckpt", ".bin"):
-        return _read_torch(path)
-    raise InputError(
-        f"{path}: unknown kind of file: give .safetensors, .pth, .ckpt, .bin or .msgpack"
-    )
+    if path.suffix not in (".msgpack", *_TORCH):
+        raise InputError(
+            f"{path}: unknown kind of file: give .safetensors, .pth, .ckpt, .bin or .msgpack"
+        )
+    # A bare pickle may be text.
+    refuse_other_contents(path, text=path.suffix not in _TORCH)
+    return _read_msgpack(path) if path.suffix == ".msgpack" else _read_torch(path)
 
 
 def read_json(path: Path) -> dict:
@@ -59,6 +128,8 @@ def read_json(path: Path) -> dict:
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
+        if path.is_file():
+            refuse_other_contents(path)
         raise InputError(f"{path}: not readable as JSON ({error}): download it again") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: holds no JSON object: download it again")
@@ -112,6 +183,10 @@ def _first(value, *_):
     return value
 
 
+def _has_tensors(value) -> bool:
+    return isinstance(value, dict) and any(isinstance(x, Stored) for x in value.values())
+
+
 def _read_torch(path: Path) -> dict[str, Stored]:
     try:
         archive = zipfile.ZipFile(path)
@@ -135,7 +210,15 @@ def _read_torch(path: Path) -> dict[str, Stored]:
     for wrapper in ("state_dict", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    if not isinstance(content, dict) or not any(isinstance(v, Stored) for v in content.values()):
+    if isinstance(content, dict) and not _has_tensors(content):
+        inner = [name for name, value in content.items() if _has_tensors(value)]
+        if len(inner) > 1:
+            raise InputError(
+                f"{path}: holds {len(inner)} sets of weights ({', '.join(map(str, inner[:3]))}): "
+                "save the one you mean"
+            )
+        content = content[inner[0]] if inner else None
+    if not _has_tensors(content):
         raise InputError(f"{path}: holds no dict of tensors: save a state dict")
     return {
         str(key): Stored(path, str(key), value.shape, value.dtype, value.read)

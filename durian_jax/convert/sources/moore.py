@@ -8,7 +8,7 @@ with `--from diffusers`.
 
 from pathlib import Path
 
-from durian_jax.convert.names import Table, rename
+from durian_jax.convert.names import rename
 from durian_jax.convert.source import Source
 from durian_jax.convert.sources.animatediff import MOTION, motion_fields
 from durian_jax.convert.sources.diffusers import plain_values, unet_fields
@@ -18,7 +18,6 @@ from input_pipeline.errors import InputError
 
 # What its trainer samples with: rescaled to zero terminal SNR, v-prediction, trailing steps.
 DIFFUSION = {"prediction": "v", "zero_terminal_snr": True}
-_GUIDER: Table = ((r"^module\.", ""),)
 
 
 def read(path: Path) -> Source:
@@ -35,8 +34,8 @@ def read(path: Path) -> Source:
     with plain_values(config):
         fields = unet_fields(values, str(config)) | {"arcface": None}
     denoiser = rename(open_weights(path / "denoising_unet.pth"), MOTION)
-    reference = rename(open_weights(path / "reference_unet.pth"), _GUIDER)
-    guider = rename(open_weights(path / "pose_guider.pth"), _GUIDER)
+    reference = open_weights(path / "reference_unet.pth")
+    guider = open_weights(path / "pose_guider.pth")
     inside = {key for key in denoiser if "motion_modules" in key}
     if (path / "motion_module.pth").is_file():
         beside = rename(open_weights(path / "motion_module.pth"), MOTION)

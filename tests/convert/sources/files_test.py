@@ -53,6 +53,112 @@ def test_safetensors_and_its_index(tmp_path):
     np.testing.assert_array_equal(found["b"].read(), NUMBERS)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['{"metadata": {"total_size": 1}}', '{"weight_map": {}}', '{"weight_map": []}',
+     '{"weight_map": null}'],
+)  # fmt: skip
+def test_an_index_without_a_map_is_damaged(text, tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(text)
+    with pytest.raises(InputError, match="the index is damaged, it has no weight_map"):
+        open_weights(index)
+
+
+def test_an_index_of_torch_files_and_what_it_may_lack(tmp_path):
+    folders.write_torch(tmp_path / "one.bin", {"a": NUMBERS})
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text('{"weight_map": {"a": "one.bin", "b": "two.bin"}}')
+    with pytest.raises(InputError, match=r"its part two\.bin is not there"):
+        open_weights(index)
+    folders.write_torch(tmp_path / "two.bin", {"c": NUMBERS})
+    with pytest.raises(InputError, match=r"1 of its tensors are in none of its parts \(b\)"):
+        open_weights(index)
+    folders.write_torch(tmp_path / "two.bin", {"b": NUMBERS})
+    assert open_weights(index).keys() == {"a", "b"}
+
+
+def test_the_content_counts_and_not_the_name(tmp_path):
+    save_file({"a.b": NUMBERS}, tmp_path / "model.bin")
+    folders.write_torch(tmp_path / "blob", {"a.b": NUMBERS})
+    folders.write_torch(tmp_path / "torch.safetensors", {"a.b": NUMBERS})
+    for name in ("model.bin", "blob", "torch.safetensors"):
+        np.testing.assert_array_equal(_read(tmp_path / name)["a.b"], NUMBERS)
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.bin", "a.pth", "a.ckpt", "a.msgpack"])
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n", "git lfs pull"),
+        (b"<!doctype html><html><body>Access is restricted</body></html>" * 20, "a web page"),
+        (b"\n<HTML lang=en>", "a web page"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code>', "an XML document"),
+        (b"\x1f\x8b\x08\0\0", "compressed by gzip"),
+        (b"", "again"),
+    ],
+)
+def test_what_lies_in_place_of_weights_is_named(name, content, what, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name}: .*{what}"):
+        open_weights(tmp_path / name)
+
+
+def test_an_answer_in_plain_text_is_quoted(tmp_path):
+    (tmp_path / "a.safetensors").write_text("Invalid username or password.")
+    with pytest.raises(InputError, match=r"text \('Invalid username or password\.'\)"):
+        open_weights(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["unet.down_blocks.0.to_q.lora_A.weight", "lora_unet_down_blocks_0_to_q.lora_down.weight",
+     "mid_block.attn1.processor.to_q_lora.up.weight", "lora_te_text.hada_w1_a"],
+)  # fmt: skip
+def test_a_lora_is_named(key, tmp_path):
+    save_file({key: NUMBERS}, tmp_path / "style.safetensors")
+    with pytest.raises(InputError, match=r"style.safetensors: a LoRA \(.*merge it"):
+        open_weights(tmp_path / "style.safetensors")
+
+
+def test_files_without_tensors_folders_and_broken_links(tmp_path):
+    save_file({}, tmp_path / "none.safetensors")
+    (tmp_path / "gone.bin").symlink_to(tmp_path / "blob")
+    for name, message in (
+        ("none.safetensors", "holds no tensors"),
+        ("", "a folder: give a file in it, gone.bin or none.safetensors"),
+        ("gone.bin", "a link to a file that is gone"),
+    ):
+        with pytest.raises(InputError, match=message):
+            open_weights(tmp_path / name)
+
+
+def test_weights_one_level_down_in_a_torch_file(tmp_path):
+    path = folders.write_torch(tmp_path / "a.pth", {"net": {"a": NUMBERS}, "epoch": 3})
+    assert open_weights(path).keys() == {"a"}
+    folders.write_torch(path, {"net": {"a": NUMBERS}, "ema": {"a": NUMBERS}})
+    with pytest.raises(InputError, match=r"holds 2 sets of weights \(net, ema\): save the one"):
+        open_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "wanted"),
+    [
+        (["module.conv_in.weight", "module.mid_block.a.b"], ["conv_in.weight", "mid_block.a.b"]),
+        (["down_blocks.0.a.b", "down_blocks.1.a.b"], ["down_blocks.0.a.b", "down_blocks.1.a.b"]),
+        (["clip.vision_model.a.b"], ["vision_model.a.b"]),
+        (["conv_in._orig_mod.weight"], ["conv_in.weight"]),
+        (["model.a.b", "conv_in.weight"], ["model.a.b", "conv_in.weight"]),
+        (["norm.weight", "norm.bias"], ["norm.weight", "norm.bias"]),
+    ],
+)
+def test_what_all_names_share_is_a_prefix_unless_a_network_begins_so(keys, wanted, tmp_path):
+    save_file(dict.fromkeys(keys, NUMBERS), tmp_path / "a.safetensors")
+    found = open_weights(tmp_path / "a.safetensors")
+    assert sorted(found) == sorted(wanted)
+    assert sorted(stored.key for stored in found.values()) == sorted(keys)
+
+
 def test_flax_msgpack(tmp_path):
     tree = {
         "down_blocks_0": {"kernel": NUMBERS, "bias": np.arange(400, dtype=np.float16)},
