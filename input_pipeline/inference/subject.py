@@ -9,6 +9,7 @@ from input_pipeline.errors import InputError
 from input_pipeline.faces import geometry
 from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.masks import segmenters
+from input_pipeline.media.mask_pictures import read_mask
 from input_pipeline.media.pictures import read_picture
 
 
@@ -40,19 +41,19 @@ class Subject:
         return {kind: masks[0] for kind, masks in segmenter(pictures, kinds).items()}
 
     def read_mask(self, path: str | Path) -> np.ndarray:
-        """A black and white picture as large as the photo, cropped like it.
+        """A mask as large as the photo, see `mask_pictures.read_mask`, cropped like it.
 
         Returns the white share of each pixel, float32 [S, S]. Raises InputError for another size.
         """
-        covered = read_picture(path)
+        covered = read_mask(path)
         height, width = self.photo_shape
-        if covered.shape[:2] != (height, width):
+        if covered.shape != (height, width):
             raise InputError(
                 f"{path}: {covered.shape[1]}x{covered.shape[0]} pixels, its photo has "
                 f"{width}x{height}: make the mask as large as the photo"
             )
-        covered = np.where(covered > 127, np.uint8(255), np.uint8(0))
-        return self.crop.apply(covered, len(self.image)).max(-1) / np.float32(255)
+        white = covered.astype(np.uint8) * 255
+        return self.crop.apply(white, len(self.image)) / np.float32(255)
 
 
 def read_subject(

@@ -14,7 +14,7 @@ import numpy as np
 from input_pipeline.errors import InputError
 from input_pipeline.kinds import KINDS
 from input_pipeline.masks.segmenters import Pictures, Segmenter
-from input_pipeline.media.pictures import read_picture
+from input_pipeline.media.mask_pictures import read_mask
 
 
 class FilesSegmenter(Segmenter):
@@ -60,13 +60,11 @@ class FilesSegmenter(Segmenter):
     def _mask(self, path: Path, pictures: Pictures, size: int) -> np.ndarray:
         if not path.is_file():
             raise InputError(f"{path}: no such mask: write it, or take the kind out of the labels")
-        covered = read_picture(path)
-        height, width = covered.shape[:2]
-        if (height, width) != pictures.source_shape:
-            wanted = "x".join(map(str, pictures.source_shape[::-1]))
+        covered = read_mask(path)
+        if covered.shape != tuple(pictures.source_shape):
+            (height, width), wanted = covered.shape, "x".join(map(str, pictures.source_shape[::-1]))
             raise InputError(f"{path}: {width}x{height} pixels, {pictures.source} has {wanted}")
-        white = np.where(covered > 127, np.uint8(255), np.uint8(0))
-        return pictures.crop.apply(white, size).max(-1) > 127
+        return pictures.crop.apply(covered.astype(np.uint8) * 255, size) > 127
 
 
 class TruthSegmenter(FilesSegmenter):
