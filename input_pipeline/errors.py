@@ -1,11 +1,24 @@
 """What ends a command in good order: input the user can mend, or the system's wish to stop."""
 
+import traceback
+from pathlib import Path
+
 
 class InputError(ValueError):
     """Bad input. The message is one line that names the thing, the value, the limit and the remedy.
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+def in_one_line(error: Exception) -> str:
+    """What an exception says; with its class and where it was raised if it is no InputError."""
+    said = " ".join(str(error).split())
+    if isinstance(error, InputError):
+        return said
+    places = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(places[-1].filename).name}:{places[-1].lineno})" if places else ""
+    return f"{type(error).__name__}{': ' if said else ''}{said}{place}"
 
 
 class Interrupted(BaseException):

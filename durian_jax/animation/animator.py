@@ -46,7 +46,7 @@ class Outcome:
     path: Path
     scene: inputs.Scene | None
     settings: dict | None
-    error: InputError | None
+    error: Exception | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class _Take:
     job: Job
     path: Path | None
     scene: inputs.Scene | None
-    error: InputError | None
+    error: Exception | None
     seconds: dict
 
     def fits(self, other: "_Take") -> bool:
@@ -190,7 +190,8 @@ class Animator:
         """Like `animate`, but into files that are written while frames are made, see `Recording`.
 
         Memory does not grow with the length of the clips. A job that cannot be made (an unusable
-        photo, more attributes than fit into memory) has an error, and the others go on.
+        photo, more attributes than fit into memory) has an error, of whatever class, and the others
+        go on.
         """
         chosen = self._sampling.changed(**sampling)
         for group in self._groups(jobs, quiet):
@@ -211,17 +212,19 @@ class Animator:
                     count += part.shape[1]
                     for recording, frames in zip(recordings, part):
                         recording.write(frames)
-        except InputError as error:
+            settings = [self._settings(take, sampling, watch, count) for take in group]
+            for recording, values in zip(recordings, settings):
+                recording.write_settings(values)
+        # Also what a library raises for a damaged file, or a full disk: it is this job's alone.
+        except Exception as error:
             if len(group) == 1:
                 yield Outcome(first.job, first.path, None, None, error)
             else:  # whose fault it is
                 for take in group:
                     yield from self._record([take], sampling, quiet)
             return
-        for recording, take in zip(recordings, group):
-            settings = self._settings(take, sampling, watch, count)
-            recording.write_settings(settings)
-            yield Outcome(take.job, take.path, take.scene, settings, None)
+        for take, values in zip(group, settings):
+            yield Outcome(take.job, take.path, take.scene, values, None)
 
     def settings(self, job: Job, **sampling) -> dict:
         """What OUT.json will say of how the video of a job was made, in plain values.
@@ -258,7 +261,7 @@ class Animator:
                 job.following.check_output(path, job.driving)
             with watch.phase("reading photos and clip", silent=quiet):
                 scene = self._read(job)
-        except InputError as error:
+        except Exception as error:
             problem = error
         for note in scene.notes if scene and not quiet else ():
             print(f"note: {note}")

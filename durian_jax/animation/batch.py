@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from durian_jax.animation.animator import Animator
 from durian_jax.animation.job_table import Row
-from input_pipeline.errors import InputError
+from input_pipeline.errors import InputError, in_one_line
 from input_pipeline.media import files
 
 REPORT = "report.csv"
@@ -44,7 +44,7 @@ class Result:
 def run(
     rows: list[Row], out: str | Path, animator: Animator, *, skip_done: bool = False, **sampling
 ) -> list[Result]:
-    """Makes the video of every row that can be made, and OUT/report.csv.
+    """Makes the video of every row that can be made, and OUT/report.csv, also when it is stopped.
 
     A row NAME becomes OUT/NAME.mp4, or NAME.png for a photo that drives, and what `Animator.record`
     writes beside it. All processes call this with the same rows and one folder; the first speaks.
@@ -67,7 +67,18 @@ def run(
     check_output(out)
     peers = _Peers(out)
     mine = rows[peers.index :: peers.count]
-    results = _make(mine, out, animator, skip_done, sampling, silent=peers.index > 0)
+    found: dict[int, Result] = {}
+    try:
+        _make(mine, found, out, animator, skip_done, sampling, silent=peers.index > 0)
+    except BaseException:
+        if peers.count == 1:
+            rest = "not reached: the batch was stopped"
+            _write(
+                out / REPORT,
+                [found.get(i, Result(row.name, FAILED, error=rest)) for i, row in enumerate(rows)],
+            )
+        raise
+    results = [found[i] for i in range(len(mine))]
     dealt = peers.gather([asdict(result) for result in results])
     if not dealt:
         return []
@@ -89,13 +100,19 @@ def check_output(out: str | Path) -> None:
 
 
 def _make(
-    rows: list[Row], out: Path, animator: Animator, skip_done: bool, sampling: dict, silent: bool
-) -> list[Result]:
-    """Results of the rows, in their order."""
-    results, todo = {}, {}
+    rows: list[Row],
+    results: dict[int, Result],
+    out: Path,
+    animator: Animator,
+    skip_done: bool,
+    sampling: dict,
+    silent: bool,
+) -> None:
+    """Makes the rows; `results`, by their number, grow on the way."""
+    todo = {}
     for i, row in enumerate(rows):
         if row.error:
-            results[i] = Result(row.name, FAILED, error=str(row.error))
+            results[i] = _failed(row, row.error)
             continue
         path = out / f"{row.name}{row.job.following.suffix(row.job.driving)}"
         if skip_done and _is_made(path, animator.settings(row.job, **sampling)):
@@ -106,12 +123,15 @@ def _make(
     with tqdm(total=len(rows), initial=len(results), unit="row", disable=silent) as bar:
         for i, outcome in zip(todo, outcomes):
             if outcome.error:
-                results[i] = Result(rows[i].name, FAILED, error=str(outcome.error))
+                results[i] = _failed(rows[i], outcome.error)
             else:
                 seconds = round(sum(outcome.settings["seconds"].values()), 2)
                 results[i] = Result(rows[i].name, DONE, seconds)
             bar.update()
-    return [results[i] for i in range(len(rows))]
+
+
+def _failed(row: Row, error: Exception) -> Result:
+    return Result(row.name, FAILED, error=in_one_line(error))
 
 
 def _is_made(path: Path, settings: dict) -> bool:

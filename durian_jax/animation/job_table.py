@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from durian_jax.animation.job import Job, parse_alphas, parse_attribute
-from input_pipeline.errors import InputError
+from input_pipeline.errors import InputError, in_one_line
 from input_pipeline.media import booleans, tables
 
 REQUIRED = ("portrait", "attributes", "driving")
@@ -77,8 +77,9 @@ def read(path: str | Path, defaults: Job) -> list[Row]:
             name = _without_suffix(name, job)
             _take(name, taken)
             rows.append(Row(name, job))
-        except InputError as error:
-            rows.append(Row(name, error=InputError(f"line {line}: {error}")))
+        # A row may hold anything, and may not spoil the others.
+        except Exception as error:
+            rows.append(Row(name, error=InputError(f"line {line}: {in_one_line(error)}")))
     return rows
 
 
@@ -145,7 +146,7 @@ def _job(cells: dict[str, str], folder: Path, defaults: Job, separator: str) -> 
 def _path(text: str, folder: Path) -> Path:
     """A path as it is written, or as Windows writes it."""
     path = folder / os.path.expanduser(text)
-    if "\\" in text and not path.exists():
+    if "\\" in text and not os.path.exists(path):
         path = folder / os.path.expanduser(text.replace("\\", "/"))
     return path
 

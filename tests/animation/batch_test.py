@@ -30,6 +30,11 @@ class Animator:
             if job.portrait == "nobody.jpg":
                 yield Outcome(job, path, None, None, InputError("nobody.jpg: no such file"))
                 continue
+            if isinstance(job.portrait, BaseException):
+                raise job.portrait
+            if job.portrait == "strange.png":
+                yield Outcome(job, path, None, None, ValueError("Decompressed data\n too large"))
+                continue
             settings = self.settings(job, **sampling) | {"seconds": {"a": 1.5, "b": 1.0}}
             path.write_text(str(job.seed))
             path.with_name(f"{path.stem}_grid{path.suffix}").write_text("")
@@ -82,6 +87,27 @@ def test_bad_rows_spoil_no_other_and_are_listed(tmp_path):
         ("b", "done", ""),
     ]
     assert (tmp_path / "b.mp4").read_text() == "5"
+
+
+def test_an_exception_of_any_class_is_a_line_of_the_report(tmp_path):
+    with pytest.raises(InputError, match=r"1 of 3 rows failed: .*: b \(ValueError: Decompressed"):
+        batch.run([_row("a"), _row("b", "strange.png"), _row("c")], tmp_path, Animator())
+    assert [(line["status"], line["error"]) for line in _report(tmp_path)] == [
+        ("done", ""), ("failed", "ValueError: Decompressed data too large"), ("done", ""),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), RuntimeError("no device"), SystemExit(3)])
+def test_a_batch_that_is_stopped_leaves_its_report(tmp_path, stop):
+    rows = [_row("a"), _row("b", "nobody.jpg"), _row("c", stop), _row("d")]
+    with pytest.raises(type(stop)):
+        batch.run(rows, tmp_path, Animator())
+    assert [(line["name"], line["status"], line["error"]) for line in _report(tmp_path)] == [
+        ("a", "done", ""),
+        ("b", "failed", "nobody.jpg: no such file"),
+        ("c", "failed", "not reached: the batch was stopped"),
+        ("d", "failed", "not reached: the batch was stopped"),
+    ]
 
 
 def test_many_failures_are_one_line(tmp_path):

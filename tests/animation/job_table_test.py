@@ -102,6 +102,12 @@ def test_a_bad_cell_is_an_error_of_its_row_alone(read, column, cell, reason):
     assert str(rows[1].error).startswith("line 3: ") and reason in str(rows[1].error)
 
 
+def test_a_path_that_no_disk_can_hold_spoils_no_other_row(read):
+    long = "\\".join(["x" * 300] * 20)
+    rows = read(HEADER, f"{long},,talk.mp4", f"me.jpg,,{long}.jpg", "me.jpg,,talk.mp4")
+    assert rows[2].error is None and len(rows) == 3
+
+
 def test_a_quote_over_two_lines_is_an_error_of_one(read):
     bad, good = read(HEADER + ",name", 'a.jpg,,b.mp4,"a', 'b"', "a.jpg,,b.mp4,c")
     assert str(bad.error) == (
