@@ -40,6 +40,7 @@ LAYERS = {
         "faces",  # one face: found, followed, cropped, posed, recognised, drawn
         "media",  # clips, pictures, sound, files
         "kinds",  # of attributes
+        "packages",  # weights that other packages carry
         "errors",
     ),
 }

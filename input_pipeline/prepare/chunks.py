@@ -37,7 +37,7 @@ class Settings:
     """What decides how a clip becomes chunks.
 
     size: side of the frames in pixels. chunk_frames: most frames in a chunk. masks: spec of the
-    segmenter. face_descriptor: ONNX file, or "". expand: specs of `expanders`.
+    segmenter. face_descriptor: ONNX file, "sface" or "". expand: specs of `expanders`.
     """
 
     size: int

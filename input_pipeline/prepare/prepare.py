@@ -73,8 +73,9 @@ def prepare(
       chunk_frames: most frames in a chunk; longer runs of frames are split evenly.
       masks: the segmenter, as `segmenters.load` takes it.
       expand: what makes expanded masks, see `expanders`.
-      face_descriptor: ONNX file of a recognition network, which finds people in two splits.
-      workers: clips in parallel (default: one per core). The result does not depend on it.
+      face_descriptor: ONNX file or "sface", see `descriptor.FaceDescriptor`; finds people in two
+        splits.
+      workers: clips in parallel, by default one per core. The result does not depend on it.
       beam: options of an Apache Beam runner that does the work in place of the workers.
       progress: shows a bar and prints what was skipped.
 
