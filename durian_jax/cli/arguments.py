@@ -192,8 +192,13 @@ def _evaluate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", type=Path, help="folder of the report")
     verb.add_argument("--groups", help="rows to score, such as hair,glasses (default: all)")
     verb.add_argument(
+        "--networks", metavar="NAMES",
+        help="of lpips, lpips_vgg, identity and fvd_kinetics, or none (default: all but lpips_vgg "
+        "whose packages are there: pip install 'durian_jax[eval]')",
+    )  # fmt: skip
+    verb.add_argument(
         "--weights", type=_weights, action="append", default=[], metavar="METRIC=PATH",
-        help="network of lpips, fid, fvd, clip, dino or arcface: file or hub id; may be repeated",
+        help="network of fid, fvd, clip, dino or arcface: file or hub id; may be repeated",
     )  # fmt: skip
     fields.add(verb, Sampling, "steps", "guidance", default="config.sample")
     fields.add(verb, Job, "seed")

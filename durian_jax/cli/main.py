@@ -211,13 +211,14 @@ def _evaluate(options: argparse.Namespace, _) -> None:
         return
     if options.out is None:
         raise InputError("--out is missing: name a folder for the report")
-    if options.checkpoint is not None:
-        _configure_jax()
+    _configure_jax()
+    networks = options.networks and options.networks.split(",")
     report = evaluation.evaluate(
         options.protocol, options.out,
         cases=options.cases, dataset=options.dataset,
         checkpoint=options.checkpoint, predictions=options.predictions,
-        groups=options.groups and options.groups.split(","), weights=dict(options.weights),
+        groups=options.groups and options.groups.split(","),
+        networks=[] if networks == ["none"] else networks, weights=dict(options.weights),
         steps=options.steps, guidance=options.guidance, seed=options.seed,
     )  # fmt: skip
     print(report.table())

@@ -39,6 +39,7 @@ def evaluate(
     checkpoint: str | Path | None = None,
     predictions: str | Path | None = None,
     groups: list[str] | None = None,
+    networks: list[str] | None = None,
     weights: dict[str, str] | None = None,
     steps: int | None = None,
     guidance: float | None = None,
@@ -54,7 +55,9 @@ def evaluate(
       checkpoint: work directory of a training run; or predictions: a folder, see
         `predictions.FolderPredictions`.
       groups: the rows of the table to score, default all.
-      weights: metric name -> file or hub id of its network, see `perceptual`.
+      networks: metrics whose networks packages carry, see `perceptual`; default: those of
+        `perceptual.DEFAULT` that are installed.
+      weights: metric -> file or hub id of its network, see `supplied`.
       steps, guidance, seed: of the checkpoint's sampler, as in `durian animate`.
 
     Raises:
@@ -74,7 +77,7 @@ def evaluate(
                 f"--out {out}: would replace {given}, which lies in it: choose another"
             )
     rules = Protocol.load(protocol)
-    networks = perceptual.load(weights or {})
+    loaded, absent = perceptual.load(networks, weights or {})
     with folder_beside(out, replaces="report.json") as beside:
         if cases is None and rules.build is None:
             cases = Path(dataset) / "counterfactual"
@@ -90,7 +93,8 @@ def evaluate(
                 checkpoint, found, beside / "predictions",
                 steps=steps, guidance=guidance, seed=seed,
             )  # fmt: skip
-        report = _score(method, found, scored, rules, networks, beside)
+        report = _score(method, found, scored, rules, loaded, beside)
+        report.absent = absent
         report.write(beside)
     return report
 

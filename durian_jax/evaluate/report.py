@@ -18,7 +18,6 @@ ALL = "all"
 _ARROWS = {"lower": "↓", "higher": "↑"}
 _LATEX_ARROWS = {"lower": r"$\downarrow$", "higher": r"$\uparrow$"}
 _NO_TRUTH = "no truth"
-_NO_WEIGHTS = "no weights given"
 _NEVER = "nothing to measure in these cases"
 _ONLY_ALL = "only over all cases"
 _LIBRARIES = ("durian_jax", "numpy", "opencv-python-headless", "av", "ai-edge-litert", "jax")
@@ -30,6 +29,7 @@ class Report:
     """Scores as they come in; `write` makes the files.
 
     values: by method and case id, the metrics of that answer, None where there is none to have.
+    absent: metrics with a network that is not there, and why.
     """
 
     method: str
@@ -40,6 +40,7 @@ class Report:
     notes: list[str] = dataclasses.field(default_factory=list)
     facts: dict = dataclasses.field(default_factory=dict)
     networks: dict[str, dict] = dataclasses.field(default_factory=dict)
+    absent: dict[str, str] = dataclasses.field(default_factory=dict)
     frames_without_reference: int = 0
 
     def add(self, method: str, case: Case, values: dict[str, float | None]) -> None:
@@ -47,7 +48,7 @@ class Report:
 
     def add_network(self, network) -> None:
         """Facts and values over all cases of a metric with weights."""
-        self.networks[network.name] = network.facts() | {"over_all": network.over_all()}
+        self.networks[network.name] = network.facts | {"over_all": network.over_all()}
 
     def add_method(self, method) -> None:
         self.facts = method.facts()
@@ -78,8 +79,8 @@ class Report:
     def _cell(self, name: str, method: str, group: str, chosen: list[Case]) -> dict:
         if self.metrics[name].truth and not self.protocol.truth:
             return {"not_available": _NO_TRUTH}
-        if name not in METRICS and name not in self.networks:
-            return {"not_available": _NO_WEIGHTS}
+        if name in self.absent:
+            return {"not_available": self.absent[name]}
         over_all = self.networks.get(name, {}).get("over_all")
         if over_all is not None:
             return over_all[method] if group == ALL else {"not_available": _ONLY_ALL}
@@ -210,10 +211,11 @@ class Report:
     def table(self) -> str:
         """A small table for the terminal: every method over all cases, the main metrics."""
         names = ("psnr", "ssim", "psnr_inside", "psnr_outside", "iou", "keypoints", "pose")
-        names += ("flicker",)
+        names += ("flicker", "lpips", "identity")
         rows = [row for row in self.rows() if row["group"] == ALL]
         names = [name for name in names if any("mean" in row["metrics"][name] for row in rows)]
-        head = ["", *(f"{METRICS[n].title} {_ARROWS[METRICS[n].better]}" for n in names)]
+        shown = [self.metrics[name] for name in names]
+        head = ["", *(f"{metric.title} {_ARROWS[metric.better]}" for metric in shown)]
         body = [
             [row["method"], *(_number(row["metrics"][name].get("mean")) for name in names)]
             for row in rows

@@ -74,7 +74,7 @@ def test_cases_are_made_from_a_data_set(stage2_run, prepared_dataset, tmp_path):
     out = tmp_path / "report"
     code = main(
         ["evaluate", "--protocol=self", f"--dataset={prepared_dataset}", "--groups=glasses",
-         f"--checkpoint={stage2_run[0]}", f"--out={out}", "--steps=2"]
+         f"--checkpoint={stage2_run[0]}", f"--out={out}", "--steps=2", "--networks=none"]
     )  # fmt: skip
     assert code == 0
     facts = json.loads((out / "report.json").read_text())

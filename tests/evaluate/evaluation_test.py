@@ -39,7 +39,9 @@ def noise_folder(case_set, tmp_path_factory):
 def report(case_folder, noise_folder, tmp_path_factory):
     """Folder of a report on noise."""
     out = tmp_path_factory.mktemp("out") / "report"
-    evaluation.evaluate("counterfactual", out, cases=case_folder, predictions=noise_folder)
+    evaluation.evaluate(
+        "counterfactual", out, cases=case_folder, predictions=noise_folder, networks=[]
+    )
     return out
 
 
@@ -90,7 +92,7 @@ def test_the_report_says_what_was_measured(facts, case_set):
     assert facts["protocol"]["sha256"] == protocol.sha256 and facts["protocol"]["version"] == 1
     assert facts["cases"]["sha256"] == case_set.sha256() and facts["cases"]["count"] == 3
     assert facts["versions"]["numpy"] == np.__version__
-    assert facts["rows"][0]["metrics"]["lpips"] == {"not_available": "no weights given"}
+    assert facts["rows"][0]["metrics"]["fid"] == {"not_available": "no weights given"}
     per_case = facts["per_case"]["0001"]["scores"]["paste"]
     mean = np.mean([one["scores"]["paste"]["l1"] for one in facts["per_case"].values()])
     assert _means(facts, "paste")["l1"] == pytest.approx(mean) and per_case["l1"] > 0
@@ -105,7 +107,7 @@ def test_tables_for_people_and_papers(report):
     text = (report / "report.md").read_text()
     assert "| metric | noise | truth | copy | paste |" in text
     assert "| PSNR [dB] ↑ | " in text and "inf [inf, inf]" in text
-    assert "not available, no weights given: LPIPS" in text
+    assert "not available, no weights given: FID, FVD" in text
     table = (report / "report.tex").read_text()
     assert table.count(r"\\") == 1 + 3 * 4 and r"\infty" in table
     columns = {line.count("&") for line in table.splitlines() if "&" in line}
@@ -214,7 +216,7 @@ def test_what_is_scored_is_never_replaced_by_its_report(report, case_folder):
         (["--protocol=self", "--out=o", "--cases=c", "--predictions=p", "--steps=3"],
          "--steps and --guidance are for --checkpoint"),
         (["--protocol=self", "--out=o", "--cases=c", "--predictions=p", "--weights=vgg=f"],
-         "unknown metric: choose from lpips"),
+         "unknown metric: choose from fid"),
         (["--protocol=self", "--out=o", "--cases=c", "--predictions=p", "--weights=fid=f"],
          "--weights fid=f: no such file"),
         (["--protocol=easy"], "invalid choice: 'easy'"),

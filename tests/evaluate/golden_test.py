@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from durian_jax.evaluate import perceptual, scores
+from durian_jax.evaluate import scores
 from durian_jax.evaluate.protocol import Protocol
+from durian_jax.metrics.frechet import frechet_distance
 from input_pipeline.dataset.cases import Attribute, Case, Pictures, Truth
 from input_pipeline.faces.landmarker import Track
 
@@ -28,7 +29,7 @@ def compute() -> dict[str, float]:
             found |= {f"{name} low": cell["low"], f"{name} high": cell["high"]}
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(40, 8)), rng.normal(0.3, 1.2, size=(50, 8))
-    found["frechet"] = perceptual.frechet_distance(first, second)
+    found["frechet"] = frechet_distance(first, second)
     return found
 
 

@@ -118,13 +118,14 @@ def test_cross_is_scored_without_a_truth(cross_cases, tmp_path):
         np.save(folder / f"{case.id}.npy", np.repeat(portrait[None], case.frames, 0))
     code = main(
         ["evaluate", "--protocol=cross", f"--cases={cross_cases.path}", "--groups=glasses",
-         f"--predictions={folder}", f"--out={tmp_path / 'report'}"]
+         f"--predictions={folder}", f"--out={tmp_path / 'report'}", "--networks=lpips,identity"]
     )  # fmt: skip
     assert code == 0
     rows = json.loads((tmp_path / "report" / "report.json").read_text())["rows"]
     assert {row["method"] for row in rows} == {"still", "copy", "paste"}
     still, copy, paste = (row["metrics"] for row in rows[:3])
-    assert still["psnr"] == {"not_available": "no truth"} == still["iou"]
+    assert still["psnr"] == {"not_available": "no truth"} == still["iou"] == still["lpips"]
+    assert 0.5 < paste["identity"]["mean"] < still["identity"]["mean"]
     # Still pictures all: they miss the driver's motion, which pasting follows.
     assert still["keypoints"]["mean"] == pytest.approx(copy["keypoints"]["mean"], rel=1e-5)
     assert paste["keypoints"]["mean"] < 0.6 * still["keypoints"]["mean"]

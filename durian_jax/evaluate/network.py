@@ -1,0 +1,87 @@
+"""What metrics with a network have in common, and the two kinds that several networks serve."""
+
+import numpy as np
+
+from durian_jax.evaluate.scores import Answer
+from durian_jax.metrics.frechet import frechet_distance
+from input_pipeline.faces.descriptor import FaceDescriptor
+
+# As all published FVDs take them.
+FVD_FRAMES = 16
+TOO_FEW_CLIPS = f"needs 2 clips of {FVD_FRAMES} frames"
+
+
+class Network:
+    """One metric. `score` gives the values of an answer that are its own, `over_all` those that
+    only the whole set has: a cell of the table for each method, or None."""
+
+    def __init__(self, name: str, facts: dict[str, str]):
+        """name: of the metric. facts: what its weights are, for the report."""
+        self.name, self.facts = name, facts
+
+    def score(self, method: str, answer: Answer) -> dict[str, float | None]:
+        return {self.name: self.value(answer)}
+
+    def over_all(self) -> dict[str, dict] | None:
+        return None
+
+
+class Identity(Network):
+    """Is the person in the answer that of the portrait?"""
+
+    def __init__(self, name: str, facts: dict[str, str], descriptor: FaceDescriptor):
+        super().__init__(name, facts)
+        self._embed = descriptor
+
+    def value(self, answer: Answer) -> float:
+        first, track = answer.case.scored_from, answer.track
+        own = self._embed(answer.pictures.portrait, answer.reference.portrait)
+        similarities = [
+            float(own @ self._embed(np.round(frame * 255).astype(np.uint8), keypoints))
+            if found else 0.0
+            for frame, keypoints, found in zip(
+                answer.frames[first:], track.keypoints[first:], track.found[first:]
+            )
+        ]  # fmt: skip
+        return float(np.mean(similarities))
+
+
+class Frechet(Network):
+    """Features of every answer and of what it should look like; their distance over all cases."""
+
+    too_few: str
+
+    def __init__(self, name: str, facts: dict[str, str]):
+        super().__init__(name, facts)
+        self._found: dict[str, list[tuple[str, np.ndarray]]] = {}
+        self._true: dict[str, np.ndarray] = {}
+
+    def features(self, frames: np.ndarray) -> np.ndarray:
+        """[n, d] of frames [F, S, S, 3] in [0, 1]; n may be 0."""
+        raise NotImplementedError
+
+    def score(self, method: str, answer: Answer) -> dict[str, float | None]:
+        first = answer.case.scored_from
+        frames, pictures = answer.frames[first:], answer.pictures
+        true = pictures.driving if pictures.truth is None else pictures.truth.video
+        true = true[first:] / np.float32(255)
+        if answer.case.id not in self._true:
+            self._true[answer.case.id] = self.features(true)
+        same = np.array_equal(frames, true)  # the baseline "truth"
+        features = self._true[answer.case.id] if same else self.features(frames)
+        self._found.setdefault(method, []).append((answer.case.id, features))
+        return {}
+
+    def over_all(self) -> dict[str, dict]:
+        answered = set.intersection(*({id for id, _ in one} for one in self._found.values()))
+        cells = {}
+        for method, parts in self._found.items():
+            parts = [(id, features) for id, features in parts if id in answered]
+            found = np.concatenate([features for _, features in parts])
+            true = np.concatenate([self._true[id] for id, _ in parts])
+            if min(len(found), len(true)) < 2:
+                cells[method] = {"not_available": self.too_few}
+            else:
+                distance = frechet_distance(found, true)
+                cells[method] = {"mean": distance, "count": len(parts), "samples": len(found)}
+        return cells
