@@ -103,6 +103,8 @@ CLASS_MAPS = {
             "mouth_interior top_lip bottom_lip neck hair beard clothing glasses headwear facewear"
         )
     ),
+    # MediaPipe's hair segmenter.
+    "hair": ClassMap(_labels("background hair"), (512, 512), "unit"),
     "lapa": ClassMap(
         _labels(
             "background skin left_eyebrow right_eyebrow left_eye right_eye nose upper_lip "

@@ -1,5 +1,6 @@
 """A face parser in an ONNX or TensorFlow Lite file gives the masks."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -24,6 +25,8 @@ class ParserSegmenter(Segmenter):
     The file decides the layout of the input (NHWC or NCHW), its number type and, unless it leaves
     it open, its size; the class map says what each output means and what a file cannot say, the
     normalisation. Outputs are scores [N, C, h, w] or [N, h, w, C]; the first that fits is used.
+    A fourth input channel is left zero: there MediaPipe's hair segmenter would get the mask of the
+    frame before, which steadies nothing.
     """
 
     name = "parser"
@@ -118,8 +121,8 @@ class _Onnx:
         self._session = onnxruntime.InferenceSession(str(file), settings, providers)
         sources = self._session.get_inputs()
         shape = [dim if isinstance(dim, int) else None for dim in sources[0].shape]
-        self._channels_last = _check_input(where, len(sources), shape)
-        height, width = shape[1:3] if self._channels_last else shape[2:]
+        self._input = _Input.of(where, len(sources), shape)
+        height, width = self._input.size
         self.size = (height, width) if height and width else None
         self.batched = shape[0] is None
         self._name = sources[0].name
@@ -128,8 +131,7 @@ class _Onnx:
         self.raw = self._type.kind in "iu"
 
     def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
-        if not self._channels_last:
-            pixels = pixels.transpose(0, 3, 1, 2)
+        pixels = self._input.arranged(pixels)
         return self._session.run(None, {self._name: pixels.astype(self._type)})
 
 
@@ -145,16 +147,15 @@ class _Tflite:
         self._interpreter.allocate_tensors()
         sources = self._interpreter.get_input_details()
         shape = sources[0]["shape"].tolist()
-        self._channels_last = _check_input(where, len(sources), shape)
-        self.size = tuple(shape[1:3] if self._channels_last else shape[2:])
+        self._input = _Input.of(where, len(sources), shape)
+        self.size = self._input.size
         self._index, self._type = sources[0]["index"], np.dtype(sources[0]["dtype"])
         self._scale, self._zero = sources[0]["quantization"]
         self.raw = self._type.kind in "iu" and not self._scale
         self._outputs = self._interpreter.get_output_details()
 
     def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
-        if not self._channels_last:
-            pixels = pixels.transpose(0, 3, 1, 2)
+        pixels = self._input.arranged(pixels)
         if self._scale:
             limits = np.iinfo(self._type)
             pixels = np.clip(np.round(pixels / self._scale + self._zero), limits.min, limits.max)
@@ -167,14 +168,30 @@ class _Tflite:
         ]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Input:
+    """What a network takes: channels 3 or 4, first or last; (height, width), None where open."""
+
+    channels: int
+    channels_last: bool
+    size: tuple[int | None, int | None]
+
+    @staticmethod
+    def of(where: str, count: int, shape: list[int | None]) -> "_Input":
+        """From the count of inputs and the first one's shape; InputError unless a picture."""
+        if count == 1 and len(shape) == 4 and shape[0] in (None, 1):
+            for axis, size in ((3, shape[1:3]), (1, shape[2:])):
+                if shape[axis] in (3, 4):
+                    return _Input(shape[axis], axis == 3, tuple(size))
+        raise InputError(
+            f"{where}: {count} inputs, the first {shape}: expected one RGB picture, [1, 3, H, W] "
+            "or [1, H, W, 3], with or without a fourth channel, or any number of them"
+        )
+
+    def arranged(self, pixels: np.ndarray) -> np.ndarray:
+        """[N, h, w, 3] as the network takes it; a fourth channel is zero."""
+        pixels = np.pad(pixels, ((0, 0), (0, 0), (0, 0), (0, self.channels - 3)))
+        return pixels if self.channels_last else pixels.transpose(0, 3, 1, 2)
+
+
 _RUNTIMES = {".onnx": _Onnx, ".tflite": _Tflite}
-
-
-def _check_input(where: str, count: int, shape: list) -> bool:
-    """Whether the channels come last; InputError unless the input is one RGB picture."""
-    if count == 1 and len(shape) == 4 and shape[0] in (None, 1) and 3 in (shape[1], shape[3]):
-        return shape[3] == 3
-    raise InputError(
-        f"{where}: {count} inputs, the first {shape}: expected one RGB picture, [1, 3, H, W] or "
-        "[1, H, W, 3], or any number of them"
-    )

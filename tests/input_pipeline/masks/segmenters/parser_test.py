@@ -14,16 +14,18 @@ NUMBERS = {"float32": onnx.TensorProto.FLOAT, "uint8": onnx.TensorProto.UINT8}
 def save_onnx(path, count, hair, level=0.5, shape=(None, 3, None, None), number="float32", extra=0):
     """A network whose class `hair` beats the others where its input is redder than `level`.
 
-    shape: of its input. extra: outputs of another kind that come first.
+    shape: of its input, of 3 or 4 channels. extra: outputs of another kind that come first.
     """
-    weights = np.zeros((count, 3, 1, 1), np.float32)
+    channels = 4 if 4 in shape[1:] else 3
+    weights = np.zeros((count, channels, 1, 1), np.float32)
     weights[hair, 0] = 1
+    weights[hair, 3:] = 100  # a fourth channel that is not zero makes all of it hair
     bias = np.where(np.arange(count) == hair, 0, level).astype(np.float32)
     nodes, last = [], "image"
     if number != "float32":
         nodes.append(helper.make_node("Cast", [last], ["float"], to=onnx.TensorProto.FLOAT))
         last = "float"
-    if shape[1] != 3:
+    if shape[3] in (3, 4):
         nodes.append(helper.make_node("Transpose", [last], ["first"], perm=[0, 3, 1, 2]))
         last = "first"
     nodes.append(helper.make_node("Conv", [last, "weights", "bias"], ["scores"]))
@@ -41,18 +43,19 @@ def save_onnx(path, count, hair, level=0.5, shape=(None, 3, None, None), number=
     return path
 
 
-def save_tflite(path, count, hair, level=0.5, side=32):
+def save_tflite(path, count, hair, level=0.5, side=32, channels=3):
     """The same as TensorFlow Lite: one 1 x 1 convolution, NHWC."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     model, graph = schema.ModelT(), schema.SubGraphT()
-    weights = np.zeros((count, 1, 1, 3), np.float32)
+    weights = np.zeros((count, 1, 1, channels), np.float32)
     weights[hair, ..., 0] = 1
+    weights[hair, ..., 3:] = 100
     bias = np.where(np.arange(count) == hair, 0, level).astype(np.float32)
     model.version, model.buffers, graph.tensors = 3, [schema.BufferT()], []
     for name, shape, data in (
-        ("image", (1, side, side, 3), None),
+        ("image", (1, side, side, channels), None),
         ("weights", weights.shape, weights),
         ("bias", bias.shape, bias),
         ("scores", (1, side, side, count), None),
@@ -89,6 +92,7 @@ def iou(a, b):
     [
         ((None, 3, None, None), "float32", 0.5),
         ((1, 3, 32, 32), "float32", 0.5),
+        ((1, 4, 32, 32), "float32", 0.5),
         ((None, 64, 64, 3), "float32", 0.5),
         ((1, 64, 64, 3), "uint8", 150.0),
     ],
@@ -107,6 +111,14 @@ def test_a_tflite_parser_gives_masks(tmp_path, red_on_grey):
     pictures, red = red_on_grey(3)
     parser = segmenters.load(f"parser:{save_tflite(tmp_path / 'a.tflite', 6, 1, 0.65)}")
     assert parser.kinds == HAIR and "mediapipe-multiclass" in str(parser)
+    assert iou(parser(pictures, HAIR)["hair"], red) > 0.9
+
+
+def test_a_segmenter_of_hair_alone_with_a_fourth_input_channel(tmp_path, red_on_grey):
+    pictures, red = red_on_grey(3)
+    file = save_tflite(tmp_path / "hair.tflite", 2, 1, 0.65, channels=4)
+    parser = segmenters.load(f"parser:{file}")
+    assert parser.kinds == HAIR and str(parser).endswith("hair 32x32 unit")
     assert iou(parser(pictures, HAIR)["hair"], red) > 0.9
 
 
