@@ -38,6 +38,8 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         keypoint_channels=(16, 32, 96, 256),  # of the keypoint encoder, pixels first
         face_coordinates=False,  # tell the keypoint encoder each pixel's place on the mean face
         reference_keypoints=False,  # tell the reference encoders the keypoints of their photos
+        reference_masks=True,  # and what of their photos is hidden
+        reference_encoders=2,  # or 1 for portrait and attributes alike
         clip=dict(hidden_size=1024, layers=24, heads=16, patch_size=14),  # ViT-L/14
         arcface=dict(layers=(3, 13, 30, 3)),  # r100
         temporal=False,  # motion modules
@@ -68,6 +70,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         expand_count=2,  # such masks
         grow=0.04,  # most that a hidden region grows, in face heights
         augmented=("portrait", "attribute"),  # references that are moved and recoloured
+        masked=True,  # whether each reference hides what the other shows
         affine_probability=0.8,  # of a reference to be moved
         translate=0.1,  # most, in sides of the picture
         scale=0.15,  # most, as a share

@@ -7,7 +7,7 @@ import jax
 import pytest
 from flax.traverse_util import flatten_dict
 
-from configs import durian, small, tiny
+from configs import ablations, durian, small, tiny
 from durian_jax.diffusion.process import Discrete
 from durian_jax.diffusion.solvers import Sampling
 from durian_jax.systems.system import build, init_params
@@ -89,3 +89,19 @@ def test_the_full_size_config_says_what_the_classes_say_by_themselves():
     options = loop.sample_options(config)
     assert options == SampleOptions(size=config.model.resolution)
     assert Discrete(**config.diffusion.to_dict()) == Discrete()
+
+
+def test_each_ablation_changes_one_thing():
+    full = ablations.get_config("full").to_dict()
+    for name in ablations.NAMES[1:]:
+        changed = ablations.get_config(name).to_dict()
+        differ = {
+            (part, field)
+            for part in ("model", "data", "stage")
+            for field in full[part].keys() | changed[part].keys()
+            if full[part].get(field) != changed[part].get(field)
+        }
+        assert len({part for part, _ in differ}) == 1 and len(differ) <= 2, name
+        build(changed)
+    with pytest.raises(ValueError, match="unknown ablation 'nothing': choose full, "):
+        ablations.get_config("nothing")

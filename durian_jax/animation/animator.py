@@ -97,7 +97,9 @@ class Animator:
         self._read_scene = READERS[system_name(config)]
         self.source, self._sampling = source, solvers.Sampling.from_settings(config["sample"])
         # The middle of what training draws; converted weights do not say what that was.
-        self._grow = config.get("data", {}).get("grow", SampleOptions.grow) / 2
+        data = config.get("data", {})
+        self._grow = data.get("grow", SampleOptions.grow) / 2
+        self._masked = data.get("masked", True)
         self._landmarker = FaceLandmarker()
         self._segmenter, self._aligner = segmenters.load(masks), aligner
         self._align = self._reposed if aligner == "self" else aligners.load(aligner)
@@ -270,7 +272,7 @@ class Animator:
     def _read(self, job: Job) -> inputs.Scene:
         return self._read_scene(
             job.portrait, job.attributes, job.driving, self.size, self._landmarker,
-            inputs.Masking(self._segmenter, self._align, self._growth(job)),
+            inputs.Masking(self._segmenter, self._align, self._growth(job), self._masked),
             portrait_mask=job.portrait_mask, framed=job.framed, following=job.following,
             towards=job.towards,
         )  # fmt: skip

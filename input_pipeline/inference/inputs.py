@@ -32,11 +32,13 @@ class Masking:
 
     segmenter: finds attributes in photos that come without a mask. aligner: where they will lie on
     the portrait. grow: the whole mask grows by this share of the face's height, as in training.
+    masked: False shows both references whole, to models that were trained so.
     """
 
     segmenter: segmenters.Segmenter
     aligner: Aligner
     grow: float
+    masked: bool = True
 
     def __post_init__(self):
         if not 0 <= self.grow <= 1:
@@ -189,10 +191,10 @@ def _dressed(
     hidden = grow(hidden, masking.grow * np.ptp(person.keypoints[:, 1]))
     batch = {
         "keypoints": keypoints[..., :2],
-        "portrait": regions.hide(person.image, hidden),
+        "portrait": regions.hide(person.image, hidden) if masking.masked else person.image,
         "portrait_mask": hidden,
         "portrait_keypoints": person.keypoints[:, :2],
-        **_attribute_arrays(givers, shown, size),
+        **_attribute_arrays(givers, shown, size, masking.masked),
         "face": geometry.align_face(person.image, person.keypoints),
     }
     return Scene(
@@ -220,7 +222,7 @@ def _worn_together(givers: list[tuple[Subject, str]], masks: list[np.ndarray]):
 
 
 def _attribute_arrays(
-    givers: list[tuple[Subject, str]], masks: list[np.ndarray], size: int
+    givers: list[tuple[Subject, str]], masks: list[np.ndarray], size: int, masked: bool
 ) -> dict[str, np.ndarray]:
     count = len(givers)
     padded = min(n for n in (0, *PADDED_COUNTS) if n >= count)
@@ -231,7 +233,7 @@ def _attribute_arrays(
     }
     for i, ((giver, _), mask) in enumerate(zip(givers, masks)):
         arrays["attribute_keypoints"][i] = giver.keypoints[:, :2]
-        arrays["attribute"][i] = regions.hide(giver.image, ~mask)
+        arrays["attribute"][i] = regions.hide(giver.image, ~mask) if masked else giver.image
         arrays["attribute_mask"][i] = mask
     if padded > 2:
         arrays["attribute_count"] = np.array(count, np.int32)

@@ -35,6 +35,7 @@ class SampleOptions(Augmentation):
         masks at most: those of the record where its frame has any, else borrowed ones.
       grow: it then grows by up to this fraction of the face's height.
       augmented: which references are augmented, of "portrait" and "attribute".
+      masked: whether each reference hides what the other shows; False is the paper's ablation.
     """
 
     frames: int = 1
@@ -45,6 +46,7 @@ class SampleOptions(Augmentation):
     expand_count: int = 2
     grow: float = 0.04
     augmented: tuple[str, ...] = ("portrait", "attribute")
+    masked: bool = True
 
     def __post_init__(self):
         if unknown := set(self.augmented) - {"portrait", "attribute"}:
@@ -147,10 +149,10 @@ def assemble(
     return {
         "video": np.stack(video),
         "keypoints": keypoints.astype(np.float32),
-        "portrait": hide(portrait, hidden),
+        "portrait": hide(portrait, hidden) if options.masked else portrait,
         "portrait_mask": hidden,
         "portrait_keypoints": move(points[:, :2], moved),
-        "attribute": hide(attribute, ~shown)[None],
+        "attribute": (hide(attribute, ~shown) if options.masked else attribute)[None],
         "attribute_mask": shown[None],
         "attribute_keypoints": shown_points[None],
         "face": geometry.align_face(source, chunk.keypoints[choice.portrait]),

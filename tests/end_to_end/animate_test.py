@@ -8,7 +8,7 @@ import pytest
 from durian_jax import Animator
 from durian_jax.animation.job import Job
 from durian_jax.cli.main import main
-from durian_jax.diffusion.windows import Windows
+from durian_jax.diffusion.windows import Overlapping
 from input_pipeline.errors import InputError
 from input_pipeline.media import video
 from input_pipeline.media.pictures import read_picture, write_picture
@@ -104,7 +104,7 @@ def test_windows_join_without_a_visible_seam(animator, portrait_picture, talking
     hair, driver = (talking_head_clips / f"{name}.mp4" for name in ("warm", "plain"))
     clip = animator(portrait_picture, [(hair, "hair")], driver, steps=4, solver="dpm++")
     change = np.abs(np.diff(clip.frames.astype(float), axis=0)).mean((1, 2, 3))
-    windows = Windows(60, smallest.get_config("stage2").sample.window, 2)
+    windows = Overlapping(60, smallest.get_config("stage2").sample.window, 2)
     assert len(windows) > 5
     # Between these frames and the one before a window begins or has ended.
     seams = np.unique([*windows.starts[1:], *(windows.starts[:-1] + windows.length)])

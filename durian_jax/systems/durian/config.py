@@ -4,6 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import field
 
+import jax
+import jax.numpy as jnp
+
 from durian_jax.models.arcface import IResNetConfig
 from durian_jax.models.autoencoder import AutoencoderConfig, AutoencoderKL, CosinePatches, Patchify
 from durian_jax.models.clip import ClipConfig
@@ -31,6 +34,9 @@ class DurianConfig:
         reference_keypoints: whether the reference encoders get the features of their picture's own
             keypoints, as the denoiser does of the frame's, so that attention can match places of a
             face. Ours; the paper's reference encoders see pictures and masks alone.
+        reference_masks: whether the reference encoders see the mask of their picture, as one more
+            channel (Eq. 3).
+        reference_encoders: 2; or 1 for both portrait and attributes, without CLIP and ArcFace.
         control_channels: of the encoder in a ControlNet of the denoiser, see UNetConfig; () leaves
             the ControlNet out.
         clip: None leaves out the attribute embedding and with it the cross-attention of attribute
@@ -60,6 +66,8 @@ class DurianConfig:
     keypoint_channels: tuple[int, ...] = (16, 32, 96, 256)
     face_coordinates: bool = False
     reference_keypoints: bool = False
+    reference_masks: bool = True
+    reference_encoders: int = 2
     control_channels: tuple[int, ...] = ()
     clip: ClipConfig | None = field(default_factory=ClipConfig)
     arcface: IResNetConfig | None = field(default_factory=IResNetConfig)
@@ -92,6 +100,10 @@ class DurianConfig:
             )
         if self.autoencoder == "cosine" and self.patch % 2:
             raise ValueError(f"patch={self.patch}: 'cosine' needs an even number of pixels")
+        if self.reference_encoders not in (1, 2):
+            raise ValueError(f"reference_encoders={self.reference_encoders}: use 2 or 1")
+        if self.reference_encoders == 1 and (self.clip or self.arcface):
+            raise ValueError("reference_encoders=1 takes no contexts: set clip and arcface to None")
         if self.autoencoder == "kl" and self.kl is None:
             raise ValueError("autoencoder 'kl' needs its shape in kl")
         for name in ("keypoint_channels", *(["control_channels"] if self.control_channels else [])):
@@ -138,6 +150,31 @@ class DurianConfig:
         if self.autoencoder == "kl":
             return AutoencoderKL(self.kl)
         return {"patchify": Patchify, "cosine": CosinePatches}[self.autoencoder](self.patch)
+
+    def blank_batch(self, clips: int, frames: int) -> dict[str, jax.Array]:
+        """The batch contract in zeros, with one attribute per clip; S x S pixels.
+
+        Returns:
+            video uint8 [B, F, S, S, 3]; keypoints float32 [B, F, 478, 2], pixels; portrait uint8
+            [B, S, S, 3], what is hidden of it black, and portrait_mask bool [B, S, S], True there;
+            attribute [B, 1, S, S, 3] and attribute_mask [B, 1, S, S] likewise, True where the
+            attribute shows; portrait_keypoints [B, 478, 2], attribute_keypoints [B, 1, 478, 2];
+            face uint8 [B, 112, 112, 3], aligned for ArcFace; id int32 [B], number of the record.
+        """
+        picture = (self.resolution, self.resolution)
+        face = 112 if self.arcface is None else self.arcface.image_size
+        return {
+            "video": jnp.zeros((clips, frames, *picture, 3), jnp.uint8),
+            "keypoints": jnp.zeros((clips, frames, 478, 2), jnp.float32),
+            "portrait": jnp.zeros((clips, *picture, 3), jnp.uint8),
+            "portrait_mask": jnp.zeros((clips, *picture), bool),
+            "portrait_keypoints": jnp.zeros((clips, 478, 2), jnp.float32),
+            "attribute": jnp.zeros((clips, 1, *picture, 3), jnp.uint8),
+            "attribute_mask": jnp.zeros((clips, 1, *picture), bool),
+            "attribute_keypoints": jnp.zeros((clips, 1, 478, 2), jnp.float32),
+            "face": jnp.zeros((clips, face, face, 3), jnp.uint8),
+            "id": jnp.zeros((clips,), jnp.int32),
+        }
 
     def dead_parameters(self) -> tuple[str, ...]:
         """Patterns of parameters that no output depends on.

@@ -91,7 +91,7 @@ class Durian(nn.Module):
         present = {
             "denoiser": True,
             "portrait_encoder": True,
-            "attribute_encoder": True,
+            "attribute_encoder": config.reference_encoders == 2,
             "keypoint_encoder": True,
             "control": bool(config.control_channels),
             "face_projection": config.arcface is not None,
@@ -108,29 +108,8 @@ class Durian(nn.Module):
 
     @nn.nowrap
     def blank_batch(self, clips: int, frames: int) -> dict[str, jax.Array]:
-        """The batch contract in zeros, with one attribute per clip; S x S pixels.
-
-        Returns:
-            video uint8 [B, F, S, S, 3]; keypoints float32 [B, F, 478, 2], pixels; portrait uint8
-            [B, S, S, 3], what is hidden of it black, and portrait_mask bool [B, S, S], True there;
-            attribute [B, 1, S, S, 3] and attribute_mask [B, 1, S, S] likewise, True where the
-            attribute shows; portrait_keypoints [B, 478, 2], attribute_keypoints [B, 1, 478, 2];
-            face uint8 [B, 112, 112, 3], aligned for ArcFace; id int32 [B], number of the record.
-        """
-        picture = (self.size, self.size)
-        face = 112 if self.config.arcface is None else self.config.arcface.image_size
-        return {
-            "video": jnp.zeros((clips, frames, *picture, 3), jnp.uint8),
-            "keypoints": jnp.zeros((clips, frames, 478, 2), jnp.float32),
-            "portrait": jnp.zeros((clips, *picture, 3), jnp.uint8),
-            "portrait_mask": jnp.zeros((clips, *picture), bool),
-            "portrait_keypoints": jnp.zeros((clips, 478, 2), jnp.float32),
-            "attribute": jnp.zeros((clips, 1, *picture, 3), jnp.uint8),
-            "attribute_mask": jnp.zeros((clips, 1, *picture), bool),
-            "attribute_keypoints": jnp.zeros((clips, 1, 478, 2), jnp.float32),
-            "face": jnp.zeros((clips, face, face, 3), jnp.uint8),
-            "id": jnp.zeros((clips,), jnp.int32),
-        }
+        """See DurianConfig."""
+        return self.config.blank_batch(clips, frames)
 
     @nn.nowrap
     def align(self, params: dict) -> dict:
@@ -168,9 +147,10 @@ class Durian(nn.Module):
             self.face_projection = FaceProjection(config.context_dim, dtype=dtype)
             identity_dim = config.context_dim
         channels = self.autoencoder.channels
-        encoder = {"in_channels": channels + 1, "out_channels": 0}
+        encoder = {"in_channels": channels + config.reference_masks, "out_channels": 0}
         self.portrait_encoder = UNet(config.unet(context_dim=identity_dim, **encoder))
-        self.attribute_encoder = UNet(config.unet(context_dim=look_dim, **encoder))
+        if config.reference_encoders == 2:
+            self.attribute_encoder = UNet(config.unet(context_dim=look_dim, **encoder))
         self.keypoint_encoder = KeypointEncoder(
             config.keypoint_channels,
             config.channels[0],
@@ -292,7 +272,9 @@ class Durian(nn.Module):
         portrait_bank = self.portrait_encoder.capture(
             portrait, now[:clips], identity, portrait_pose
         )
-        attribute_bank = self.attribute_encoder.capture(attributes, now, look, attribute_pose)
+        one = self.config.reference_encoders == 1
+        encoder = self.portrait_encoder if one else self.attribute_encoder
+        attribute_bank = encoder.capture(attributes, now, look, attribute_pose)
         bank = tuple(
             jnp.concatenate([one, many.reshape(clips, -1, one.shape[-1])], axis=1)
             for one, many in zip(portrait_bank, attribute_bank)
@@ -384,6 +366,8 @@ class Durian(nn.Module):
     def _masked_latents(self, pictures, masks):
         """uint8 pictures [b, H, W, 3] and masks [b, H, W] -> [b, h, w, c + 1] (Eq. 3)."""
         latents = self.autoencoder.encode(signed(pictures))
+        if not self.config.reference_masks:
+            return latents
         b, h, w, _ = latents.shape
         masks = masks.astype(jnp.float32).reshape(b, h, masks.shape[1] // h, w, -1)
         return jnp.concatenate([latents, masks.mean((2, 4))[..., None]], axis=-1)

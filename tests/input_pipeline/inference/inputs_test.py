@@ -63,6 +63,17 @@ def test_portrait_hides_its_own_region_and_the_aligned_one(scene, segmenter):
     assert hidden.sum() > (own["hair"] | own["glasses"]).sum()
 
 
+def test_models_trained_on_whole_references_get_them_whole(
+    portrait_picture, talking_head_clips, landmarker, segmenter
+):
+    whole = inputs.Masking(segmenter, aligners.geometric, 0.03, masked=False)
+    sources = [(talking_head_clips / "warm.mp4", "hair")]
+    scene = inputs.read_scene(portrait_picture, sources, portrait_picture, 64, landmarker, whole)
+    np.testing.assert_array_equal(scene.batch["portrait"], scene.portrait.image)
+    np.testing.assert_array_equal(scene.batch["attribute"][0], scene.givers[0][0].image)
+    assert scene.batch["portrait_mask"].any() and scene.batch["attribute_mask"].any()
+
+
 def test_the_aligner_says_where_attributes_will_lie(scene):
     for (giver, kind), mask, aligned in zip(
         scene.givers, scene.batch["attribute_mask"], scene.aligned

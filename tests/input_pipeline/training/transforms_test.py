@@ -42,6 +42,19 @@ def test_attribute_reference_shows_the_attribute_and_nothing_else(painted_chunk)
         assert (sample["portrait"][sample["portrait_mask"]] == 0).all()
 
 
+def test_unmasked_references_are_whole_and_keep_their_masks(painted_chunk):
+    whole = dataclasses.replace(OPTIONS, masked=False)
+    one, other = (
+        make_sample(painted_chunk(), options, np.random.default_rng(3))
+        for options in (OPTIONS, whole)
+    )
+    assert _magenta(other["portrait"]).any()
+    for name in ("portrait", "attribute"):
+        np.testing.assert_array_equal(one[f"{name}_mask"], other[f"{name}_mask"])
+        seen = (one[name] != 0).any(-1)
+        np.testing.assert_array_equal(one[name][seen], other[name][seen])
+
+
 def test_references_and_target_are_different_frames(painted_chunk):
     still = dataclasses.replace(OPTIONS, affine_probability=0.0, reference_gap=5)
     for seed in SEEDS:

@@ -337,6 +337,8 @@ def test_default_config_is_the_full_size():
             {"control_channels": [4, 8]},
             "control_channels shrink the picture 2 times, but a latent cell is 4 pixels",
         ),
+        ({"reference_encoders": 3}, "reference_encoders=3: use 2 or 1"),
+        ({"reference_encoders": 1}, "takes no contexts: set clip and arcface to None"),
         ({"autoencoder": "vq"}, "autoencoder must be 'kl', 'patchify' or 'cosine', not 'vq'"),
         ({"context_dim": 8}, "clip.projection_dim=6 differs from context_dim=8"),
         ({"heads": 3}, "heads=3 does not divide the width 8"),
@@ -389,3 +391,17 @@ def test_aligned_parameters_start_encoders_as_the_denoiser_and_keys_as_queries(p
     jax.tree.map(
         np.testing.assert_array_equal, aligned["denoiser"]["mid_block"]["motion_modules_0"], motion
     )
+
+
+@pytest.mark.parametrize("change", [{"reference_masks": False}, {"reference_encoders": 1}])
+def test_ablations_leave_out_a_channel_or_a_network(fill, batch, inputs, change):
+    config = dataclasses.replace(CONFIG, context_dim=0, clip=None, arcface=None, **change)
+    shapes = jax.eval_shape(Durian(config).init, jax.random.key(0), batch, *inputs[:2])["params"]
+    other = Model(config, fill(shapes))
+    channels = CONFIG.latent_shape[2] + config.reference_masks
+    assert shapes["portrait_encoder"]["conv_in"]["kernel"].shape[2] == channels
+    assert ("attribute_encoder" in shapes) == (config.reference_encoders == 2)
+    assert set(other.module.networks) == set(shapes)
+    masks = {name: 1 - batch[name] for name in ("portrait_mask", "attribute_mask")}
+    plain, changed = (other.denoise(inputs, other.conditions(b)) for b in (batch, batch | masks))
+    assert (np.abs(plain - changed).max() > 1e-3) == config.reference_masks
