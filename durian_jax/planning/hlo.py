@@ -91,7 +91,6 @@ class Program:
         if entry is None:
             raise ValueError("no entry computation: not the text of an HLO module")
         self.runs, self.unknown_loops = defaultdict(int), 0
-        self._inside = {}
         self._visit(entry, 1)
 
     def _visit(self, name: str, times: int) -> None:

@@ -146,9 +146,11 @@ class TrainStep:
         loss = jax.ShapeDtypeStruct((), jnp.float32, sharding=layout.step.sharding)
         traced = self._gradients.trace(layout, batch)
         self._flops = flops.count_jaxpr(traced.jaxpr.jaxpr).model
-        lowered = [traced.lower(), self._update.lower(layout, layout.trained, loss)]
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            compiled = list(pool.map(lambda program: program.compile(), lowered))
+            gradients = pool.submit(traced.lower().compile)
+            # XLA is at work while Python traces the update.
+            update = self._update.lower(layout, layout.trained, loss).compile()
+            compiled = gradients.result(), update
         self._gradients, self._update = compiled
         first, second = (program.memory_analysis() for program in compiled)
         grads = sharding.local_bytes(layout.trained)
