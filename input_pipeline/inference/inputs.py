@@ -179,6 +179,7 @@ def _dressed(
     kinds = frozenset(kind for _, kind in givers)
     subjects = [person, *(giver for giver, _ in givers)]
     shown = [_attribute_mask(giver, kind, masking.segmenter) for giver, kind in givers]
+    doubts = _doubts(givers, masking.segmenter)
     givers, shown, covered = _worn_together(givers, shown)
     if person.mask is not None:
         # Any share of a hidden pixel hides it, as in training.
@@ -204,7 +205,7 @@ def _dressed(
         aligned=np.array(aligned, bool).reshape(-1, size, size),
         motion=motion,
         batch=batch,
-        notes=_notes(subjects, motion) + covered,
+        notes=_notes(subjects, motion) + doubts + covered,
     )
 
 
@@ -259,6 +260,18 @@ def _attribute_mask(giver: Subject, kind: str, segmenter: segmenters.Segmenter) 
             f"{MAX_ATTRIBUTE_AREA:.0%} can be right: give a mask that covers only {kind}"
         )
     return mask
+
+
+def _doubts(givers: list[tuple[Subject, str]], segmenter: segmenters.Segmenter) -> list[str]:
+    """A note for each attribute of which a segmenter says where it would be, not whether it is."""
+    if getattr(segmenter, "tells_presence", True):
+        return []
+    return [
+        f"{giver.path}: {doubt}, its mask is where {kind} would be: use a photo that shows it "
+        "clearly, or give a mask"
+        for giver, kind in givers
+        if giver.mask is None and (doubt := giver.doubt(kind))
+    ]
 
 
 def _notes(subjects: list[Subject], motion: Motion) -> list[str]:

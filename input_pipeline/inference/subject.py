@@ -8,7 +8,7 @@ import numpy as np
 from input_pipeline.errors import InputError
 from input_pipeline.faces import geometry
 from input_pipeline.faces.landmarker import FaceLandmarker
-from input_pipeline.masks import segmenters
+from input_pipeline.masks import presence, segmenters
 from input_pipeline.media.mask_pictures import read_mask
 from input_pipeline.media.pictures import read_picture
 
@@ -17,8 +17,8 @@ from input_pipeline.media.pictures import read_picture
 class Subject:
     """A person in a photo: image uint8 [S, S, 3], head and shoulders; keypoints float32 [478, 3]
     in its pixels; height and width of the photo; crop: photo -> image; the number of faces in the
-    whole photo, of which this is the largest; if a mask came with the photo, the share of each
-    pixel that it covers, float32 [S, S]."""
+    whole photo, of which this is the largest; close_up: the same crop at `presence.SIZE`; if a mask
+    came with the photo, the share of each pixel that it covers, float32 [S, S]."""
 
     path: Path
     image: np.ndarray
@@ -26,6 +26,7 @@ class Subject:
     photo_shape: tuple[int, int]
     crop: geometry.Crop
     face_count: int
+    close_up: np.ndarray
     mask: np.ndarray | None = None
 
     def find(self, kinds: frozenset[str], segmenter: segmenters.Segmenter) -> dict:
@@ -39,6 +40,11 @@ class Subject:
             crop=self.crop,
         )
         return {kind: masks[0] for kind, masks in segmenter(pictures, kinds).items()}
+
+    def doubt(self, kind: str) -> str:
+        """Why an attribute may not be there, see `presence.doubt`; "" where it is to be seen."""
+        scale = presence.SIZE / len(self.image)
+        return presence.doubt(kind, self.close_up, (self.keypoints + 0.5) * scale - 0.5)
 
     def read_mask(self, path: str | Path) -> np.ndarray:
         """A mask as large as the photo, see `mask_pictures.read_mask`, cropped like it.
@@ -80,5 +86,6 @@ def read_subject(
         photo_shape=image.shape[:2],
         crop=crop,
         face_count=track.face_count,
+        close_up=crop.apply(image, presence.SIZE),
     )
     return subject if mask is None else dataclasses.replace(subject, mask=subject.read_mask(mask))

@@ -55,11 +55,14 @@ class Segmenter(abc.ABC):
       name: as in the spec that `load` takes.
       version: changes with anything that changes the masks.
       kinds: what it can find, out of `records.KINDS`.
+      tells_presence: its masks are empty where an attribute is not there; else they are where it
+        would be.
     """
 
     name: str
     version: str
     kinds: frozenset[str]
+    tells_presence = True
 
     def __str__(self):
         return f"{self.name} {self.version}"

@@ -50,6 +50,7 @@ class HeuristicSegmenter(Segmenter):
 
     name = "heuristic"
     version = "1"
+    tells_presence = False
     kinds = frozenset(KINDS)
 
     def __init__(self):

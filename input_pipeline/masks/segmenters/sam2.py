@@ -67,6 +67,7 @@ class Sam2Segmenter(HubSegmenter):
     """Spec FOLDER_OR_HUB_ID. Every frame is asked for by itself."""
 
     name = "sam2"
+    tells_presence = False
     auto = "Sam2Model"
     model_types = frozenset({"sam2", "sam2_video"})  # published weights are those of the second
     kinds = frozenset(KINDS)

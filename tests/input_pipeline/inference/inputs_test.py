@@ -139,6 +139,26 @@ def test_an_attribute_that_is_not_there_is_named(portrait_picture, talking_head_
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["glasses", "beard", "hat"])
+def test_what_the_segmenter_cannot_tell_is_noted(
+    kind, portrait_picture, talking_head_clips, landmarker, segmenter, tmp_path
+):
+    def notes(segmenter, *mask):
+        scene = inputs.read_scene(
+            portrait_picture, [(portrait_picture, kind, *mask)], portrait_picture, 64, landmarker,
+            masking(segmenter),
+        )  # fmt: skip
+        return [note for note in scene.notes if kind in note]
+
+    (note,) = notes(segmenter)
+    assert str(portrait_picture) in note and f"where {kind} would be: use a photo" in note
+    # Neither with a mask nor by a segmenter that looks for the attribute itself.
+    assert not notes(
+        segmenter, _mask_file(tmp_path / "m.png", 512, 512, slice(9, 99), slice(200, 300))
+    )
+    assert not notes(lambda pictures, present: segmenter(pictures, present))
+
+
 def test_an_unknown_kind_is_refused_before_reading(landmarker, segmenter):
     with pytest.raises(InputError, match=f"choose from {', '.join(KINDS)}"):
         inputs.read_scene("a.png", [("b.png", "wig")], "c.mp4", 64, landmarker, masking(segmenter))
