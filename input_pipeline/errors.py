@@ -8,7 +8,21 @@ class InputError(ValueError):
     """Bad input. The message is one line that names the thing, the value, the limit and the remedy.
 
     The command line prints it without a traceback and exits with code 2.
+
+    Attributes:
+      option: the argument that is to blame, by its name in Python: "grow_mask". The message begins
+        with it; the command line writes --grow-mask. "" where it is a file, or more than one.
     """
+
+    def __init__(self, message: str, option: str = ""):
+        super().__init__(f"{option} {message}" if option else message)
+        self.option = option
+
+    @property
+    def on_command_line(self) -> str:
+        """The message with the option as a flag."""
+        text = str(self).removeprefix(self.option)
+        return f"--{self.option.replace('_', '-')}{text}" if self.option else text
 
 
 def in_one_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """The house rules that a machine can check: who imports whom, and how long files get."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,15 @@ def test_nothing_speaks_of_tensorflow_at_run_time():
 
 def test_the_readme_is_at_most_150_lines():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("path", FILES, ids=_name)
+def test_errors_of_libraries_name_no_flags(path):
+    """`InputError(option=...)` is for that; evaluate/ still does."""
+    if _name(path).startswith(("durian_jax/cli/", "durian_jax/evaluate/")):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "InputError":
+            words = [x.value for x in ast.walk(node) if isinstance(x, ast.Constant)]
+            flags = [w for w in map(str, words) if re.search(r"(?<!pip install )--[a-z]", w)]
+            assert not flags, flags

@@ -130,7 +130,7 @@ class Animator:
         if absent := meta.get("absent"):
             raise InputError(
                 f"{source}: has no {', '.join(absent)}: convert it again together with a source "
-                "of them, --from diffusers --source FOLDER"
+                "of them, such as a folder of diffusers"
             )
         return cls(params, meta["config"], str(source), masks, aligner, devices)
 
@@ -329,7 +329,7 @@ class Animator:
         if found.mean() < MIN_ATTRIBUTE_AREA:
             raise InputError(
                 f"{giver.path}: in the portrait's pose the model shows no {kind} "
-                f"({found.mean():.2%} of the picture): use --aligner geometric"
+                f"({found.mean():.2%} of the picture): use the aligner geometric"
             )
         return found
 

@@ -178,8 +178,9 @@ class _Peers:
         for i, file in enumerate(self._files):
             if not file.is_file():
                 raise InputError(
-                    f"--out {out}: process {self.index} does not see what process {i} writes "
-                    "there: name a folder that all machines share"
+                    f"{out}: process {self.index} does not see what process {i} writes there: "
+                    "name a folder that all machines share",
+                    option="out",
                 )
 
     def gather(self, results: list[dict]) -> list[list[dict]]:

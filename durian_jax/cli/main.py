@@ -35,7 +35,10 @@ def main(argv: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace, rest: list[str]) -> int:
     try:
         _VERBS[options.verb](options, rest)
-    except (InputError, FloatingPointError) as error:
+    except InputError as error:
+        print(f"durian {options.verb}: {error.on_command_line}", file=sys.stderr)
+        return 2
+    except FloatingPointError as error:
         print(f"durian {options.verb}: {error}", file=sys.stderr)
         return 2
     except Interrupted as interruption:

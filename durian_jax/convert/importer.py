@@ -73,7 +73,7 @@ def convert(sources: list[tuple[str, Path]], out: Path) -> Joined:
     """
     for kind, _ in sources:
         if kind not in SOURCES:
-            raise InputError(f"--from {kind}: unknown source: choose {', '.join(SOURCES)}")
+            raise InputError(f"{kind}: unknown source: choose {', '.join(SOURCES)}", option="from")
     joined = join([SOURCES[kind](snapshot(path)) for kind, path in sources])
     save(joined, [{"from": kind, "path": str(path)} for kind, path in sources], out)
     for names, text in ((joined.drawn, "drawn at random"), (joined.absent, "no source gives")):

@@ -226,7 +226,9 @@ class Step:
           InputError: there is no compiler for the topology here.
         """
         if self._traced is None:
-            raise InputError(f"topology {self.topology.name} has no compiler here: use --fast")
+            raise InputError(
+                f"topology {self.topology.name} has no compiler here: stop at the arithmetic (fast)"
+            )
         options = None if self.topology.here else TPU_OPTIONS
         try:
             compiled = self.lower().compile(compiler_options=options)

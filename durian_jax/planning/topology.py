@@ -83,7 +83,7 @@ class Topology:
         except ImportError as error:
             raise InputError(
                 f"topology {self.name} needs the TPU compiler: pip install 'durian_jax[tpu]', "
-                "or stop at the arithmetic with --fast"
+                "or stop at the arithmetic (fast)"
             ) from error
         from jax.experimental import topologies
 

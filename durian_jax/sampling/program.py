@@ -81,7 +81,7 @@ class Program:
             # The compiler for TPUs refuses by itself what does not fit.
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            remedy = "a smaller --window and --overlap" if self._windowed else self._remedy
+            remedy = "a smaller window and overlap" if self._windowed else self._remedy
             raise InputError(
                 f"{self.name} needs more memory than a device has: use {remedy}"
             ) from None
@@ -98,7 +98,7 @@ class Program:
             frames = arguments[0].shape[1]
             fitting = int(frames * (self.memory - weights) / live)
             if 1 < fitting < frames:
-                remedy = f"a --window of about {fitting} and a smaller --overlap, or {remedy}"
+                remedy = f"a window of about {fitting} and a smaller overlap, or {remedy}"
         needed, there = (f"{size / 2**30:.3g} GiB" for size in (weights + live, self.memory))
         raise InputError(
             f"{self.name} needs about {needed} on each device, {there} are there: use {remedy}"

@@ -78,7 +78,7 @@ class Checkpoints:
             )
         except OSError as error:
             raise InputError(
-                f"{self.path}: no place for checkpoints ({error.strerror}): use another --workdir"
+                f"{self.path}: no place for checkpoints ({error.strerror}): use another workdir"
             ) from error
 
     @property
@@ -154,7 +154,7 @@ class Checkpoints:
             raise InputError(
                 f"{self.path / str(self.latest_step)}: checkpoint version "
                 f"{saved.get('version', 1)}, this code reads {VERSION}: finish the run with the "
-                f"code that began it, or start another with --config.init_from={self.path.parent}"
+                f"code that began it, or start another whose init_from is {self.path.parent}"
             )
         changes = config_difference(saved["config"], meta["config"])
         if saved["data_set"] != meta["data_set"]:
@@ -163,7 +163,7 @@ class Checkpoints:
         if changes:
             raise InputError(
                 f"{self.path.parent} holds another run ({'; '.join(changes)}): use another "
-                "--workdir, or the same settings and data set"
+                "workdir, or the same settings and data set"
             )
 
     def _refuse_other_trees(self, trees: dict) -> None:
@@ -181,7 +181,7 @@ class Checkpoints:
             raise InputError(
                 f"{self.path / str(self.latest_step)} is of another model "
                 f"({'; '.join(changes[:_MOST_NAMED])}{rest}): use the code and the config that "
-                "wrote it, or another --workdir"
+                "wrote it, or another workdir"
             )
 
     def wait(self) -> None:

@@ -193,7 +193,7 @@ def open_dataset(config, split: str = "train"):
     if config.data.workers:
         raise InputError(
             f"data.workers is {config.data.workers}, data.path {config.data.path} is rendered "
-            "by the process that trains: set --config.data.workers=0"
+            "by the process that trains: set data.workers to 0"
         )
     from input_pipeline.synthetic.dataset import Rendered
 

@@ -218,7 +218,7 @@ def locate(source: str | Path) -> Path:
         return _download(repository, revision or None)
     shipped = ", ".join(SHIPPED)
     raise InputError(
-        f"{name}: no checkpoint here: give the --workdir of a durian train run, a converted "
+        f"{name}: no checkpoint here: give the workdir of a durian train run, a converted "
         f"folder, a hub id USER/NAME@REVISION or a shipped name ({shipped})"
     )
 

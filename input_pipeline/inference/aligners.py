@@ -28,7 +28,7 @@ def load(spec: str) -> Aligner:
         return geometric
     if name == "files" and source:
         return Files(Path(source))
-    raise InputError(f"--aligner {spec}: unknown aligner: use geometric, self or files:FOLDER")
+    raise InputError(f"{spec}: unknown: use geometric, self or files:FOLDER", option="aligner")
 
 
 def geometric(giver: Subject, kind: str, mask: np.ndarray, portrait: Subject) -> np.ndarray:

@@ -42,7 +42,9 @@ class Masking:
 
     def __post_init__(self):
         if not 0 <= self.grow <= 1:
-            raise InputError(f"--grow-mask {self.grow:g}: must be 0 to 1, a share of the face")
+            raise InputError(
+                f"{self.grow:g}: must be 0 to 1, a share of the face", option="grow_mask"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -185,7 +185,8 @@ def load(spec: str) -> Generator:
         from diffusers import ControlNetModel, StableDiffusionXLControlNetPipeline
     except ImportError as error:
         raise InputError(
-            f"--expand {spec}: needs PyTorch and diffusers: pip install 'durian_jax[torch]'"
+            f"{spec}: needs PyTorch and diffusers: pip install 'durian_jax[torch]'",
+            option="expand",
         ) from error
     device, dtype = "cpu", torch.float32
     if torch.cuda.is_available():
@@ -199,8 +200,9 @@ def load(spec: str) -> Generator:
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"--expand {spec}: {reason}: base must be SDXL in diffusers' layout, controlnet a "
-            "ControlNet for it, each a folder or hub id"
+            f"{spec}: {reason}: base must be SDXL in diffusers' layout, controlnet a "
+            "ControlNet for it, each a folder or hub id",
+            option="expand",
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
@@ -217,9 +219,10 @@ def parse(spec: str) -> dict:
             settings[key] = _SETTINGS[key](value)
         except (KeyError, ValueError):
             raise InputError(
-                f"--expand {spec}: cannot read {setting!r}: settings are "
-                f"{', '.join(_SETTINGS)}, each as NAME=VALUE"
+                f"{spec}: cannot read {setting!r}: settings are "
+                f"{', '.join(_SETTINGS)}, each as NAME=VALUE",
+                option="expand",
             ) from None
     if name != "generate" or not settings.get("base") or not settings.get("controlnet"):
-        raise InputError(f"--expand {spec}: write generate:base=PATH,controlnet=PATH")
+        raise InputError(f"{spec}: write generate:base=PATH,controlnet=PATH", option="expand")
     return settings

@@ -99,7 +99,7 @@ class Following:
         """InputError: a file of this name cannot hold the result, or cannot be made."""
         suffix = self.suffix(driver)
         if suffix == ".png" and path.suffix.lower() != suffix:
-            raise InputError(f"{path}: a photo drives a picture: name it *.png, or add --frames")
+            raise InputError(f"{path}: a photo drives a picture: name it *.png, or give frames")
         files.check_output(path, suffix)
 
     def carry(self, driver: Motion, portrait: np.ndarray) -> np.ndarray:
@@ -112,14 +112,15 @@ class Following:
             if self.motion == "relative":
                 raise InputError(
                     f"{driver.path}: a photo has no motion to follow relatively: use a clip, or "
-                    "--motion absolute"
+                    "motion absolute"
                 )
             target = retarget.retarget(points, portrait, "absolute")[0]
             return retarget.approach(portrait, target, self.frames or 1)
         if self.frames is not None:
             raise InputError(
-                f"{driver.path}: --frames {self.frames} goes with a photo; this result is as long "
-                f"as its driver, {len(points)} frames"
+                f"{self.frames} goes with a photo; this result is as long as its driver, "
+                f"{driver.path}, {len(points)} frames",
+                option="frames",
             )
         points = smooth(points, float(driver.fps), self.smooth)
         return retarget.retarget(points, portrait, self.motion or "relative")
@@ -188,7 +189,7 @@ def write_template(path: str | Path, motion: Motion) -> None:
 
 
 def _read_template(path: Path, framed: bool) -> Motion:
-    again = "save it again with --save-motion"
+    again = "save it again"
     try:
         with np.load(path, allow_pickle=False) as stored:
             found = {name: stored[name] for name in stored.files}

@@ -105,7 +105,7 @@ def follow(path: Path, size: int) -> Motion:
     if face < smallest:
         raise InputError(
             f"{path}: the face is {face:.0f} pixels long, {smallest:.0f} are needed; use a closer "
-            "or sharper clip, or a smaller --size"
+            "or sharper clip, or a smaller size"
         )
     return Motion(
         fresh=np.array(fresh),

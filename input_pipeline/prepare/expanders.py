@@ -35,7 +35,7 @@ def check(specs: Iterable[str]) -> None:
         if spec.startswith("generate"):
             generation.parse(spec)
         elif spec not in ("borrow", "grow"):
-            raise InputError(f"--expand {spec}: unknown: use borrow, grow or generate:...")
+            raise InputError(f"{spec}: unknown: use borrow, grow or generate:...", option="expand")
 
 
 def run(job: Job) -> int:

@@ -153,7 +153,9 @@ def assign_splits(labels: dict[str, Label], holdout: float) -> dict[str, str]:
       InputError: a share outside [0, 1), or somebody with rows in two splits.
     """
     if not 0 <= holdout < 1:
-        raise InputError(f"--holdout {holdout}: must be at least 0 and below 1, such as 0.05")
+        raise InputError(
+            f"{holdout}: must be at least 0 and below 1, such as 0.05", option="holdout"
+        )
     chosen = {}
     for clip, label in labels.items():
         if label.split and chosen.setdefault(label.identity, label.split) != label.split:

@@ -58,7 +58,7 @@ class Pool:
             except BrokenProcessPool:
                 raise InputError(
                     f"one of {self.workers} workers was killed, perhaps for want of memory: run "
-                    f"again, which goes on with what is left, or with fewer --workers"
+                    "again, which goes on with what is left, or with fewer workers"
                 ) from None
             finally:
                 pool.shutdown(cancel_futures=True)
@@ -98,7 +98,8 @@ class Beam:
             from apache_beam.options.pipeline_options import PipelineOptions
         except ImportError:
             raise InputError(
-                "--runner needs Apache Beam: pip install 'durian_jax[beam]', or leave it out"
+                "needs Apache Beam: pip install 'durian_jax[beam]', or leave it out",
+                option="runner",
             ) from None
         if not items:
             return []

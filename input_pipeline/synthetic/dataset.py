@@ -42,7 +42,7 @@ def synth(out: str | Path, settings: Settings, cases: int = 0) -> dict[str, int]
 
     out = Path(out)
     if cases < 0:
-        raise InputError(f"--cases {cases}: must be at least 0")
+        raise InputError(f"{cases}: must be at least 0", option="cases")
     files.check_output(out / "metadata.json", ".json")
     twins.remove_cases(out / "counterfactual")
     compile_renderer(settings)

@@ -42,11 +42,11 @@ class Settings:
         least = dict(people=1, clips=1, frames=3, size=64, oversample=1, seed=0)
         for name, limit in least.items():
             if getattr(self, name) < limit:
-                raise InputError(f"--{name} {getattr(self, name)}: must be at least {limit}")
+                raise InputError(f"{getattr(self, name)}: must be at least {limit}", option=name)
         if self.size % render.TILE:
-            raise InputError(f"--size {self.size}: must be a multiple of {render.TILE}")
+            raise InputError(f"{self.size}: must be a multiple of {render.TILE}", option="size")
         if not self.fps > 0:
-            raise InputError(f"--fps {self.fps}: must be positive")
+            raise InputError(f"{self.fps}: must be positive", option="fps")
 
     @property
     def seconds(self) -> np.ndarray:

@@ -99,7 +99,7 @@ def test_missing_file(animate, tmp_path, capsys, name, file):
 
 def test_a_photo_drives_a_picture(animate, portrait_picture, capsys):
     line = _fails(animate(driving=portrait_picture), capsys)
-    assert "video.mp4: a photo drives a picture: name it *.png, or add --frames" in line
+    assert "video.mp4: a photo drives a picture: name it *.png, or give frames" in line
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_what_is_no_topology_is_refused_with_one_that_is(text, message):
 
 def test_a_slice_without_its_compiler_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "libtpu", None)
-    with pytest.raises(InputError, match=r"durian_jax\[tpu\].*--fast"):
+    with pytest.raises(InputError, match=r"durian_jax\[tpu\].*stop at the arithmetic"):
         Topology.parse("v5e:4x4").devices()
 
 

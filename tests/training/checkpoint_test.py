@@ -265,7 +265,9 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoints").touch()
     for workdir in ("file", "run"):
-        with pytest.raises(InputError, match=r"checkpoints: no place for checkpoints .*--workdir"):
+        with pytest.raises(
+            InputError, match=r"checkpoints: no place for checkpoints .*another workdir"
+        ):
             Checkpoints(tmp_path / workdir)
 
 

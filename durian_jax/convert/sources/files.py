@@ -80,7 +80,7 @@ def _advice(folder: Path) -> str:
     """What to give in place of a folder."""
     config = folder / "config.json"
     if config.is_file() and (family := read_json(config).get("_class_name")):
-        return f"it holds a {family}: convert it as diffusers (--from diffusers)"
+        return f"it holds a {family}: convert it as diffusers"
     kinds = (".safetensors", ".msgpack", ".onnx", *_TORCH)
     found = sorted(entry.name for entry in folder.iterdir() if entry.suffix in kinds)
     return f"give a file in it, {' or '.join(found[:3])}" if found else "give a file of weights"

@@ -112,16 +112,16 @@ def load(spec: str) -> Segmenter:
     name, _, source = spec.partition(":")
     if name not in _BACKENDS or bool(source) == (name == "heuristic"):
         known = ", ".join(f"{key}:{text}" if text else key for key, (*_, text) in _BACKENDS.items())
-        raise InputError(f"--masks {spec}: unknown segmenter: choose from {known}")
+        raise InputError(f"{spec}: unknown segmenter: choose from {known}", option="masks")
     module, kind, _ = _BACKENDS[name]
     backend = getattr(importlib.import_module(f"{__name__}.{module}"), kind)
     try:
         return backend(source) if source else backend()
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(str(error), option="masks") from error
     except Exception as error:  # what onnxruntime, LiteRT and transformers raise is open-ended
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise InputError(f"--masks {spec}: {reason}: docs/masks.md says what fits") from error
+        raise InputError(f"{spec}: {reason}: docs/masks.md says what fits", "masks") from error
 
 
 def split_options(source: str, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:
@@ -130,8 +130,6 @@ def split_options(source: str, known: tuple[str, ...]) -> tuple[str, dict[str, s
     while (parts := source.rpartition(","))[0] and (option := parts[2].partition("="))[1]:
         source, (key, _, value) = parts[0], option
         if key not in known:
-            raise InputError(
-                f"--masks: unknown option {key}={value}: choose from {', '.join(known)}"
-            )
+            raise InputError(f"unknown option {key}={value}: choose from {', '.join(known)}")
         options[key] = value
     return source, options

@@ -27,7 +27,7 @@ class FilesSegmenter(Segmenter):
         """Raises InputError if there is no such folder."""
         self._folder = Path(source)
         if not self._folder.is_dir():
-            raise InputError(f"--masks {self.name}:{source}: no such folder")
+            raise InputError(f"{self.name}:{source}: no such folder")
 
     @property
     def version(self) -> str:

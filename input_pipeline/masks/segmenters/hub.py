@@ -32,7 +32,7 @@ class HubSegmenter(Segmenter):
 
     def __init__(self, source: str):
         """source: FOLDER, or hub id USER/NAME@REVISION. InputError if no such model is there."""
-        self._where = f"--masks {self.name}:{source}"
+        self._where = f"{self.name}:{source}"
         try:
             import torch
             import transformers

@@ -34,7 +34,7 @@ class ParserSegmenter(Segmenter):
     def __init__(self, source: str):
         """Raises InputError for a file that is no face parser, or options that do not fit it."""
         path, options = split_options(source, ("classes", "size", "normalise"))
-        file, where = Path(path), f"--masks parser:{path}"
+        file, where = Path(path), f"parser:{path}"
         if not file.is_file():
             raise InputError(f"{where}: no such file")
         if file.suffix.lower() not in _RUNTIMES:

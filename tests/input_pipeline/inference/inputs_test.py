@@ -95,7 +95,7 @@ def test_the_mask_grows_by_a_share_of_the_face(
 
     (plain, height), (grown, _) = hidden(0.0), hidden(0.1)
     np.testing.assert_array_equal(grown, grow(plain, 0.1 * height))
-    with pytest.raises(InputError, match=r"--grow-mask 1\.5: must be 0 to 1"):
+    with pytest.raises(InputError, match=r"grow_mask 1\.5: must be 0 to 1"):
         masking(segmenter, grow=1.5)
 
 

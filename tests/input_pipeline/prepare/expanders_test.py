@@ -65,6 +65,6 @@ def test_prepare_keeps_borrowed_and_grown_masks(clips, tmp_path):
 
 @pytest.mark.parametrize("spec", ["dilate", "generate", "generate:base=x", "borrow:x"])
 def test_an_unknown_expander_is_refused_before_the_work(clips, tmp_path, spec):
-    with pytest.raises(InputError, match=f"--expand {spec}: "):
+    with pytest.raises(InputError, match=f"expand {spec}: "):
         prepare.prepare(clips, tmp_path / "out", size=64, expand=[spec], progress=False)
     assert not (tmp_path / "out").exists()

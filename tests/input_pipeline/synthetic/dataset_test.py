@@ -103,10 +103,10 @@ def test_sheets_show_people_and_cases(small_set):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"people": 0}, "--people 0: must be at least 1"),
-        ({"size": 100}, "--size 100: must be a multiple of 16"),
-        ({"frames": 2}, "--frames 2: must be at least 3"),
-        ({"fps": 0.0}, "--fps 0.0: must be positive"),
+        ({"people": 0}, "people 0: must be at least 1"),
+        ({"size": 100}, "size 100: must be a multiple of 16"),
+        ({"frames": 2}, "frames 2: must be at least 3"),
+        ({"fps": 0.0}, "fps 0.0: must be positive"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, message):
@@ -131,7 +131,7 @@ def test_a_new_set_leaves_no_cases_of_the_old_one(settings, small_set, tmp_path)
     shutil.copytree(small_set, out)
     dataset.synth(out, dataclasses.replace(settings, seed=6), cases=0)
     assert not (out / "counterfactual").exists()
-    with pytest.raises(InputError, match="--cases -1: must be at least 0"):
+    with pytest.raises(InputError, match="cases -1: must be at least 0"):
         dataset.synth(out, settings, cases=-1)
 
 

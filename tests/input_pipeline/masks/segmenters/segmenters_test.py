@@ -34,7 +34,7 @@ def test_a_kind_that_cannot_be_found_is_named():
 
 @pytest.mark.parametrize("spec", ["", "wig", "heuristic:file", "parser", "files:"])
 def test_an_unknown_segmenter_is_refused_with_the_known_ones(spec):
-    with pytest.raises(InputError, match=f"--masks {spec}: .* heuristic"):
+    with pytest.raises(InputError, match=f"^masks {spec}: .* heuristic"):
         segmenters.load(spec)
 
 
