@@ -24,7 +24,9 @@ def write_cases(protocol: str, dataset: str | Path, out: str | Path) -> CaseSet:
     """
     rules = Protocol.load(protocol)
     if rules.build is None:
-        raise InputError(f"--protocol {protocol}: durian synth writes its cases, evaluate does not")
+        raise InputError(
+            f"{protocol}: durian synth writes its cases, evaluate does not", "protocol"
+        )
     with folder_beside(out, replaces="cases.json") as beside:
         selection.write_cases(dataset, rules, beside)
     return CaseSet.read(out)
@@ -64,17 +66,15 @@ def evaluate(
       InputError: unusable cases, predictions or weights; nothing is written then.
     """
     if (cases is None) == (dataset is None):
-        raise InputError("give either --cases or --dataset")
+        raise InputError("give either cases or a dataset")
     if (checkpoint is None) == (predictions is None):
-        raise InputError("give either --checkpoint or --predictions")
+        raise InputError("give either a checkpoint or predictions")
     if predictions is not None and (steps is not None or guidance is not None):
-        raise InputError(
-            "--steps and --guidance are for --checkpoint; predictions are made already"
-        )
+        raise InputError("steps and guidance are for a checkpoint; predictions are made already")
     for given in (cases, predictions, checkpoint, dataset):
         if given is not None and Path(given).resolve().is_relative_to(Path(out).resolve()):
             raise InputError(
-                f"--out {out}: would replace {given}, which lies in it: choose another"
+                f"{out}: would replace {given}, which lies in it: choose another", option="out"
             )
     rules = Protocol.load(protocol)
     loaded, absent = perceptual.load(networks, weights or {})
@@ -103,7 +103,7 @@ def _scored(found: CaseSet, protocol: Protocol, groups: list[str] | None) -> tup
     if (found.protocol, found.version) != (protocol.name, protocol.version):
         raise InputError(
             f"{found.path}: cases of protocol {found.protocol} version {found.version}, not "
-            f"{protocol.name} version {protocol.version}: make them again, or change --protocol"
+            f"{protocol.name} version {protocol.version}: make them again, or change the protocol"
         )
     for case in found.cases:
         if case.truth != protocol.truth:
@@ -111,7 +111,7 @@ def _scored(found: CaseSet, protocol: Protocol, groups: list[str] | None) -> tup
     known = sorted({case.group for case in found.cases})
     for group in groups or ():
         if group not in known:
-            raise InputError(f"--groups {group}: {found.path} has {', '.join(known)}")
+            raise InputError(f"{group}: {found.path} has {', '.join(known)}", option="groups")
     return tuple(case for case in found.cases if not groups or case.group in groups)
 
 

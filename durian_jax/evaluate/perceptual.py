@@ -74,12 +74,12 @@ def load(chosen: list[str] | None, weights: dict[str, str]) -> tuple[list[Networ
     absent = dict.fromkeys(_PACKAGED, "left out") | dict.fromkeys(_SUPPLIED, "no weights given")
     for name in DEFAULT if chosen is None else chosen:
         if name not in _PACKAGED:
-            raise InputError(f"--networks {name}: choose from {', '.join(_PACKAGED)}, or none")
+            raise InputError(f"{name}: choose from {', '.join(_PACKAGED)}, or none", "networks")
         try:
             networks.append(_PACKAGED[name]())
         except InputError as error:
             if chosen is not None:
-                raise InputError(f"--networks {name}: {error}") from None
+                raise InputError(f"{name}: {error}", option="networks") from None
             absent[name] = str(error)
     networks += [_supplied(name, source) for name, source in weights.items()]
     for network in networks:
@@ -89,16 +89,16 @@ def load(chosen: list[str] | None, weights: dict[str, str]) -> tuple[list[Networ
 
 def _supplied(name: str, source: str) -> Network:
     if name in _PACKAGED:
-        raise InputError(f"--weights {name}={source}: needs none: --networks {name}")
+        raise InputError(f"{name}={source}: needs none, choose it in networks", "weights")
     if name not in _SUPPLIED:
         known = ", ".join(_SUPPLIED)
-        raise InputError(f"--weights {name}={source}: unknown metric: choose from {known}")
+        raise InputError(f"{name}={source}: unknown metric: choose from {known}", "weights")
     if name not in ("clip", "dino") and not Path(source).is_file():
-        raise InputError(f"--weights {name}={source}: no such file: {_HELP}")
+        raise InputError(f"{name}={source}: no such file: {_HELP}", option="weights")
     try:
         return _SUPPLIED[name](name, source)
     except InputError:
         raise
     except Exception as error:  # what torch, transformers and onnxruntime raise is open-ended
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise InputError(f"--weights {name}={source}: {reason}: {_HELP}") from error
+        raise InputError(f"{name}={source}: {reason}: {_HELP}", option="weights") from error

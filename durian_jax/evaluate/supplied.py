@@ -39,7 +39,8 @@ def _imported(name: str, package: str):
         return importlib.import_module(package)
     except ImportError:
         raise InputError(
-            f"--weights {name}: {package} is not installed: pip install 'durian_jax[torch]'"
+            f"{name}: {package} is not installed: pip install 'durian_jax[torch]'",
+            option="weights",
         ) from None
 
 

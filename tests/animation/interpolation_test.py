@@ -101,7 +101,7 @@ def test_what_cannot_be_read_is_said_and_leaves_no_grid(tmp_path):
 
 
 def test_the_output_is_named_for_its_driver(tmp_path):
-    with pytest.raises(InputError, match=r"name it \*\.png, or add --frames"):
+    with pytest.raises(InputError, match=r"name it \*\.png, or give frames"):
         interpolation.run(Animator(), _job((0.0, 1.0), "pose.png"), tmp_path / "out.mp4")
     moving = _job((0.0, 1.0), "pose.png", following=Following(frames=3))
     interpolation.run(Animator(), moving, tmp_path / "out.mp4")

@@ -286,7 +286,7 @@ def test_rendering_while_training_refuses_worker_processes(tmp_path, capsys):
          "--config.data.path=synth:people=10", "--config.data.workers=2"],
         capsys,
     )  # fmt: skip
-    assert "data.workers is 2" in line and "--config.data.workers=0" in line
+    assert "data.workers is 2" in line and "set data.workers to 0" in line
     assert not (tmp_path / "run").exists()
 
 

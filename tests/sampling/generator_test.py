@@ -167,7 +167,7 @@ def test_too_little_memory_is_refused_with_what_fits(found):
     references, nothing, window, overflow = found["refusals"]
     assert re.search(r"^references needs about .* GiB on each device, .*: use fewer a", references)
     assert re.search(r"^denoiser needs about .*: use a device with more memory$", nothing)
-    assert re.search(r"^denoiser needs about .*: use a --window of about 3 and a smaller", window)
+    assert re.search(r"^denoiser needs about .*: use a window of about 3 and a smaller", window)
     assert overflow.startswith("references needs more memory than a device has: use fewer attrib")
 
 
