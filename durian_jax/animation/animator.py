@@ -80,6 +80,7 @@ class Animator:
         masks: str = "heuristic",
         aligner: str = "geometric",
         devices: list | None = None,
+        landmarks: str | Path | None = None,
     ):
         """
         Args:
@@ -90,8 +91,9 @@ class Animator:
           aligner: as `aligners.load` takes it, or "self": the model itself shows the giver in the
             portrait's pose, and the attribute is looked for there.
           devices: of this process; each takes a job at a time. Default: the first.
+          landmarks: a Face Landmarker for the eyelids, see `FaceLandmarker`.
 
-        Raises InputError for a segmenter or an aligner that cannot be used.
+        Raises InputError for a segmenter, an aligner or landmarks that cannot be used.
         """
         self.generator = Generator(params, config, devices)
         self._read_scene = READERS[system_name(config)]
@@ -100,7 +102,7 @@ class Animator:
         data = config.get("data", {})
         self._grow = data.get("grow", SampleOptions.grow) / 2
         self._masked = data.get("masked", True)
-        self._landmarker = FaceLandmarker()
+        self._landmarker = FaceLandmarker(landmarks)
         self._segmenter, self._aligner = segmenters.load(masks), aligner
         self._align = self._reposed if aligner == "self" else aligners.load(aligner)
 
@@ -111,13 +113,14 @@ class Animator:
         masks: str = "heuristic",
         aligner: str = "geometric",
         devices: list | None = None,
+        landmarks: str | Path | None = None,
     ) -> "Animator":
         """The averaged weights of a training run, or a folder of weights.
 
         Args:
           source: workdir, folder, hub id USER/NAME@REVISION or shipped name. Default: the small
             model of the package, which says what it is.
-          masks, aligner, devices: as in the constructor.
+          masks, aligner, devices, landmarks: as in the constructor.
 
         Raises:
           InputError: there is no checkpoint, it lacks a network, or no such segmenter or aligner.
@@ -132,7 +135,7 @@ class Animator:
                 f"{source}: has no {', '.join(absent)}: convert it again together with a source "
                 "of them, such as a folder of diffusers"
             )
-        return cls(params, meta["config"], str(source), masks, aligner, devices)
+        return cls(params, meta["config"], str(source), masks, aligner, devices, landmarks)
 
     @property
     def size(self) -> int:
@@ -238,6 +241,7 @@ class Animator:
             **job.to_json(),
             "grow_mask": self._growth(job),
             **dataclasses.asdict(self._sampling.changed(**sampling)),
+            "landmarks": self._landmarker.version,
             "masks": str(self._segmenter),
             "aligner": self._aligner,
             "checkpoint": self.source,

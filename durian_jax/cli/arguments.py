@@ -25,6 +25,11 @@ _ALIGNER = {
     "help": "what says where attributes will lie on the portrait: geometric, self (the model "
     "re-poses the giver), or files:FOLDER with KIND.png; see docs/masks.md",
 }
+_LANDMARKS = {
+    "type": Path,
+    "metavar": "FILE.task",
+    "help": "MediaPipe's Face Landmarker, whose eyelids follow blinks closer; see docs/motion.md",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -59,8 +64,9 @@ def _prepare(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("clips", help="folder of video clips (local, gs:// or s3://)")
     verb.add_argument("--out", required=True, help="folder of the data set (likewise)")
     fields.add(
-        verb, prepare, "size", "labels", "holdout", "face_descriptor", "masks", "workers",
-        holdout={"metavar": "SHARE"}, face_descriptor={"metavar": "FILE.onnx"}, masks=_MASKS,
+        verb, prepare, "size", "labels", "holdout", "face_descriptor", "masks", "landmarks",
+        "workers", holdout={"metavar": "SHARE"}, face_descriptor={"metavar": "FILE.onnx"},
+        masks=_MASKS, landmarks=_LANDMARKS,
     )  # fmt: skip
     verb.add_argument(
         "--expand", action="append", default=[], metavar="SPEC",
@@ -163,7 +169,10 @@ def _add_job(verb: argparse.ArgumentParser) -> None:
     from durian_jax.animation.animator import Animator
     from durian_jax.diffusion.solvers import SOLVERS, Sampling
 
-    fields.add(verb, Animator.load, "masks", "aligner", masks=_MASKS, aligner=_ALIGNER)
+    fields.add(
+        verb, Animator.load, "masks", "aligner", "landmarks",
+        masks=_MASKS, aligner=_ALIGNER, landmarks=_LANDMARKS,
+    )  # fmt: skip
     fields.add(verb, Job, "grow_mask", grow_mask={"metavar": "SHARE"})
     verb.add_argument(
         "--checkpoint", metavar="RUN_OR_NAME",
@@ -202,6 +211,7 @@ def _evaluate(verb: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     fields.add(verb, Sampling, "steps", "guidance", default="config.sample")
     fields.add(verb, Job, "seed")
+    verb.add_argument("--landmarks", **_LANDMARKS)
     verb.add_argument(
         "--write-cases", type=Path, metavar="CASES",
         help="only write the cases of --dataset, for other methods to predict",

@@ -132,7 +132,7 @@ def _animate(options: argparse.Namespace, _) -> None:
     from durian_jax.animation.animator import Animator
 
     job = _job(options)
-    animator = Animator.load(options.checkpoint, options.masks, options.aligner)
+    animator = _animator(Animator, options)
     (made,) = animator.record([(job, options.out)], **_sampling(options))
     if made.error is not None:
         raise made.error
@@ -153,9 +153,7 @@ def _interpolate(options: argparse.Namespace, _) -> None:
     from durian_jax.animation.animator import Animator
 
     job = _job(options)
-    animator = Animator.load(
-        options.checkpoint, options.masks, options.aligner, jax.local_devices()
-    )
+    animator = _animator(Animator, options, jax.local_devices())
     interpolation.run(animator, job, options.out, options.over_time, **_sampling(options))
     print(f"{options.out}: alpha {', '.join(f'{alpha:g}' for alpha in options.alpha)}")
 
@@ -172,15 +170,18 @@ def _batch(options: argparse.Namespace, _) -> None:
     defaults = Job("", [], "", **fields.given(Job, options))
     rows = job_table.read(options.jobs, defaults)
     batch.check_output(options.out)
-    animator = Animator.load(
-        options.checkpoint, options.masks, options.aligner, jax.local_devices()
-    )
+    animator = _animator(Animator, options, jax.local_devices())
     results = batch.run(
         rows, options.out, animator, skip_done=options.skip_done, **_sampling(options)
     )
     if results:
         skipped = sum(result.status == batch.SKIPPED for result in results)
         print(f"{options.out}: {len(results) - skipped} rows made, {skipped} skipped")
+
+
+def _animator(kind, options: argparse.Namespace, devices: list | None = None):
+    """The `Animator` of `animate`, `interpolate` and `batch`."""
+    return kind.load(options.checkpoint, options.masks, options.aligner, devices, options.landmarks)
 
 
 def _following(options: argparse.Namespace):
@@ -223,6 +224,7 @@ def _evaluate(options: argparse.Namespace, _) -> None:
         groups=options.groups and options.groups.split(","),
         networks=[] if networks == ["none"] else networks, weights=dict(options.weights),
         steps=options.steps, guidance=options.guidance, seed=options.seed,
+        landmarks=options.landmarks,
     )  # fmt: skip
     print(report.table())
     print(f"{options.out}: report.md, report.json, report.tex, sheets/")

@@ -28,7 +28,7 @@ class Sampling:
       steps: denoising steps, 1 to those of training.
       solver: ddim, dpm++ for about half the steps, or lcm for 1 to 8 of a distilled model.
       guidance: classifier-free guidance scale (2207.12598), 1 = none; of a system with several
-        conditions a scale for each, see `branch_weights`.
+        conditions a scale for each.
       guidance_interval: fraction of the steps, from noise (0) to picture (1), where guidance
         acts (2404.07724), such as 0.2:0.8; 0:1 = always; steps outside it cost half as much.
       guidance_rescale: against the contrast that much guidance adds: how far a frame takes the

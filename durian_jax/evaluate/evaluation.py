@@ -46,6 +46,7 @@ def evaluate(
     steps: int | None = None,
     guidance: float | None = None,
     seed: int = 0,
+    landmarks: str | Path | None = None,
 ) -> reports.Report:
     """Scores a checkpoint or a folder of predictions, and the baselines beside it.
 
@@ -61,6 +62,8 @@ def evaluate(
         `perceptual.DEFAULT` that are installed.
       weights: metric -> file or hub id of its network, see `supplied`.
       steps, guidance, seed: of the checkpoint's sampler, as in `durian animate`.
+      landmarks: a Face Landmarker for the eyelids of all that is compared, and of the checkpoint's
+        motion; see `FaceLandmarker`.
 
     Raises:
       InputError: unusable cases, predictions or weights; nothing is written then.
@@ -77,6 +80,7 @@ def evaluate(
                 f"{out}: would replace {given}, which lies in it: choose another", option="out"
             )
     rules = Protocol.load(protocol)
+    landmarker = FaceLandmarker(landmarks)
     loaded, absent = perceptual.load(networks, weights or {})
     with folder_beside(out, replaces="report.json") as beside:
         if cases is None and rules.build is None:
@@ -91,9 +95,9 @@ def evaluate(
         else:
             method = CheckpointPredictions(
                 checkpoint, found, beside / "predictions",
-                steps=steps, guidance=guidance, seed=seed,
+                steps=steps, guidance=guidance, seed=seed, landmarks=landmarks,
             )  # fmt: skip
-        report = _score(method, found, scored, rules, loaded, beside)
+        report = _score(method, found, scored, rules, loaded, landmarker, beside)
         report.absent = absent
         report.write(beside)
     return report
@@ -115,9 +119,10 @@ def _scored(found: CaseSet, protocol: Protocol, groups: list[str] | None) -> tup
     return tuple(case for case in found.cases if not groups or case.group in groups)
 
 
-def _score(method, found, scored, protocol, networks, out: Path) -> reports.Report:
+def _score(
+    method, found, scored, protocol, networks, landmarker: FaceLandmarker, out: Path
+) -> reports.Report:
     """All answers to all cases. Raises InputError, before the first answer, for bad cases."""
-    landmarker = FaceLandmarker()
     references, problems = {}, []
     for case in tqdm(scored, "reading cases", unit="case"):
         try:
@@ -128,7 +133,7 @@ def _score(method, found, scored, protocol, networks, out: Path) -> reports.Repo
     if problems:
         lines = "".join(f"\n  {problem}" for problem in problems)
         raise InputError(f"{found.path}: {len(problems)} unusable cases, nothing scored{lines}")
-    report = reports.Report(method.name, protocol, found, scored)
+    report = reports.Report(method.name, protocol, found, scored, landmarker.version)
     shown, answered = sheets.choose(scored), method.answers(scored)
     for case in tqdm(scored, "scoring", unit="case"):
         pictures, reference = found.load(case), references[case.id]

@@ -94,12 +94,14 @@ class CheckpointPredictions:
       note: what the reader of the scores should know, or None.
     """
 
-    def __init__(self, checkpoint, cases: CaseSet, keep: Path, *, steps, guidance, seed):
+    def __init__(
+        self, checkpoint, cases: CaseSet, keep: Path, *, steps, guidance, seed, landmarks=None
+    ):
         import jax
 
         from durian_jax.animation.animator import Animator
 
-        self._animator = Animator.load(checkpoint, devices=jax.local_devices())
+        self._animator = Animator.load(checkpoint, devices=jax.local_devices(), landmarks=landmarks)
         self._cases, self._keep, self._seed = cases, keep, seed
         self._options = {"steps": steps, "guidance": guidance, "quiet": True}
         self._settings = {}

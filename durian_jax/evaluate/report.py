@@ -29,13 +29,14 @@ class Report:
     """Scores as they come in; `write` makes the files.
 
     values: by method and case id, the metrics of that answer, None where there is none to have.
-    absent: metrics with a network that is not there, and why.
+    landmarks: what found the keypoints. absent: metrics with a network that is not there, and why.
     """
 
     method: str
     protocol: Protocol
     cases: CaseSet
     scored: tuple[Case, ...]
+    landmarks: str
     values: dict[str, dict[str, dict]] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     facts: dict = dataclasses.field(default_factory=dict)
@@ -103,6 +104,7 @@ class Report:
                 "of": len(self.cases.cases), "source": self.cases.source,
             },
             "method": {"name": self.method, **self.facts},
+            "landmarks": self.landmarks,
             "versions": _versions(),
             "notes": self._all_notes(),
             "metrics": {name: dataclasses.asdict(one) for name, one in self.metrics.items()},
@@ -156,6 +158,7 @@ class Report:
             "",
             f"- protocol file: sha256 {self.protocol.sha256}",
             f"- cases: sha256 {facts['cases']['sha256']}",
+            f"- keypoints: {self.landmarks}",
             *(f"- {name}: {value}" for name, value in self.facts.items()),
             *(f"- note: {note}" for note in facts["notes"]),
         ]

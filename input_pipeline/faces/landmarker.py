@@ -1,5 +1,8 @@
 """Finds one face in pictures and follows it: MediaPipe's networks on LiteRT, 478 keypoints."""
 
+import hashlib
+import importlib.metadata
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from input_pipeline.errors import InputError
 from input_pipeline.kinds import NUM_KEYPOINTS
 
 # Each eye: outer corner, inner corner, first of its 5 iris points, and its eyelid points in the
@@ -25,6 +29,7 @@ _REGION = 1.5  # side of the landmark region / side of the face
 _CLOSE = 1.7  # side of the window for the second look / side of the landmark region
 _EYE_REGION = 2.3  # side of the iris network's region / width of the eye
 _RECOUNT = 25  # frames between two counts of the faces in the picture
+_TASK_NETWORK, _LID_SIDE = "face_landmarks_detector.tflite", 256  # of a Face Landmarker
 
 
 @dataclass(frozen=True)
@@ -71,14 +76,28 @@ class FaceLandmarker:
     """Finds faces and their 478 keypoints with MediaPipe's networks, on one thread.
 
     BlazeFace short range (arXiv:1907.05047), face mesh (arXiv:1907.06724), iris (arXiv:2006.11341);
-    the eyelids are the iris network's, which follows blinks closer than the mesh. Pictures are
-    uint8 [H, W, 3] RGB. One instance per process.
+    the eyelids are the iris network's, which follows blinks closer than the mesh, or those of a
+    Face Landmarker, which follows them closer still. Pictures are uint8 [H, W, 3] RGB. One instance
+    per process.
+
+    Attributes:
+      version: what the keypoints are made by.
     """
 
-    def __init__(self):
-        self._detector = _Network("face_detection_short_range.tflite", 128)
-        self._mesh = _Network("face_landmark.tflite", 192)
-        self._iris = _Network("iris_landmark.tflite", 64)
+    def __init__(self, task: str | Path | None = None):
+        """task: a Face Landmarker of MediaPipe, `face_landmarker.task`, for the eyelids.
+
+        Raises InputError: no such file, or another kind of file.
+        """
+        self._detector = _Network(_asset("face_detection_short_range.tflite"), 128)
+        self._mesh = _Network(_asset("face_landmark.tflite"), 192)
+        self._iris = _Network(_asset("iris_landmark.tflite"), 64)
+        runtime = importlib.metadata.version("ai-edge-litert")
+        self.version = f"mediapipe face mesh and iris, ai-edge-litert {runtime}"
+        self._lids = None
+        if task:
+            self._lids, digest = _read_task(Path(task))
+            self.version += f", eyelids of face landmarker {digest[:12]}"
         cells = []
         for grid, repeats in ((16, 2), (8, 6)):
             centre = (np.arange(grid) + 0.5) / grid * 128
@@ -123,9 +142,10 @@ class FaceLandmarker:
             if moved < 0.05 and abs(np.log(fitted.side / region.side)) < 0.1:
                 break
             region = fitted
+        closer = self._lids and _in_picture(self._lids(image, region)[0], region, _LID_SIDE)
         for outer, inner, iris, lids in EYES:
             lid_points, iris_points = self._eye_points(image, points[outer], points[inner])
-            points[list(lids), :2] = lid_points
+            points[list(lids), :2] = lid_points if closer is None else closer[list(lids), :2]
             points[iris : iris + 5, :2] = iris_points
             points[iris : iris + 5, 2] = points[[outer, inner], 2].mean()
         return points.astype(np.float32)
@@ -166,10 +186,7 @@ class FaceLandmarker:
         if 1 / (1 + np.exp(-logit.item())) < _FOUND:
             return None
         points = np.zeros((NUM_KEYPOINTS, 3))
-        points[:468] = coordinates.reshape(468, 3)
-        matrix = region.matrix(192)
-        points[:, :2] = points[:, :2] @ matrix[:, :2].T + matrix[:, 2]
-        points[:, 2] *= region.side / 192
+        points[:468] = _in_picture(coordinates, region, 192)
         return points
 
     def _eye_points(
@@ -236,12 +253,12 @@ def sample(image: np.ndarray, matrix: np.ndarray, size: int, border: int) -> np.
 
 
 class _Network:
-    """One .tflite file applied to a region of a picture; outputs without the batch axis."""
+    """A .tflite file's content applied to a region of a picture; outputs without the batch axis."""
 
-    def __init__(self, name: str, size: int):
+    def __init__(self, content: bytes, size: int):
         from ai_edge_litert.interpreter import Interpreter
 
-        self._interpreter = Interpreter(str(_ASSETS / name), num_threads=1)
+        self._interpreter = Interpreter(model_content=content, num_threads=1)
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._outputs = [detail["index"] for detail in self._interpreter.get_output_details()]
@@ -254,6 +271,40 @@ class _Network:
         self._interpreter.set_tensor(self._input, scaled[None])
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(index)[0] for index in self._outputs]
+
+
+def _asset(name: str) -> bytes:
+    return (_ASSETS / name).read_bytes()
+
+
+def _read_task(path: Path) -> tuple[_Network, str]:
+    """The landmark network of a Face Landmarker, and the SHA-256 of the file."""
+    where = f"--landmarks {path}"
+    try:
+        content = path.read_bytes()
+        with zipfile.ZipFile(path) as task:
+            network = _Network(task.read(_TASK_NETWORK), _LID_SIDE)
+        points = network(np.zeros((8, 8, 3), np.uint8), Region(4, 4, 8))[0]
+        if points.size != 3 * NUM_KEYPOINTS:
+            raise ValueError(f"{points.size} values, not {NUM_KEYPOINTS} points")
+    except OSError as error:
+        raise InputError(f"{where}: cannot be read ({error.strerror}): check the path") from None
+    # What LiteRT raises for a network that is none, or another one, is open-ended.
+    except Exception as error:
+        reason = (str(error).strip("' \n") or repr(error)).splitlines()[0]
+        raise InputError(
+            f"{where}: no Face Landmarker of MediaPipe ({reason}): give face_landmarker.task"
+        ) from None
+    return network, hashlib.sha256(content).hexdigest()
+
+
+def _in_picture(coordinates: np.ndarray, region: Region, size: int) -> np.ndarray:
+    """[n, 3] pixels of the picture from a mesh network's points in its size x size input."""
+    points = coordinates.astype(np.float64).reshape(-1, 3)
+    matrix = region.matrix(size)
+    points[:, :2] = points[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+    points[:, 2] *= region.side / size
+    return points
 
 
 def _centres(length: int, side: float, step: float) -> np.ndarray:

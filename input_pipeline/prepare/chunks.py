@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.metadata
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +36,8 @@ class Settings:
     """What decides how a clip becomes chunks.
 
     size: side of the frames in pixels. chunk_frames: most frames in a chunk. masks: spec of the
-    segmenter. face_descriptor: ONNX file, "sface" or "". expand: specs of `expanders`.
+    segmenter. face_descriptor: ONNX file, "sface" or "". expand: specs of `expanders`. landmarks:
+    a Face Landmarker for the eyelids, or "".
     """
 
     size: int
@@ -45,13 +45,13 @@ class Settings:
     masks: str
     face_descriptor: str = ""
     expand: tuple[str, ...] = ()
+    landmarks: str = ""
 
     @functools.cached_property
     def tools(self) -> dict[str, str]:
         """Name and version of what makes the annotations."""
-        runtime = importlib.metadata.version("ai-edge-litert")
         tools = {
-            "landmarks": f"mediapipe face mesh and iris, ai-edge-litert {runtime}",
+            "landmarks": _landmarker(self.landmarks).version,
             "masks": str(segmenters.load(self.masks)),
         }
         if self.face_descriptor:
@@ -80,15 +80,17 @@ class Motion:
     picture: np.ndarray
 
 
-def follow(path: Path, size: int) -> Motion:
+def follow(path: Path, size: int, landmarks: str = "") -> Motion:
     """Pass 1: follows the face through all frames, none of which is kept in memory.
+
+    size, landmarks: see `Settings`.
 
     Raises:
       InputError: the clip cannot be used for frames of `size` pixels a side; says why.
     """
     info = video.probe(path)
     fresh, picture = [], np.zeros((duplicates.SIDE, duplicates.SIDE), np.float32)
-    track = _landmarker().track(_fresh_frames(path, fresh, picture))
+    track = _landmarker(landmarks).track(_fresh_frames(path, fresh, picture))
     keypoints, usable = geometry.fill_gaps(track)
     runs = [run for run in _runs(usable) if len(run) >= MIN_FRAMES]
     if not track.found.any():
@@ -215,5 +217,5 @@ def _check_areas(where: str, kind: str, masks: np.ndarray) -> None:
 
 
 @functools.cache
-def _landmarker() -> FaceLandmarker:
-    return FaceLandmarker()
+def _landmarker(task: str) -> FaceLandmarker:
+    return FaceLandmarker(task)

@@ -75,7 +75,7 @@ def run(job: Job) -> dict:
 
 def _prepare(job: Job, root: Path) -> dict:
     settings, frames, sizes, crops, vectors = job.settings, 0, [], [], []
-    motion = chunks.follow(root / job.clip, settings.size)
+    motion = chunks.follow(root / job.clip, settings.size, settings.landmarks)
     made = chunks.chunks(root, job.clip, job.label, motion, settings)
     with job.out.writing(job.part) as part:
         writer = ArrayRecordWriter(str(part), shards.OPTIONS)

@@ -55,6 +55,7 @@ def prepare(
     masks: str = "heuristic",
     expand: tuple[str, ...] = (),
     face_descriptor: str | Path | None = None,
+    landmarks: str | Path | None = None,
     workers: int | None = None,
     beam: tuple[str, ...] = (),
     progress: bool = True,
@@ -75,6 +76,7 @@ def prepare(
       expand: what makes expanded masks, see `expanders`.
       face_descriptor: ONNX file or "sface", see `descriptor.FaceDescriptor`; finds people in two
         splits.
+      landmarks: a Face Landmarker for the eyelids, see `FaceLandmarker`.
       workers: clips in parallel, by default one per core. The result does not depend on it.
       beam: options of an Apache Beam runner that does the work in place of the workers.
       progress: shows a bar and prints what was skipped.
@@ -96,7 +98,9 @@ def prepare(
     chosen, notes = label_table.read(labels, clips.root, list(versions))
     splits = label_table.assign_splits(chosen, holdout)
     segmenters.load(masks).require(frozenset().union(*(label.present for label in chosen.values())))
-    settings = Settings(size, chunk_frames, masks, str(face_descriptor or ""), tuple(expand))
+    settings = Settings(
+        size, chunk_frames, masks, str(face_descriptor or ""), tuple(expand), str(landmarks or "")
+    )
     tools = settings.tools
     target.make(clip_jobs.WORK)
     shards.install(target)

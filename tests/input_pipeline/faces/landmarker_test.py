@@ -1,9 +1,13 @@
+import zipfile
+
 import cv2
 import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from input_pipeline.faces.landmarker import FaceLandmarker
+from input_pipeline.errors import InputError
+from input_pipeline.faces.landmarker import EYES, FaceLandmarker
+from tests.input_pipeline.faces.face_task import write_task
 
 PUPILS = [(203, 101), (246, 103)]  # read off the picture by eye: the viewer's left, right
 MOUTH_CORNERS = [(202, 139.5), (246, 139.5)]
@@ -81,3 +85,43 @@ def test_the_same_face_is_found_again_and_no_other_is_taken_for_it(landmarker):
     assert track.found.tolist() == [True, True, False, False, False, True]
     drift = np.linalg.norm((track.keypoints[5] - track.keypoints[0])[:, :2], axis=1)
     assert drift.mean() < 1
+
+
+def test_a_face_landmarker_gives_the_eyelids_and_nothing_else(landmarker, tmp_path):
+    image = astronaut()
+    region = landmarker.detect(image)[0].region
+    usual = landmarker.landmarks(image, region)
+    # All points in the middle of its region: both eyes are shut there.
+    task = write_task(tmp_path / "face.task", np.full((478, 3), 127.5))
+    found = FaceLandmarker(task).landmarks(image, region)
+    lids = [index for *_, lids in EYES for index in lids]
+    others = np.setdiff1d(np.arange(478), lids)
+    np.testing.assert_array_equal(found[others], usual[others])
+    assert np.ptp(found[lids, :2], axis=0).max() < 1e-3
+    # The region is a square round the face.
+    middle = (usual[:468, :2].min(0) + usual[:468, :2].max(0)) / 2
+    assert np.linalg.norm(found[lids[0], :2] - middle) < 15
+
+
+def test_the_version_names_the_face_landmarker(landmarker, tmp_path):
+    task = write_task(tmp_path / "face.task", np.zeros((478, 3)))
+    other = write_task(tmp_path / "other.task", np.ones((478, 3)))
+    versions = [one.version for one in (landmarker, FaceLandmarker(task), FaceLandmarker(other))]
+    assert versions[1].startswith(f"{versions[0]}, eyelids of face landmarker ")
+    assert len(set(versions)) == 3
+
+
+def test_files_that_are_no_face_landmarker_are_refused_in_one_line(tmp_path):
+    (tmp_path / "text.task").write_text("not a zip")
+    with zipfile.ZipFile(tmp_path / "hand.task", "w") as task:
+        task.writestr("hand_landmarks_detector.tflite", b"")
+    with zipfile.ZipFile(tmp_path / "broken.task", "w") as task:
+        task.writestr("face_landmarks_detector.tflite", b"no network")
+    write_task(tmp_path / "few.task", np.zeros((68, 3)))
+    for name, reason in (
+        ("absent", "cannot be read"), ("text", "not a zip"), ("hand", "no item named"),
+        ("broken", "no Face Landmarker"), ("few", "204 values, not 478 points"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=rf"--landmarks .*{name}.task: .*{reason}") as failure:
+            FaceLandmarker(tmp_path / f"{name}.task")
+        assert "\n" not in str(failure.value)

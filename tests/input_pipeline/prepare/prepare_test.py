@@ -21,6 +21,7 @@ from input_pipeline.masks import segmenters
 from input_pipeline.media import video
 from input_pipeline.media.pictures import write_picture
 from input_pipeline.prepare import chunks, prepare
+from tests.input_pipeline.faces.face_task import write_task
 
 
 def run(clips, out, **options):
@@ -62,6 +63,19 @@ def test_every_clip_of_a_folder_becomes_valid_chunks(prepared_dataset):
     assert dataset.metadata["kept"] == 4 and dataset.metadata["tools"]["masks"]
 
 
+def test_eyelids_of_a_face_landmarker_reach_the_record_with_its_name(short_clips, tmp_path):
+    middle = np.full((478, 3), 127.5)  # both eyes shut, in the middle of the face
+    task = write_task(tmp_path / "face.task", middle)
+    prepare.prepare(short_clips, tmp_path / "out", size=64, landmarks=task, progress=False)
+    chunk = records.decode(shards.Dataset(tmp_path / "out")[0])
+    assert "eyelids of face landmarker" in chunk.tools["landmarks"]
+    assert np.abs(chunk.keypoints[:, 159] - chunk.keypoints[:, 145])[:, :2].max() < 0.1
+    assert np.abs(chunk.keypoints[:, 13] - chunk.keypoints[:, 145])[:, :2].max() > 1
+    with pytest.raises(InputError, match=r"--landmarks absent\.task: cannot be read"):
+        prepare.prepare(short_clips, tmp_path / "no", size=64, landmarks="absent.task")
+    assert not (tmp_path / "no").exists()
+
+
 def test_the_data_set_opens_as_a_plain_tfds_directory(prepared_dataset):
     import tensorflow_datasets as tfds
 
@@ -94,11 +108,11 @@ def test_a_second_run_does_nothing_twice(short_clips, tmp_path, monkeypatch):
 def test_a_stopped_run_leaves_no_data_set_and_goes_on(short_clips, tmp_path, monkeypatch):
     follow, followed = chunks.follow, []
 
-    def stops_at_the_second(path, size):
+    def stops_at_the_second(path, *settings):
         followed.append(path.name)
         if len(followed) == 2:
             raise KeyboardInterrupt
-        return follow(path, size)
+        return follow(path, *settings)
 
     monkeypatch.setattr(chunks, "follow", stops_at_the_second)
     with pytest.raises(KeyboardInterrupt):
@@ -245,7 +259,7 @@ def followed(monkeypatch):
     """The names of the clips that were read, as they are."""
     follow, names = chunks.follow, []
     monkeypatch.setattr(
-        chunks, "follow", lambda path, size: names.append(path.name) or follow(path, size)
+        chunks, "follow", lambda path, *given: names.append(path.name) or follow(path, *given)
     )
     return names
 
