@@ -56,6 +56,7 @@ setup(
         "tpu": [f"jax[tpu]{JAX}"],
         # Of the packages in EVAL only the weights are read: 126 MB in all.
         "eval": [*EVAL, *ONNX],
+        "heic": ["pi-heif>=1.0"],  # photos of phones; without it they are refused by name
         "onnx": ONNX,
         # The oracle of tests/parity; on a CPU take the wheels without CUDA.
         "torch": [

@@ -25,6 +25,10 @@ class InputError(ValueError):
         return f"--{self.option.replace('_', '-')}{text}" if self.option else text
 
 
+class WriteError(InputError):
+    """The system refuses to write a file: nobody's input is at fault but the place or its room."""
+
+
 def in_one_line(error: Exception) -> str:
     """What an exception says; with its class and where it was raised if it is no InputError."""
     said = " ".join(str(error).split())

@@ -21,7 +21,7 @@ class Row:
     skipped, or None. frames, chunks, bytes: what its records hold. faces: most faces seen at once.
     whole, face: perceptual hashes of the picture and of the crop (hex). descriptor: of the face,
     unit vector, float16 in base64, or "". file, start: the shard with its records, and the number
-    of the first.
+    of the first. notes: what was done to its pictures that is no matter of course.
     """
 
     clip: str
@@ -38,6 +38,7 @@ class Row:
     descriptor: str = ""
     file: str = ""
     start: int = 0
+    notes: str = ""
 
 
 def encode(rows: list[Row]) -> tuple[bytes, str]:

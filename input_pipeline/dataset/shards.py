@@ -4,13 +4,14 @@ A tfds directory (`dataset_info.json`, `features.json`, shards) that `tfds.build
 reads without TensorFlow, plus `metadata.json` with our own facts.
 """
 
+import errno
 import functools
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,27 @@ ALL = "*"  # in place of a split
 _INDEX_BYTES = 2**16  # at the end of a shard; shards come in blocks of this size
 STAGING = ".writing"  # folder of a data set where the next one grows
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+
+
+class Writer:
+    """An ArrayRecord file. OSError: the system refuses to write (the disk is full)."""
+
+    def __init__(self, path: str | Path):
+        self._path = str(path)
+        self._writer = self._told(ArrayRecordWriter, self._path, OPTIONS)
+
+    def write(self, record: bytes) -> None:
+        self._told(self._writer.write, record)
+
+    def close(self) -> None:
+        self._told(self._writer.close)
+
+    def _told(self, call: Callable, *arguments):
+        try:
+            return call(*arguments)
+        except RuntimeError as error:  # what the library makes of every refusal
+            reason = str(error).partition(";")[0]
+            raise OSError(errno.EIO, reason, self._path) from None
 
 
 def name(split: str, index: int, count: int) -> str:
@@ -143,7 +165,7 @@ def _write_shards(folder: Path, split: str, records: Iterable[bytes]) -> list[tu
         if writer is None or shards[-1][1] >= SHARD_BYTES:
             if writer:
                 writer.close()
-            writer = ArrayRecordWriter(str(folder / f"{split}.part{len(shards)}"), OPTIONS)
+            writer = Writer(folder / f"{split}.part{len(shards)}")
             shards.append((0, 0))
         writer.write(record)
         count, num_bytes = shards[-1]

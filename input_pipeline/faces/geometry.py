@@ -125,11 +125,14 @@ def steady_crop(
     return Crop.whole(width)
 
 
-def fill_gaps(track: Track, limit: int = 5) -> tuple[np.ndarray, np.ndarray]:
+def fill_gaps(
+    track: Track, limit: int = 5, hold_ends: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Bridges gaps of up to `limit` frames by straight lines.
 
     Returns the keypoints, float32 [T, 478, 3], and the frames that have them, bool [T]: those
-    where the face was found and those bridged. Gaps at either end stay.
+    where the face was found and those bridged. Gaps at either end stay, or with `hold_ends`
+    those as short are filled with the nearest face.
     """
     keypoints, usable = track.keypoints.copy(), track.found.copy()
     seen = np.flatnonzero(track.found)
@@ -139,6 +142,10 @@ def fill_gaps(track: Track, limit: int = 5) -> tuple[np.ndarray, np.ndarray]:
             ends = keypoints[before], keypoints[after]
             keypoints[before + 1 : after] = (1 - weight) * ends[0] + weight * ends[1]
             usable[before + 1 : after] = True
+    if hold_ends and len(seen):
+        for gap, nearest in ((slice(0, seen[0]), seen[0]), (slice(seen[-1] + 1, None), seen[-1])):
+            if len(usable[gap]) <= limit:
+                keypoints[gap], usable[gap] = keypoints[nearest], True
     return keypoints, usable
 
 

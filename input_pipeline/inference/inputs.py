@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from input_pipeline.errors import InputError
-from input_pipeline.faces import drawing, geometry
+from input_pipeline.faces import drawing, geometry, orientation
 from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.inference import occlusion
 from input_pipeline.inference.aligners import Aligner
@@ -282,8 +282,14 @@ def _notes(subjects: list[Subject], motion: Motion) -> list[str]:
         for subject in subjects
         if subject.face_count > 1
     ]
+    notes += [
+        f"{subject.path}: {orientation.note(subject.turns)}"
+        for subject in subjects
+        if subject.turns
+    ]
+    notes += [f"{motion.path}: {note}" for note in motion.notes]
     if motion.face_count > 1:
         notes.append(f"{motion.path}: {motion.face_count} faces, the largest is followed")
     if motion.bridged:
-        notes.append(f"{motion.path}: keypoints of {motion.bridged} frames were interpolated")
+        notes.append(f"{motion.path}: keypoints of {motion.bridged} frames were bridged")
     return notes

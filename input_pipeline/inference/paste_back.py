@@ -6,7 +6,6 @@ import numpy as np
 from input_pipeline.errors import InputError
 from input_pipeline.faces import geometry
 from input_pipeline.inference.subject import Subject
-from input_pipeline.media.pictures import read_picture
 
 FEATHER = 0.08
 
@@ -39,7 +38,7 @@ class Paste:
     @classmethod
     def into(cls, subject: Subject, feather: float = FEATHER) -> "Paste":
         """Into the photo of a subject, or the first frame if it is a clip; it is read again."""
-        return cls(read_picture(subject.path), subject.crop, feather)
+        return cls(subject.photo(), subject.crop, feather)
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         """The photo with the frame in its place.

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from input_pipeline.errors import InputError
-from input_pipeline.faces import geometry
+from input_pipeline.faces import geometry, orientation
 from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.masks import presence, segmenters
+from input_pipeline.media import files
 from input_pipeline.media.mask_pictures import read_mask
 from input_pipeline.media.pictures import read_picture
 
@@ -18,7 +19,8 @@ class Subject:
     """A person in a photo: image uint8 [S, S, 3], head and shoulders; keypoints float32 [478, 3]
     in its pixels; height and width of the photo; crop: photo -> image; the number of faces in the
     whole photo, of which this is the largest; close_up: the same crop at `presence.SIZE`; if a mask
-    came with the photo, the share of each pixel that it covers, float32 [S, S]."""
+    came with the photo, the share of each pixel that it covers, float32 [S, S]; quarter turns that
+    set the photo upright, see `orientation.turns`: all else is of the upright photo."""
 
     path: Path
     image: np.ndarray
@@ -28,6 +30,11 @@ class Subject:
     face_count: int
     close_up: np.ndarray
     mask: np.ndarray | None = None
+    turns: int = 0
+
+    def photo(self) -> np.ndarray:
+        """The whole photo, uint8 [H, W, 3], upright; it is read again."""
+        return orientation.turn(read_picture(self.path), self.turns)
 
     def find(self, kinds: frozenset[str], segmenter: segmenters.Segmenter) -> dict:
         """The segmenter's mask of each kind, bool [S, S]."""
@@ -51,7 +58,7 @@ class Subject:
 
         Returns the white share of each pixel, float32 [S, S]. Raises InputError for another size.
         """
-        covered = read_mask(path)
+        covered = orientation.turn(read_mask(path), self.turns)
         height, width = self.photo_shape
         if covered.shape != (height, width):
             raise InputError(
@@ -69,23 +76,28 @@ def read_subject(
     mask: str | Path | None = None,
     framed: bool = False,
 ) -> Subject:
-    """Crops the largest face of a photo, and its mask; see `inputs.read_scene` for `framed`.
+    """Turns a photo upright and crops its largest face, and its mask likewise.
+
+    See `inputs.read_scene` for `framed`.
 
     Raises InputError for a bad photo, one with no face, or a mask that does not fit it.
     """
     image = read_picture(path)
+    turns = orientation.turns([image], landmarker)
+    image = orientation.turn(image, turns)
     track = landmarker.track([image])
     if not track.found[0]:
         raise InputError(f"{path}: no face found: use a photo with a larger face in full view")
     crop = geometry.steady_crop(path, track.keypoints, *image.shape[:2], framed)
     points = crop.points(track.keypoints[0], size)
     subject = Subject(
-        path=Path(path),
+        path=files.local(path),
         image=crop.apply(image, size),
         keypoints=points,
         photo_shape=image.shape[:2],
         crop=crop,
         face_count=track.face_count,
         close_up=crop.apply(image, presence.SIZE),
+        turns=turns,
     )
     return subject if mask is None else dataclasses.replace(subject, mask=subject.read_mask(mask))

@@ -1,41 +1,72 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and paths as people write them."""
 
 import contextlib
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from input_pipeline.errors import InputError
+from input_pipeline.errors import InputError, WriteError
+
+_GATHERED = ".tmp"  # suffix of folders whose files appear together
+
+
+def local(text: str | Path) -> Path:
+    """A path with `~` expanded. InputError: a link, which names no file on this machine."""
+    if "://" in str(text):
+        raise InputError(f"{text}: a link is not read: download it first and give the file")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise InputError(f"{text}: no such home folder; write the whole path") from None
 
 
 def check_file(path: Path) -> None:
     """Raises InputError if there is no file with something in it."""
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give a file")
-    if not path.exists():
-        raise InputError(f"{path}: no such file; check the path")
-    if path.stat().st_size == 0:
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; give a file")
+        size = path.stat().st_size
+        with path.open("rb"):
+            pass
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    if size == 0:
         raise InputError(f"{path}: 0 bytes; copy or export it again")
 
 
-def check_output(path: str | Path, suffix: str) -> None:
+def check_output(path: str | Path, *suffixes: str) -> None:
     """Makes the folder of an output. InputError: another suffix, or a file cannot be made there."""
-    path = Path(path)
-    if path.suffix.lower() != suffix.lower():
-        raise InputError(f"{path}: ends in '{path.suffix}'; name the output *{suffix}")
-    try:
+    path = local(path)
+    if path.suffix.lower() not in suffixes:
+        choice = " or ".join(f"*{suffix}" for suffix in suffixes)
+        raise InputError(f"{path}: ends in '{path.suffix}'; name the output {choice}")
+    with _refused(path):
         if path.is_dir():
             raise IsADirectoryError(None, "is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # a name that is too long is told here
+            _beside(path).lstat()
         with tempfile.TemporaryFile(dir=path.parent):
             pass
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); choose a writable place"
-        ) from error
+
+
+def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """InputError: an output is one of the inputs, by whatever name, and would replace it."""
+    inputs = list(inputs)
+    known = {os.path.realpath(path): path for path in inputs}
+    for output in outputs:
+        replaced = known.get(os.path.realpath(output))
+        if replaced is None and output.exists():
+            replaced = next((x for x in inputs if x.exists() and output.samefile(x)), None)
+        if replaced is not None:
+            raise InputError(
+                f"{output}: would replace the input {replaced}: write to another name or folder"
+            )
 
 
 @contextlib.contextmanager
@@ -45,16 +76,18 @@ def written_beside(path: Path, shared: bool = False) -> Iterator[Path]:
     shared: another process may write the same file now; neither may see the other's half of it.
     Otherwise the name is always the same, so that nothing is left over after a killed one's rerun.
 
-    InputError, at once: not writable.
+    WriteError: not writable, at once; or later: the disk is full, the folder vanished.
     """
-    token = uuid.uuid4().hex[:8] if shared else "tmp"
-    beside = path.with_name(f".{path.stem}.{token}{path.suffix}")
-    check_output(path, path.suffix)
+    path = Path(path)
+    beside = _beside(path, uuid.uuid4().hex[:8] if shared else "tmp")
+    check_output(path, path.suffix.lower())
     try:
-        yield beside
-        os.replace(beside, path)
+        with _refused(path):
+            yield beside
+            os.replace(beside, path)
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
 
 
 @contextlib.contextmanager
@@ -63,9 +96,10 @@ def folder_beside(path: str | Path, replaces: str | None = None) -> Iterator[Pat
 
     replaces: a full folder is replaced if it has a file of this name; None: never.
 
-    InputError, at once: `path` has something in it that is not replaced, or is not writable.
+    InputError, at once: `path` has something in it that is not replaced. WriteError as in
+    `written_beside`.
     """
-    path = Path(path)
+    path = local(path)
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         if replaces is None:
             raise InputError(f"{path}: already there: name a new folder")
@@ -75,14 +109,49 @@ def folder_beside(path: str | Path, replaces: str | None = None) -> Iterator[Pat
     beside = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     try:
-        beside.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); choose a writable place"
-        ) from error
-    try:
-        yield beside
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(beside, path)
+        with _refused(path):
+            beside.mkdir(parents=True)
+            yield beside
+            shutil.rmtree(path, ignore_errors=True)
+            os.replace(beside, path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def gathered(path: Path, last: str) -> Iterator[Path]:
+    """A folder to write `path` and its companions to; they appear beside each other or not at all.
+
+    last: suffix of the one that says that all are there: an old one goes before, and it comes after
+    the others. WriteError as in `written_beside`.
+    """
+    folder = path.with_name(f".{path.stem}{_GATHERED}")
+    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+    try:
+        with _refused(path):
+            folder.mkdir(parents=True)
+            yield folder
+            path.with_suffix(last).unlink(missing_ok=True)
+            for file in sorted(folder.iterdir(), key=lambda file: file.suffix == last):
+                os.replace(file, path.with_name(file.name))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _beside(path: Path, token: str = "tmp") -> Path:
+    return path.with_name(f".{path.stem}.{token}{path.suffix}")
+
+
+@contextlib.contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """The system's refusal to write a file as a WriteError, naming the file by its last place."""
+    try:
+        yield
+    except OSError as error:
+        folder = path.parent
+        if folder.name.startswith(".") and folder.suffix == _GATHERED:
+            path = folder.with_name(path.name)
+        raise WriteError(
+            f"{path}: cannot be written ({error.strerror or error}); choose a writable place "
+            "with room"
+        ) from error

@@ -1,4 +1,4 @@
-"""Clips and pictures, in and out: PyAV for video, Pillow for pictures. uint8 RGB everywhere."""
+"""Clips, in and out, by PyAV. uint8 RGB everywhere."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -8,24 +8,35 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import Colorspace, Interpolation
+from av.video.reformatter import Colorspace
 
 from input_pipeline.errors import InputError
-from input_pipeline.media import sound
-from input_pipeline.media.files import check_file, check_output, written_beside
+from input_pipeline.media import animations, display, sound, timing
+from input_pipeline.media.files import check_file, check_output, local, written_beside
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"})
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".gif", ".apng", ".ts"}
+    | {".mts", ".m2ts", ".m2t", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".ogg"}
+    | {".vob", ".m2v", ".mxf", ".divx", ".qt", ".h264", ".hevc", ".y4m", ".dv", ".mjpeg"}
+)
+# What `VideoWriter` writes: container and encoder.
+_OUTPUTS = {
+    ".mp4": ("mp4", "libx264"),
+    ".mov": ("mov", "libx264"),
+    ".webm": ("webm", "libvpx-vp9"),
+    ".gif": ("gif", "gif"),
+}
+OUTPUT_SUFFIXES = tuple(_OUTPUTS)
 _BT709, _MPEG_RANGE = 1, 1
-# Without these flags swscale rounds down: pictures get one level darker with every read or write.
-_EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 @dataclass(frozen=True)
 class VideoInfo:
     """What a clip is before it is decoded.
 
-    width, height: pixels, after the rotation the container asks for. fps: mean frame rate.
-    frame_count: as stated by the container, otherwise duration x fps (an estimate, perhaps 0).
+    width, height: pixels, as players show it. fps: pictures per second, by the time stamps.
+    frame_count: pictures at that rate, 0 if the file does not tell. notes: what is done to the
+    pictures that is no matter of course.
     """
 
     path: Path
@@ -34,72 +45,83 @@ class VideoInfo:
     fps: Fraction
     frame_count: int
     has_audio: bool
+    notes: tuple[str, ...] = ()
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Describes a clip from its header and first frame. InputError as in `read_frames`."""
-    path = Path(path)
-    height, width = next(read_frames(path)).shape[:2]
+    """Describes a clip from its stamps and first frame. InputError as in `read_frames`."""
+    path = local(path)
+    check_file(path)
+    if animations.is_animation(path):
+        when = animations.when(path)
+        _, image = next(animations.read(path))
+        return VideoInfo(path, image.shape[1], image.shape[0], when.rate, when.count, False)
+    when = _timing(path)
     with _open(path) as container:
         stream = _video_stream(container, path)
-        fps = stream.average_rate or stream.guessed_rate or Fraction(25)
-        if container.duration is None:
-            seconds = 0.0
-        else:
-            seconds = container.duration / av.time_base
+        frame, aspect = next(_decoded(container, stream, path)), stream.sample_aspect_ratio
+        height, width = display.picture(frame, aspect).shape[:2]
         return VideoInfo(
             path=path,
             width=width,
             height=height,
-            fps=fps,
-            frame_count=stream.frames or round(seconds * fps),
+            fps=when.rate,
+            frame_count=when.count,
             has_audio=bool(container.streams.audio),
+            notes=tuple(display.notes(frame, aspect)),
         )
 
 
 def read_frames(path: str | Path) -> Iterator[np.ndarray]:
-    """Yields every frame, uint8 [H, W, 3] RGB, in display order and upright; constant memory.
+    """Yields the pictures of a clip, uint8 [H, W, 3] RGB, as players show them; constant memory.
+
+    They come at the even rate that `probe` tells, in time with the sound: where the file has none
+    to show a picture is repeated, where it has two one is left out. Turned and mirrored as the
+    header asks, with square pixels, deinterlaced, HDR in the colours of a usual screen.
 
     InputError: no such file, not a video, no picture track, no frames, or (naming the frame) a
     stream that breaks before its end.
     """
-    path = Path(path)
-    count = 0
+    path = local(path)
+    check_file(path)
+    if animations.is_animation(path):
+        yield from animations.when(path).spread(animations.read(path))
+        return
+    when = _timing(path)
     with _open(path) as container:
         stream = _video_stream(container, path)
-        try:
-            for packet in container.demux(stream):
-                if packet.is_corrupt:
-                    raise InputError(_broken(path, count, "the file is cut short"))
-                for frame in packet.decode():
-                    if frame.is_corrupt:
-                        raise InputError(_broken(path, count, "damaged data"))
-                    yield _upright(frame)
-                    count += 1
-        except av.FFmpegError as error:
-            raise InputError(_broken(path, count, error.strerror)) from None
-    if count == 0:
-        raise InputError(f"{path}: 0 frames; at least 1 is needed: export the clip again")
+        aspect = stream.sample_aspect_ratio
+        frames = display.progressive(_decoded(container, stream, path))
+        yield from when.spread((_seconds(x), display.picture(x, aspect)) for x in frames)
+
+
+def start(path: Path) -> Fraction:
+    """When the first picture is shown, in seconds on the clock of the file."""
+    return _timing(path).start
 
 
 class VideoWriter:
-    """Writes an mp4 (H.264, yuv420p, BT.709, index first) frame by frame, in constant memory.
+    """Writes a clip frame by frame, in constant memory.
+
+    .mp4 and .mov: H.264, yuv420p, BT.709, index first. .webm: VP9. .gif: a palette for each frame,
+    no sound.
 
     Complete or not at all: the file appears when the `with` block ends without an exception.
 
     Args:
-      path: must end in .mp4; its folder is made if needed.
+      path: ends in one of OUTPUT_SUFFIXES; its folder is made if needed.
       fps: frames per second.
-      audio_from: clip whose sound is kept, cut to the length of the frames. AAC, MP3, AC-3 and
-        ALAC packets are copied, other codecs are encoded to AAC. A clip without sound is fine.
-      crf: x264 constant rate factor, 0 (lossless but for the colour conversion) to 51.
-      lossless: RGB (libx264rgb, qp 0) in place of yuv420p and crf: `read_frames` gives the very
-        frames back. Few players show such a file.
+      audio_from: clip whose sound is kept, cut to the length of the frames, see `sound.choose`.
+        What the container takes (AAC, MP3, AC-3, ALAC; Opus and Vorbis in .webm) is copied, other
+        codecs are encoded to AAC or Opus. A clip without sound is fine.
+      crf: constant rate factor, 0 (lossless but for the colour conversion) to 51.
+      lossless: of .mp4 and .mov, RGB (libx264rgb, qp 0) in place of yuv420p and crf: `read_frames`
+        gives the very frames back. Few players show such a file.
       reproducible: the same frames give the same bytes, on any number of cores; slower.
 
     Raises:
-      InputError: on entering, path is not writable or not .mp4, or audio_from is unreadable; on
-        leaving, no frame was written.
+      InputError: on entering, path is not writable or of another kind, or audio_from is
+        unreadable; on leaving, no frame was written, the disk is full or the folder vanished.
 
     Example:
       with VideoWriter("out.mp4", Fraction(25)) as writer:
@@ -115,28 +137,37 @@ class VideoWriter:
         lossless: bool = False,
         reproducible: bool = False,
     ):
-        self._path, self._fps, self._audio_from = Path(path), Fraction(fps), audio_from
-        self._codec, self._pixels, self._options = "libx264rgb", "rgb24", {"qp": "0"}
-        if not lossless:
-            self._codec, self._pixels, self._options = "libx264", "yuv420p", {"crf": str(crf)}
+        self._path, self._fps, self._audio_from = local(path), Fraction(fps), audio_from
+        self._suffix = self._path.suffix.lower()
+        self._codec = _OUTPUTS.get(self._suffix, ("", ""))[1]
+        self._pixels, self._options = "yuv420p", {"crf": str(crf)}
+        if self._suffix == ".gif":
+            self._pixels, self._options = "pal8", {}
+        elif self._suffix == ".webm":
+            self._options |= {"b": "0", "cpu-used": "4", "row-mt": "1"}
+        elif lossless:
+            self._codec, self._pixels, self._options = "libx264rgb", "rgb24", {"qp": "0"}
         if reproducible:
             # mbtree's vector code reads past the rows of narrow pictures.
             self._options |= {"threads": "1", "mbtree": "0"}
         self._count = 0
 
     def __enter__(self) -> "VideoWriter":
-        check_output(self._path, ".mp4")
+        check_output(self._path, *OUTPUT_SUFFIXES)
         with contextlib.ExitStack() as stack:
             beside = stack.enter_context(written_beside(self._path))
+            container = _OUTPUTS[self._suffix][0]
+            options = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
             self._output = stack.enter_context(
-                av.open(str(beside), "w", format="mp4", options={"movflags": "+faststart"})
+                av.open(str(beside), "w", format=container, options=options)
             )
             self._sounds = iter(())
-            if self._audio_from is not None:
-                source = stack.enter_context(_open(Path(self._audio_from)))
-                picture = _video_stream(source, Path(self._audio_from))
-                start = (picture.start_time or 0) * picture.time_base
-                self._sounds = sound.packets(source, self._output, start)
+            if self._audio_from is not None and self._suffix != ".gif":
+                source = stack.enter_context(_open(local(self._audio_from)))
+                track = sound.choose(local(self._audio_from)).track
+                if track is not None:
+                    begin = start(local(self._audio_from))
+                    self._sounds = sound.packets(source, track, self._output, begin, self._suffix)
             stack.push(self._finish)
             self._opened = stack.pop_all()
         return self
@@ -156,9 +187,11 @@ class VideoWriter:
         picture = av.VideoFrame.from_ndarray(even, format="rgb24")
         if self._pixels == "yuv420p":
             picture = picture.reformat(
-                format="yuv420p", dst_colorspace=Colorspace.ITU709, interpolation=_EXACT
+                format="yuv420p", dst_colorspace=Colorspace.ITU709, interpolation=display.EXACT
             )
         picture.pts, picture.time_base = self._count, 1 / self._fps
+        if self._pixels == "pal8":
+            picture = self._reduced(picture)
         self._output.mux(self._stream.encode(picture))
         self._count += 1
         end = self._count / self._fps
@@ -177,6 +210,27 @@ class VideoWriter:
             context.colorspace = context.color_primaries = context.color_trc = _BT709
             context.color_range = _MPEG_RANGE
         self._stream, self._sound = stream, next(self._sounds, None)
+
+    def _reduced(self, picture: av.VideoFrame) -> av.VideoFrame:
+        """At most 256 colours, the best for this very picture."""
+        graph = av.filter.Graph()
+        source = graph.add_buffer(
+            width=picture.width, height=picture.height, format=picture.format,
+            time_base=picture.time_base,
+        )  # fmt: skip
+        split, palette = graph.add("split"), graph.add("palettegen", "stats_mode=single")
+        mapped, sink = graph.add("paletteuse", "new=1:dither=bayer"), graph.add("buffersink")
+        source.link_to(split)
+        split.link_to(palette, 0)
+        split.link_to(mapped, 1, 0)
+        palette.link_to(mapped, 0, 1)
+        mapped.link_to(sink)
+        graph.configure()
+        graph.push(picture)
+        graph.push(None)
+        reduced = graph.pull()
+        reduced.pts, reduced.time_base = picture.pts, picture.time_base
+        return reduced
 
     def _finish(self, error: type[BaseException] | None, *_) -> None:
         if error is not None:
@@ -211,15 +265,44 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
     for stream in container.streams.video:
         # The cover picture of a sound file is stored as a video stream of one frame.
         if not stream.disposition & av.stream.Disposition.attached_pic:
+            if stream.codec_context is None:
+                raise InputError(f"{path}: its pictures are of an unknown codec: export it as mp4")
             return stream
     raise InputError(f"{path}: holds no picture track; give a video")
 
 
+def _timing(path: Path) -> timing.Timing:
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        try:
+            return timing.of_stream(container, stream)
+        except av.FFmpegError as error:
+            raise InputError(_broken(path, 0, error.strerror)) from None
+
+
+def _decoded(
+    container: av.container.InputContainer, stream: av.VideoStream, path: Path
+) -> Iterator[av.VideoFrame]:
+    """The frames in display order, at least one; InputError, with the frame, where it breaks."""
+    count = 0
+    try:
+        for packet in container.demux(stream):
+            if packet.is_corrupt:
+                raise InputError(_broken(path, count, "the file is cut short"))
+            for frame in packet.decode():
+                if frame.is_corrupt:
+                    raise InputError(_broken(path, count, "damaged data"))
+                yield frame
+                count += 1
+    except av.FFmpegError as error:
+        raise InputError(_broken(path, count, error.strerror)) from None
+    if count == 0:
+        raise InputError(f"{path}: 0 frames; at least 1 is needed: export the clip again")
+
+
+def _seconds(frame: av.VideoFrame) -> Fraction | None:
+    return None if frame.pts is None else frame.pts * frame.time_base
+
+
 def _broken(path: Path, frame: int, reason: str) -> str:
     return f"{path}: frame {frame}: broken stream ({reason}); copy or export the clip again"
-
-
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    image = frame.reformat(format="rgb24", interpolation=_EXACT).to_ndarray()
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns))

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from input_pipeline.errors import InputError
-from input_pipeline.faces import geometry
+from input_pipeline.faces import geometry, orientation
 from input_pipeline.faces.drawing import draw_keypoints
 from input_pipeline.faces.landmarker import NUM_KEYPOINTS, FaceLandmarker, Track
-from input_pipeline.media import files, video
-from input_pipeline.media.pictures import read_picture
+from input_pipeline.media import animations, files, sound, video
+from input_pipeline.media.changes import Changes
+from input_pipeline.media.pictures import PICTURE_SUFFIXES, read_picture
 from input_pipeline.motion import retarget
 from input_pipeline.motion.smoothing import smooth
 
 TEMPLATE = ".npz"
-_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 _VERSION = 1
 _STILL_FPS = Fraction(25)
 
@@ -34,7 +34,9 @@ class Motion:
       height, width: of those pictures.
       crop: a steady square around the driver's head.
       fps: frames per second.
-      bridged: number of frames whose keypoints were interpolated.
+      bridged: number of frames whose keypoints were interpolated or held.
+      turns: quarter turns that set the pictures upright, see `orientation.turns`.
+      notes: what the user should know about the file, without its name.
     """
 
     path: Path
@@ -45,11 +47,14 @@ class Motion:
     fps: Fraction
     bridged: int
     face_count: int
+    turns: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def sound(self) -> Path | None:
-        """The clip whose sound belongs to the motion; None for a photo or a template."""
-        return None if is_still(self.path) or self.path.suffix == TEMPLATE else self.path
+        """The clip whose sound belongs to the motion; None for a picture or a template."""
+        silent = self.path.suffix == TEMPLATE or is_still(self.path)
+        return None if silent or animations.is_animation(self.path) else self.path
 
     def frames(self, size: int) -> Iterator[np.ndarray]:
         """The driver's F cropped frames, uint8 [size, size, 3]; a template's keypoints, drawn."""
@@ -57,11 +62,9 @@ class Motion:
             black = np.zeros((size, size, 3), np.uint8)
             for points in self.keypoints:
                 yield draw_keypoints(black, self.crop.points(points, size)[:, :2])
-        elif is_still(self.path):
-            yield self.crop.apply(read_picture(self.path), size)
         else:
-            for frame in video.read_frames(self.path):
-                yield self.crop.apply(frame, size)
+            for frame in _pictures(self.path):
+                yield self.crop.apply(orientation.turn(frame, self.turns), size)
 
 
 @dataclass(frozen=True)
@@ -92,15 +95,20 @@ class Following:
             raise InputError(f"frames {self.frames}: must be at least 1")
 
     def suffix(self, driver: str | Path) -> str:
-        """Of the result's file: ".png" for a single picture, else ".mp4"."""
-        return ".png" if is_still(driver) and self.frames in (None, 1) else ".mp4"
+        """Of the result's file, unless it is named: ".png" for a single picture, else ".mp4"."""
+        return ".png" if self._is_picture(driver) else ".mp4"
 
-    def check_output(self, path: Path, driver: Path) -> None:
+    def check_output(self, path: str | Path, driver: str | Path) -> None:
         """InputError: a file of this name cannot hold the result, or cannot be made."""
-        suffix = self.suffix(driver)
-        if suffix == ".png" and path.suffix.lower() != suffix:
+        if not self._is_picture(driver):
+            files.check_output(path, *video.OUTPUT_SUFFIXES)
+            return
+        if Path(path).suffix.lower() != ".png":
             raise InputError(f"{path}: a photo drives a picture: name it *.png, or give frames")
-        files.check_output(path, suffix)
+        files.check_output(path, ".png")
+
+    def _is_picture(self, driver: str | Path) -> bool:
+        return self.frames in (None, 1) and is_still(driver)
 
     def carry(self, driver: Motion, portrait: np.ndarray) -> np.ndarray:
         """float32 [F, 478, 3]: the motion on a portrait [478, 3], in its pixels.
@@ -130,39 +138,72 @@ FOLLOWING = Following()
 
 
 def is_still(path: str | Path) -> bool:
-    """Whether a driver is a photo, by the name of its file."""
-    return Path(path).suffix.lower() in _PICTURES
+    """Whether a driver is a photo: by the name of its file, unless the picture in it moves."""
+    path = files.local(path)
+    return path.suffix.lower() in PICTURE_SUFFIXES and not animations.is_animation(path)
 
 
 def read_motion(path: str | Path, landmarker: FaceLandmarker, framed: bool = False) -> Motion:
     """Tracks the driver's face in a clip or a photo, or loads a template (.npz).
 
-    See `inputs.read_scene` for `framed`. Raises InputError: unusable, or the face is lost.
+    See `inputs.read_scene` for `framed`. Raises InputError: unusable, another shot begins in it, or
+    the face is lost.
     """
-    path = Path(path)
+    path = files.local(path)
     if path.suffix == TEMPLATE:
         return _read_template(path, framed)
-    if is_still(path):
-        image = read_picture(path)
-        (height, width), fps = image.shape[:2], _STILL_FPS
-        track = landmarker.track([image])
-    else:
+    fps, notes = _STILL_FPS, []
+    if not is_still(path):
         info = video.probe(path)
-        height, width, fps = info.height, info.width, info.fps
-        track = landmarker.track(video.read_frames(path))
+        fps, notes = info.fps, list(info.notes)
+        if info.has_audio:
+            notes.append(sound.choose(path).note)
+    turns = orientation.turns(_pictures(path), landmarker)
+    if turns:
+        notes.append(orientation.note(turns))
+    size = []
+    track = landmarker.track(_watched(path, turns, size))
     keypoints = _followed(path, track, fps)
-    crop = geometry.steady_crop(path, keypoints, height, width, framed)
+    crop = geometry.steady_crop(path, keypoints, *size, framed)
     bridged = int((~track.found).sum())
-    return Motion(path, keypoints, height, width, crop, fps, bridged, track.face_count)
+    told = tuple(note for note in notes if note is not None)
+    return Motion(path, keypoints, *size, crop, fps, bridged, track.face_count, turns, told)
+
+
+def _pictures(path: Path) -> Iterator[np.ndarray]:
+    """All of a clip, as in its file, or the one of a photo."""
+    return iter([read_picture(path)]) if is_still(path) else video.read_frames(path)
+
+
+def _watched(path: Path, turns: int, size: list[int]) -> Iterator[np.ndarray]:
+    """The pictures, upright; fills in their height and width. InputError at a hard cut."""
+    changes = Changes(path)
+    for image in _pictures(path):
+        changes(image)
+        upright = orientation.turn(image, turns)
+        size[:] = upright.shape[:2]
+        yield upright
 
 
 def _followed(path: Path, track: Track, fps: Fraction) -> np.ndarray:
     """float32 [F, 478, 3], short gaps bridged."""
-    keypoints, usable = geometry.fill_gaps(track)
+    keypoints, usable = geometry.fill_gaps(track, hold_ends=True)
+    count = len(usable)
     if not track.found.any():
-        raise InputError(f"{path}: no face found in {len(usable)} frames: use another driver")
+        raise InputError(f"{path}: no face found in {count} frames: use another driver")
     if not usable.all():
         lost = int(np.argmin(usable))
+        first, last = np.flatnonzero(track.found)[[0, -1]]
+        if lost < first:
+            raise InputError(
+                f"{path}: begins without a face, up to frame {first} ({float(first / fps):.1f} s), "
+                "too long to hold the first: cut the beginning off"
+            )
+        if lost > last:
+            raise InputError(
+                f"{path}: ends without a face, from frame {lost} ({float(lost / fps):.1f} s) of "
+                f"{count}, too long to hold the last: cut the end off"
+            )
         raise InputError(
             f"{path}: frame {lost} ({float(lost / fps):.1f} s): the face is lost there, and "
             "for too long to interpolate: cut the clip so that the face is always in view"
@@ -178,7 +219,7 @@ def write_template(path: str | Path, motion: Motion) -> None:
 
     Raises InputError: not .npz, or not writable.
     """
-    path = Path(path)
+    path = files.local(path)
     files.check_output(path, TEMPLATE)
     with files.written_beside(path) as beside:
         np.savez_compressed(

@@ -6,16 +6,16 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from input_pipeline.dataset import records
 from input_pipeline.errors import InputError
-from input_pipeline.faces import descriptor, geometry
+from input_pipeline.faces import descriptor, geometry, orientation
 from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.kinds import MAX_ATTRIBUTE_AREA, MIN_ATTRIBUTE_AREA
 from input_pipeline.masks import segmenters
 from input_pipeline.media import video
+from input_pipeline.media.changes import Changes
 from input_pipeline.prepare import duplicates
 from input_pipeline.prepare.labels import Label
 
@@ -23,12 +23,6 @@ MIN_FRAMES = 16  # consecutive frames with a face, below which a clip is of no u
 MIN_FACE = 48  # face length in source pixels
 MIN_FACE_SHARE = 0.15  # face length / side of the data set's frames
 MAX_BAD_MASKS = 0.1  # share of a chunk's frames whose mask may be too small or too large
-# Mean grey difference (of 255, on 128 x 128) below which a frame repeats the last one.
-REPEATED = 0.05
-# A hard cut changes both the picture and its colours. Between the shots of the talking-head clips
-# these were chosen on: at least 34 and 0.40; within them, fast head motion: at most 22 and 0.10.
-CUT_DIFFERENCE = 15.0
-CUT_COLOURS = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +61,8 @@ class Motion:
 
     fresh: bool, one per frame of the file, False for repeats. The rest counts the fresh frames:
     keypoints [T, 478, 3] in source pixels, found [T], runs of usable frames, frames per second.
-    picture: float32 [64, 64], the mean of the frames in grey, what a fingerprint is made of.
+    picture: float32 [64, 64], the mean of the frames in grey, what a fingerprint is made of. notes:
+    what was done to the pictures that is no matter of course.
     """
 
     fresh: np.ndarray
@@ -78,6 +73,7 @@ class Motion:
     crop: geometry.Crop
     face_count: int
     picture: np.ndarray
+    notes: tuple[str, ...]
 
 
 def follow(path: Path, size: int, landmarks: str = "") -> Motion:
@@ -89,6 +85,8 @@ def follow(path: Path, size: int, landmarks: str = "") -> Motion:
       InputError: the clip cannot be used for frames of `size` pixels a side; says why.
     """
     info = video.probe(path)
+    if turns := orientation.turns(video.read_frames(path), _landmarker()):
+        raise InputError(f"{path}: the face {orientation.describe(turns)}: turn the clip upright")
     fresh, picture = [], np.zeros((duplicates.SIDE, duplicates.SIDE), np.float32)
     track = _landmarker(landmarks).track(_fresh_frames(path, fresh, picture))
     keypoints, usable = geometry.fill_gaps(track)
@@ -118,28 +116,18 @@ def follow(path: Path, size: int, landmarks: str = "") -> Motion:
         crop=geometry.Crop.around(used, info.height, info.width),
         face_count=track.face_count,
         picture=picture / sum(fresh),
+        notes=info.notes,
     )
 
 
 def _fresh_frames(path: Path, fresh: list[bool], picture: np.ndarray) -> Iterator[np.ndarray]:
     """Yields the frames that differ from the one before; fills `fresh`, a flag per frame read, and
     adds them to `picture`, in grey."""
-    last = None
-    for index, image in enumerate(video.read_frames(path)):
-        small = cv2.resize(image, (128, 128), interpolation=cv2.INTER_AREA)
-        grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
-        colours = cv2.calcHist([small], [0, 1, 2], None, [8] * 3, [0, 256] * 3) / small[..., 0].size
-        if last is not None:
-            difference = np.abs(grey - last[0]).mean()
-            moved_colours = np.abs(colours - last[1]).sum() / 2
-            if difference > CUT_DIFFERENCE and moved_colours > CUT_COLOURS:
-                raise InputError(f"{path}: frame {index}: hard cut; split the clip at its cuts")
-            fresh.append(bool(difference >= REPEATED))
-        else:
-            fresh.append(True)
+    changes = Changes(path)
+    for image in video.read_frames(path):
+        fresh.append(changes(image))
         if fresh[-1]:
-            last = grey, colours
-            picture += duplicates.small(small)
+            picture += duplicates.small(changes.small)
             yield image
 
 

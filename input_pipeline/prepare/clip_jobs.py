@@ -7,18 +7,17 @@ import json
 from pathlib import Path
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordWriter
 
 from input_pipeline.dataset import records, shards
 from input_pipeline.dataset.store import Store
-from input_pipeline.errors import InputError
+from input_pipeline.errors import InputError, WriteError
 from input_pipeline.faces import descriptor
 from input_pipeline.prepare import chunks, duplicates
 from input_pipeline.prepare.labels import Label
 
 WORK = ".work"  # folder of the data set with what is finished
 _KEY_LENGTH = 20
-_ALGORITHM = 2  # raise when the same clip and settings would give other chunks
+_ALGORITHM = 3  # raise when the same clip and settings would give other chunks
 _LOOKS = 4  # frames of each chunk that fingerprint and descriptor look at
 
 
@@ -67,6 +66,8 @@ def run(job: Job) -> dict:
         path = root / job.clip
         try:
             result = _prepare(job, root)
+        except WriteError:
+            raise  # no fault of this clip
         except InputError as error:
             result = {"reason": str(error).removeprefix(f"{path}: ")}
     job.out.write(finished, json.dumps(result).encode())
@@ -78,7 +79,7 @@ def _prepare(job: Job, root: Path) -> dict:
     motion = chunks.follow(root / job.clip, settings.size, settings.landmarks)
     made = chunks.chunks(root, job.clip, job.label, motion, settings)
     with job.out.writing(job.part) as part:
-        writer = ArrayRecordWriter(str(part), shards.OPTIONS)
+        writer = shards.Writer(part)
         for chunk in made:
             encoded = records.encode(chunk, settings.size)
             writer.write(encoded)
@@ -99,4 +100,5 @@ def _prepare(job: Job, root: Path) -> dict:
         "whole": duplicates.fingerprint(motion.picture),
         "face": duplicates.fingerprint(np.mean(crops, axis=0)),
         "descriptor": descriptor.pack(vectors),
+        "notes": "; ".join(motion.notes),
     }

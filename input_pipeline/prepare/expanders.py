@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader
 
 from input_pipeline.dataset import records, shards
 from input_pipeline.dataset.donors import Donors
@@ -48,7 +48,7 @@ def run(job: Job) -> int:
         return json.loads(job.out.read(finished))
     total, size = 0, job.settings.size
     with job.out.reading(job.part) as root, job.out.writing(job.expanded) as path:
-        writer = ArrayRecordWriter(str(path), shards.OPTIONS)
+        writer = shards.Writer(path)
         for chunk in _chunks(str(root / job.part)):
             seed = hashlib.sha256(f"{job.key} {chunk.start}".encode()).digest()
             expand(chunk, _expanders(job), np.random.default_rng(list(seed)))

@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator
 
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader
 
 from input_pipeline.dataset import shards
 from input_pipeline.dataset.store import Store
@@ -68,7 +68,7 @@ def pack(shard: Shard) -> tuple[int, int]:
         return tuple(json.loads(shard.out.read(finished)))
     count = num_bytes = 0
     with shard.out.writing(target) as path:
-        writer = ArrayRecordWriter(str(path), shards.OPTIONS)
+        writer = shards.Writer(path)
         for record in _records(shard):
             writer.write(record)
             count += 1

@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import io
 import os
+from collections import Counter
 from pathlib import Path
 
 from input_pipeline.dataset import manifest, shards
@@ -33,7 +34,8 @@ class Summary:
     """What came of a folder.
 
     clips: clips looked at. kept, chunks, frames: what the data set holds. skipped: (file, reason).
-    notes: remarks on labels, on clips that show several faces, on clips that look alike.
+    notes: remarks on labels, on files that are no clips, on clips that show several faces, are HDR
+    or the like, on clips that look alike.
     """
 
     clips: int
@@ -96,6 +98,7 @@ def prepare(
     clips, target = Store.at(clips_dir), Store.at(out)
     versions = _find_clips(clips)
     chosen, notes = label_table.read(labels, clips.root, list(versions))
+    notes += _passed_over(clips, versions, [out, *([] if labels is None else [labels])])
     splits = label_table.assign_splits(chosen, holdout)
     segmenters.load(masks).require(frozenset().union(*(label.present for label in chosen.values())))
     settings = Settings(
@@ -143,13 +146,32 @@ def _find_clips(root: Store) -> dict[str, str]:
     clips = {
         name: version
         for name, version in root.files().items()
-        if Path(name).suffix.lower() in video.VIDEO_SUFFIXES
-        and not any(part.startswith(".") for part in Path(name).parts)
+        if Path(name).suffix.lower() in video.VIDEO_SUFFIXES and not _hidden(name)
     }
     if not clips:
         kinds = ", ".join(sorted(video.VIDEO_SUFFIXES))
         raise InputError(f"{root}: no clips in this folder; looked for {kinds}")
     return clips
+
+
+def _passed_over(root: Store, clips: dict[str, str], known: list[str | Path]) -> list[str]:
+    """A remark that counts the files below `root` that are no clips; `known` ones are not told."""
+    own = [Store.at(path).url() for path in known]
+    kinds = Counter(
+        Path(name).suffix.lower() or "without a suffix"
+        for name in root.files()
+        if name not in clips
+        and not _hidden(name)
+        and not any(f"{root.url(name)}/".startswith(f"{path}/") for path in own)
+    )
+    if not kinds:
+        return []
+    told = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
+    return [f"{root}: {kinds.total()} files of other kinds were not looked at ({told})"]
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in Path(name).parts)
 
 
 def _row(job: Job, split: str, result: dict | Row) -> Row:
@@ -172,8 +194,20 @@ def _summary(rows: list[Row], notes: list[str]) -> Summary:
         chunks=sum(row.chunks for row in rows),
         frames=sum(row.frames for row in rows),
         skipped=skipped,
-        notes=(*notes, *crowds, *duplicates.notes(rows)),
+        notes=(*notes, *crowds, *_counted(rows), *duplicates.notes(rows)),
     )
+
+
+def _counted(rows: list[Row]) -> list[str]:
+    """What was done to clips, each with how many and the first."""
+    told = {}
+    for row in rows:
+        if row.notes:
+            told.setdefault(row.notes, []).append(row.clip)
+    return [
+        f"{clips[0]}{f' and {len(clips) - 1} more' if clips[1:] else ''}: {note}"
+        for note, clips in told.items()
+    ]
 
 
 def _write(

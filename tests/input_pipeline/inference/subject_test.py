@@ -45,3 +45,20 @@ def test_framed_pictures_are_used_whole(portrait_picture, landmarker, tmp_path):
     wide = _saved(tmp_path / "wide.png", np.ascontiguousarray(astronaut()[:400]))
     with pytest.raises(InputError, match=r"wide.png: 512x400 pixels: framed pictures"):
         read_subject(wide, 64, landmarker, framed=True)
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_photo_on_its_side_is_turned_with_its_mask(tmp_path, landmarker, quarters):
+    photo, mask = astronaut()[:480], np.zeros((480, 512), np.uint8)
+    mask[20:120, 150:300] = 255
+    read = []
+    for name, turns in (("upright", 0), ("turned", quarters)):
+        for kind, picture in (("photo", photo), ("mask", mask)):
+            write_picture(tmp_path / f"{name}_{kind}.png", np.rot90(picture, -turns))
+        paths = (tmp_path / f"{name}_{kind}.png" for kind in ("photo", "mask"))
+        read.append(read_subject(next(paths), 64, landmarker, next(paths)))
+    upright, turned = read
+    assert turned.turns == quarters and turned.photo_shape == (480, 512)
+    for name in ("image", "keypoints", "mask"):
+        np.testing.assert_array_equal(getattr(turned, name), getattr(upright, name))
+    np.testing.assert_array_equal(turned.photo(), photo)

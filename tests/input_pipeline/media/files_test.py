@@ -1,4 +1,8 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and never in place of an input."""
+
+import os
+import resource
+import signal
 
 import pytest
 
@@ -60,3 +64,85 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
             writing(tmp_path / "file" / "out.json"),
         ):
             pass
+
+
+@pytest.fixture
+def full_disk():
+    """Function of a number of bytes, beyond which no file can grow."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files.local("~/a.mp4") == tmp_path / "a.mp4"
+    assert str(files.local("b~/a.mp4")) == "b~/a.mp4"
+
+
+@pytest.mark.parametrize("link", ["https://example.com/talk.mp4", "s3://bucket/a.png"])
+def test_a_link_is_named_as_it_was_given(link):
+    with pytest.raises(InputError, match=f"^{link}: a link is not read: download it first"):
+        files.local(link)
+
+
+def test_an_input_is_known_by_any_name(tmp_path):
+    source = tmp_path / "talk.mp4"
+    source.write_bytes(b"film")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.mp4").symlink_to(source)
+    os.link(source, tmp_path / "hard.mp4")
+    for name in ("talk.mp4", "link.mp4", "hard.mp4", "folder/../talk.mp4"):
+        with pytest.raises(InputError, match=r"would replace the input .*talk\.mp4"):
+            files.check_apart([tmp_path / "new.mp4", tmp_path / name], [source])
+    files.check_apart([tmp_path / "new.mp4"], [source, tmp_path / "missing.png"])
+
+
+def test_a_name_that_is_too_long_is_found_before_the_work(tmp_path):
+    with pytest.raises(InputError, match=r"cannot be written .*too long"):
+        files.check_output(tmp_path / ("x" * 248 + ".mp4"), ".mp4")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, full_disk):
+    path = tmp_path / "a.csv"
+    path.write_text("old")
+    full_disk(1000)
+    told = pytest.raises(InputError, match=r"a\.csv: cannot be written \(File too large\)")
+    with told, files.written_beside(path) as beside:
+        beside.write_bytes(bytes(2000))
+    assert [file.name for file in tmp_path.iterdir()] == ["a.csv"] and path.read_text() == "old"
+
+
+def test_a_folder_that_vanishes_is_one_line(tmp_path):
+    path = tmp_path / "folder" / "a.csv"
+    told = pytest.raises(InputError, match=r"a\.csv: cannot be written \(No such file")
+    with told, files.written_beside(path) as beside:
+        beside.write_text("new")
+        (tmp_path / "folder").rename(tmp_path / "elsewhere")
+
+
+def test_files_that_belong_together_appear_together(tmp_path):
+    out = tmp_path / "out.mp4"
+    with files.gathered(out, last=".json") as folder:
+        (folder / "out.mp4").write_text("film")
+        (folder / "out.json").write_text("settings")
+        assert not out.exists()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.json", "out.mp4"]
+
+
+def test_of_files_that_belong_together_none_is_replaced_if_one_fails(tmp_path, full_disk):
+    out = tmp_path / "out.mp4"
+    for name in ("out.mp4", "out.json"):
+        (tmp_path / name).write_text("old")
+    full_disk(1000)
+    told = pytest.raises(InputError, match=rf"{tmp_path}/out\.csv: cannot be written")
+    with told, files.gathered(out, last=".json") as folder:
+        (folder / "out.mp4").write_text("new")
+        with files.written_beside(folder / "out.csv") as beside:
+            beside.write_bytes(bytes(2000))
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
+        "out.mp4": "old", "out.json": "old"
+    }  # fmt: skip

@@ -6,16 +6,10 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from skimage.data import astronaut
 
 from input_pipeline.errors import InputError
 from input_pipeline.media import video
 from input_pipeline.media.pictures import read_picture
-
-
-@pytest.fixture
-def photo():
-    return cv2.resize(astronaut(), (128, 96), interpolation=cv2.INTER_AREA)
 
 
 def sliding(photo, count):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from input_pipeline.errors import InputError
 from input_pipeline.faces import geometry
@@ -187,3 +188,68 @@ def test_settings_that_make_no_sense_are_named(settings, reason):
 def test_a_number_of_frames_is_for_photos(portrait, motion):
     with pytest.raises(InputError, match=r"^frames 9 goes with a photo.*cool.mp4, 60 frames"):
         driver.Following(frames=9).carry(motion, portrait)
+
+
+def test_a_hard_cut_is_named_with_its_frame(tmp_path, talking_head, landmarker):
+    frames = list(talking_head(np.eye(3), False, 0.0))[:20]
+    other = [np.roll(255 - frame, 90, axis=1) for frame in frames]
+    path = tmp_path / "cut.mp4"
+    video.write_video(path, frames[:12] + other[12:], Fraction(25))
+    with pytest.raises(InputError, match=r"cut\.mp4: frame 12: hard cut"):
+        driver.read_motion(path, landmarker)
+
+
+@pytest.mark.parametrize("lost", [slice(0, 3), slice(17, 20)])
+def test_the_nearest_face_is_held_at_either_end(tmp_path, talking_head, landmarker, lost):
+    frames = list(talking_head(np.eye(3), False, 0.0))[:20]
+    frames[lost] = [np.zeros_like(frames[0])] * 3
+    path = tmp_path / "late.mp4"
+    video.write_video(path, frames, Fraction(25))
+    motion = driver.read_motion(path, landmarker)
+    nearest = 3 if lost.start == 0 else 16
+    assert motion.bridged == 3
+    assert (motion.keypoints[lost] == motion.keypoints[nearest]).all()
+
+
+@pytest.mark.parametrize(
+    ("lost", "reason"),
+    [
+        (slice(0, 8), r"begins without a face, up to frame 8 \(0\.3 s\).*cut the beginning off"),
+        (slice(12, 20), r"ends without a face, from frame 12 \(0\.5 s\) of 20.*cut the end off"),
+    ],
+)
+def test_longer_gaps_at_the_ends_are_named_as_such(
+    tmp_path, talking_head, landmarker, lost, reason
+):
+    frames = list(talking_head(np.eye(3), False, 0.0))[:20]
+    frames[lost] = [np.zeros_like(frames[0])] * 8
+    path = tmp_path / "late.mp4"
+    video.write_video(path, frames, Fraction(25))
+    with pytest.raises(InputError, match=reason):
+        driver.read_motion(path, landmarker)
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.png", "a.gif"])
+def test_a_picture_that_moves_is_a_clip(tmp_path, talking_head, landmarker, name):
+    first, *rest = map(Image.fromarray, list(talking_head(np.eye(3), False, 0.0))[:6])
+    first.save(tmp_path / name, save_all=True, append_images=rest, duration=40)
+    assert not driver.is_still(tmp_path / name)
+    assert driver.FOLLOWING.suffix(tmp_path / name) == ".mp4"
+    motion = driver.read_motion(tmp_path / name, landmarker)
+    assert len(motion.keypoints) == 6 and motion.fps == 25 and motion.sound is None
+    assert len(list(motion.frames(64))) == 6
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_clip_filmed_on_its_side_is_followed_upright(
+    tmp_path, talking_head, landmarker, quarters
+):
+    frames = list(talking_head(np.eye(3), False, 0.0))[:6]
+    upright, turned = tmp_path / "upright.mp4", tmp_path / "turned.mp4"
+    video.write_video(upright, frames, Fraction(25), lossless=True)
+    lying = [np.rot90(frame, -quarters) for frame in frames]
+    video.write_video(turned, lying, Fraction(25), lossless=True)
+    wanted, found = (driver.read_motion(path, landmarker) for path in (upright, turned))
+    np.testing.assert_array_equal(found.keypoints, wanted.keypoints)
+    np.testing.assert_array_equal(list(found.frames(64)), list(wanted.frames(64)))
+    assert found.turns == quarters and "turned by" in found.notes[0] and not wanted.notes

@@ -9,7 +9,9 @@ import sys
 import time
 import uuid
 from fractions import Fraction
+from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -394,3 +396,79 @@ def test_one_frame_without_a_face_is_bridged(tmp_path, talking_head):
     assert np.flatnonzero(~chunk.found).tolist() == [9] and len(chunk.frames) == 20
     middle = (chunk.keypoints[8] + chunk.keypoints[10]) / 2
     np.testing.assert_allclose(chunk.keypoints[9], middle, atol=1e-3)
+
+
+def test_clips_of_every_container_are_read_and_other_files_counted(tmp_path, talking_head):
+    folder, frames = tmp_path / "clips", list(talking_head(count=18))
+    video.write_video(folder / "a.gif", frames, Fraction(25))
+    for name, codec in (("b.ts", "libx264"), ("c.WMV", "wmv2"), ("d.m2ts", "libx264")):
+        kind = {".WMV": "asf"}.get(Path(name).suffix, "mpegts")
+        with av.open(str(folder / name), "w", format=kind) as output:
+            stream = output.add_stream(codec, rate=25, options={"b": "4M"})
+            stream.height, stream.width, stream.pix_fmt = 256, 256, "yuv420p"
+            for frame in frames:
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            output.mux(stream.encode())
+    for name in ("e.jpg", "notes.txt", ".hidden.txt", "sub/f.jpg"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("no clip")
+    (folder / "labels.csv").write_text("file,hair\n")
+    summary = run(folder, folder / "dataset", labels=folder / "labels.csv")
+    assert (summary.clips, summary.kept) == (4, 4)
+    (note,) = [note for note in summary.notes if "other kinds" in note]
+    assert note == f"{folder}: 3 files of other kinds were not looked at (.jpg 2, .txt 1)"
+
+
+@pytest.mark.parametrize("quarters", [1, 2])
+def test_a_clip_whose_face_is_not_upright_is_never_learnt_from(short_clips, tmp_path, quarters):
+    frames = [np.rot90(x, quarters) for x in video.read_frames(short_clips / "a.mp4")]
+    video.write_video(short_clips / "a.mp4", frames, Fraction(25))
+    run(short_clips, tmp_path / "out")
+    how = {1: "lies on its side", 2: "stands on its head"}[quarters]
+    assert skipped(tmp_path / "out") == {"a.mp4": f"the face {how}: turn the clip upright"}
+
+
+def test_what_was_done_to_clips_is_told_and_kept(short_clips, tmp_path):
+    plain = short_clips / "a.mp4"
+    with av.open(str(plain)) as source, av.open(str(short_clips / "c.mp4"), "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                output.mux(packet)
+    summary = run(short_clips, tmp_path / "out")
+    assert "c.mp4: pixels of 4:3, made square" in summary.notes
+    rows = {row.clip: row for row in manifest.read(Store.at(tmp_path / "out"))}
+    assert rows["c.mp4"].notes == "pixels of 4:3, made square" and rows["a.mp4"].notes == ""
+    assert run(short_clips, tmp_path / "out").notes == summary.notes
+
+
+def test_the_rate_of_an_uneven_clip_is_that_of_its_stamps(tmp_path, talking_head):
+    times = np.cumsum([0, *np.random.default_rng(3).integers(30, 38, 25)])
+    times = np.delete(times, [7, 8, 15])
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    with av.open(str(folder / "a.mkv"), "w") as output:
+        stream = output.add_stream("libx264", rate=1000)
+        stream.height, stream.width, stream.pix_fmt = 256, 256, "yuv420p"
+        stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
+        for time_, image in zip(times, talking_head(count=len(times))):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = int(time_), Fraction(1, 1000)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    motion = chunks.follow(folder / "a.mkv", 64)
+    assert motion.fresh.sum() == len(times)
+    assert motion.fps == pytest.approx(len(times) * 1000 / times[-1], rel=0.05)
+
+
+def test_a_full_disk_ends_the_run_and_counts_no_clip_as_done(short_clips, tmp_path, monkeypatch):
+    def refused(self, record):
+        raise RuntimeError("write() failed: No space left on device; writing a.part")
+
+    monkeypatch.setattr("array_record.python.array_record_module.ArrayRecordWriter.write", refused)
+    with pytest.raises(InputError, match=r"cannot be written .*No space left on device"):
+        run(short_clips, tmp_path / "out")
+    monkeypatch.undo()
+    assert run(short_clips, tmp_path / "out").kept == 2

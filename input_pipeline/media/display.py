@@ -1,0 +1,100 @@
+"""Decoded frames as players show them: turned, mirrored, square pixels, SDR, whole pictures."""
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type
+from av.video.reformatter import Interpolation
+
+from input_pipeline.media import hdr
+
+# Without these flags swscale rounds down: pictures get one level darker with every read or write.
+EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_ODDEST = 8  # aspect of a pixel, beyond which the header is taken for broken
+
+
+def picture(frame: av.VideoFrame, aspect: Fraction | None) -> np.ndarray:
+    """uint8 [H, W, 3] RGB. aspect: width of a pixel over its height, None if unknown."""
+    size = _square(frame.width, frame.height, aspect)
+    if hdr.kind(frame.color_primaries, frame.color_trc):
+        # EXACT's full chroma gives false colours at 16 bits.
+        coarse = Interpolation.BILINEAR
+        signal = frame.reformat(*size, format="rgb48le", interpolation=coarse).to_ndarray()
+        image = hdr.to_sdr(signal, frame.color_primaries, frame.color_trc)
+    else:
+        image = frame.reformat(*size, format="rgb24", interpolation=EXACT).to_ndarray()
+    return np.ascontiguousarray(_turned(image, _matrix(frame)))
+
+
+def progressive(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """The frames, as many; those made of two fields are rebuilt as whole pictures (BWDIF)."""
+    graph = None
+    for frame in frames:
+        if graph is None and frame.interlaced_frame:
+            graph = _deinterlacer(frame)
+        if graph is None:
+            yield frame
+        else:
+            graph.push(frame)
+            yield from _pulled(graph)
+    if graph is not None:
+        graph.push(None)
+        yield from _pulled(graph)
+
+
+def notes(frame: av.VideoFrame, aspect: Fraction | None) -> list[str]:
+    """What was done to pictures like this one and is no matter of course."""
+    found = []
+    if (kind := hdr.kind(frame.color_primaries, frame.color_trc)) is not None:
+        found.append(f"{kind}, converted to the colours of a usual screen")
+    if frame.interlaced_frame:
+        found.append("interlaced, deinterlaced")
+    if _square(frame.width, frame.height, aspect) != (frame.width, frame.height):
+        found.append(f"pixels of {aspect.numerator}:{aspect.denominator}, made square")
+    return found
+
+
+def _square(width: int, height: int, aspect: Fraction | None) -> tuple[int, int]:
+    """Width and height at square pixels; nothing is made smaller."""
+    if not aspect or not 1 / _ODDEST <= aspect <= _ODDEST:
+        return width, height
+    if aspect > 1:
+        return round(width * aspect), height
+    return width, round(height / aspect)
+
+
+def _matrix(frame: av.VideoFrame) -> np.ndarray:
+    """[2, 2] of the header: (x, y) of a pixel @ matrix = where players show it, but for a shift."""
+    for data in frame.side_data:
+        if data.type == Type.DISPLAYMATRIX:
+            # Row by row a b u, c d v, x y w; ISO/IEC 14496-12, 8.3.2.
+            return np.frombuffer(data, np.int32).reshape(3, 3)[:2, :2].astype(float)
+    return np.eye(2)
+
+
+def _turned(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """The nearest of the eight turns and mirrors."""
+    if np.abs(np.diag(matrix)).sum() < np.abs(matrix).sum() / 2:
+        image, matrix = image.swapaxes(0, 1), matrix[::-1]
+    across, down = np.where(np.diag(matrix) < 0, -1, 1)
+    return image[::down, ::across]
+
+
+def _deinterlacer(frame: av.VideoFrame) -> av.filter.Graph:
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+    )
+    fields = graph.add("bwdif", "mode=send_frame:deint=interlaced")
+    graph.link_nodes(source, fields, graph.add("buffersink")).configure()
+    return graph
+
+
+def _pulled(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
+    try:
+        while True:
+            yield graph.pull()
+    except (BlockingIOError, EOFError):
+        return

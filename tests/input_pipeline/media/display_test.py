@@ -1,0 +1,96 @@
+"""Pictures come as players show them."""
+
+import struct
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+
+from input_pipeline.media import video
+
+
+def with_matrix(plain, path, matrix):
+    """A copy whose track header asks for this matrix (a b; c d) of ISO/IEC 14496-12."""
+    data, one = bytearray(plain.read_bytes()), 1 << 16
+    start = data.index(b"tkhd") + 44
+    a, b, c, d = (x * one for x in matrix)
+    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+
+
+MATRICES = [
+    (sign_x * (1 - swap), sign_x * swap, sign_y * swap, sign_y * (1 - swap))
+    for swap in (0, 1)
+    for sign_x in (1, -1)
+    for sign_y in (1, -1)
+]
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_each_turn_and_mirror_of_the_header(tmp_path, photo, matrix):
+    plain, path = tmp_path / "plain.mp4", tmp_path / "turned.mp4"
+    video.write_video(plain, [photo], Fraction(25), crf=8)
+    with_matrix(plain, path, matrix)
+    (frame,) = video.read_frames(path)
+    # Each pixel goes to (x, y) @ matrix, then all of it back into view.
+    height, width = photo.shape[:2]
+    y, x = np.mgrid[:height, :width]
+    places = np.stack([x, y], -1) @ np.array(matrix).reshape(2, 2)
+    places -= places.reshape(-1, 2).min(0)
+    wanted = np.zeros(frame.shape, np.uint8)
+    wanted[places[..., 1], places[..., 0]] = photo
+    assert np.abs(frame.astype(float) - wanted).mean() < 3.5
+    info = video.probe(path)
+    assert (info.height, info.width) == frame.shape[:2]
+
+
+@pytest.mark.parametrize(
+    ("aspect", "matrix", "shape"),
+    [
+        (Fraction(4, 3), (1, 0, 0, 1), (96, 128)),
+        (Fraction(3, 4), (1, 0, 0, 1), (128, 96)),
+        (Fraction(4, 3), (0, 1, -1, 0), (128, 96)),
+    ],
+)
+def test_pixels_become_square_before_the_picture_is_turned(
+    tmp_path, film, photo, aspect, matrix, shape
+):
+    plain, path = tmp_path / "plain.mp4", tmp_path / "a.mp4"
+    narrow = cv2.resize(photo, (96, 96), interpolation=cv2.INTER_AREA)
+
+    def adjust(context):
+        context.sample_aspect_ratio = aspect
+
+    film(plain, [narrow] * 3, codec_options={"crf": "8"}, adjust=adjust)
+    with_matrix(plain, path, matrix)
+    info, frame = video.probe(path), next(video.read_frames(path))
+    assert frame.shape[:2] == shape == (info.height, info.width)
+    wanted = cv2.resize(narrow, (128, 96) if aspect > 1 else (96, 128))
+    turned = np.rot90(wanted, -1) if matrix[0] == 0 else wanted
+    assert np.abs(frame.astype(float) - turned).mean() < 6
+    assert info.notes == (f"pixels of {aspect.numerator}:{aspect.denominator}, made square",)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("tape.mpg", {"codec": "mpeg2video", "codec_options": {"flags": "+ildct+ilme", "b": "4M"}}),
+        ("hd.mp4", {"codec_options": {"x264-params": "tff=1", "crf": "8"}}),
+    ],
+)
+def test_interlaced_clips_are_deinterlaced_and_noted(tmp_path, film, photo, name, how):
+    frames = [np.roll(photo, 6 * i, axis=1) for i in range(9)]
+    woven = [frame.copy() for frame in frames[:-1]]
+    for frame, later in zip(woven, frames[1:]):
+        frame[1::2] = later[1::2]
+    film(tmp_path / name, woven, **how)
+    read = list(video.read_frames(tmp_path / name))
+    assert len(read) == len(woven)
+    assert video.probe(tmp_path / name).notes == ("interlaced, deinterlaced",)
+
+    def combed(image):
+        rows = image.astype(float)
+        return np.abs(rows[1:-1:2] - (rows[:-2:2] + rows[2::2]) / 2).mean()
+
+    assert combed(read[4]) < 0.5 * combed(woven[4])

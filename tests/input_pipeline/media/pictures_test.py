@@ -1,0 +1,94 @@
+"""Photos as phones, cameras and editors save them."""
+
+import io
+import struct
+
+import av
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, PngImagePlugin
+
+from input_pipeline.errors import InputError
+from input_pipeline.media.pictures import read_picture
+
+SRGB = ImageCms.createProfile("sRGB")
+# x, y of red, green and blue.
+P3 = ((0.68, 0.32), (0.265, 0.69), (0.15, 0.06))
+ADOBE = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
+
+
+def profile(primaries, gamma=2.2):
+    """A small ICC profile of these primaries, white D65 and a gamma."""
+
+    def xyz(x, y):
+        return np.array([x / y, 1, (1 - x - y) / y])
+
+    white, d50 = xyz(0.3127, 0.329), np.array([0.9642, 1, 0.8249])
+    matrix = np.array([xyz(*place) for place in primaries]).T
+    matrix = matrix * np.linalg.solve(matrix, white)
+    bradford = np.array(
+        [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
+    )
+    scale = np.diag((bradford @ d50) / (bradford @ white))
+    matrix = np.linalg.inv(bradford) @ scale @ bradford @ matrix
+
+    def numbers(values):
+        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+    name = b"desc\0\0\0\0" + struct.pack(">I", 3) + b"me\0" + b"\0" * 79
+    tags = [(b"desc", name), (b"wtpt", b"XYZ \0\0\0\0" + numbers(d50))]
+    for key, column in zip(b"rgb", matrix.T):
+        tags.append((bytes([key]) + b"XYZ", b"XYZ \0\0\0\0" + numbers(column)))
+        tags.append((bytes([key]) + b"TRC", curve))
+    place, table, body = 132 + 12 * len(tags), struct.pack(">I", len(tags)), b""
+    for key, value in tags:
+        table += key + struct.pack(">II", place + len(body), len(value))
+        body += value
+    head = struct.pack(
+        ">I4sI4s4s4s", place + len(body), b"\0" * 4, 0x02400000, b"mntr", b"RGB ", b"XYZ "
+    )
+    head += b"\x07\xe8\0\1\0\1" + b"\0" * 6 + b"acsp" + b"\0" * 28 + numbers(d50)
+    return head.ljust(128, b"\0") + table + body
+
+
+@pytest.mark.parametrize("primaries", [P3, ADOBE])
+@pytest.mark.parametrize(("name", "mode"), [("a.png", "RGB"), ("a.png", "RGBA"), ("a.jpg", "RGB")])
+def test_colour_profiles_are_applied(tmp_path, photo, primaries, name, mode):
+    icc = profile(primaries)
+    stored = ImageCms.profileToProfile(
+        Image.fromarray(photo), SRGB, io.BytesIO(icc), outputMode="RGB"
+    )
+    assert np.abs(np.asarray(stored).astype(float) - photo).mean() > 4
+    stored.convert(mode).save(tmp_path / name, quality=97, subsampling=0, icc_profile=icc)
+    assert np.abs(read_picture(tmp_path / name).astype(float) - photo).mean() < 2
+
+
+def test_a_profile_of_srgb_or_a_broken_one_changes_nothing(tmp_path, photo):
+    srgb = ImageCms.ImageCmsProfile(SRGB).tobytes()
+    for icc in (srgb, b"\0" * (2 << 20), b"no profile"):
+        Image.fromarray(photo).save(tmp_path / "a.png", icc_profile=icc)
+        np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), photo)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_text_of_any_length_is_passed_over(tmp_path, photo, packed):
+    info = PngImagePlugin.PngInfo()
+    info.add_text("prompt", "a man " * 500_000, zip=packed)
+    Image.fromarray(photo).save(tmp_path / "a.png", pnginfo=info)
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), photo)
+
+
+def test_heic_in_tiles_is_named_and_never_read_as_one_tile(tmp_path, photo):
+    # To a reader of video the tiles of a HEIC are so many tracks of pictures.
+    with av.open(str(tmp_path / "tiles.mp4"), "w") as output:
+        for _ in range(4):
+            stream = output.add_stream("libx264", rate=25)
+            stream.height, stream.width, stream.pix_fmt = 96, 128, "yuv420p"
+        for stream in output.streams:
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(photo, format="rgb24")))
+            output.mux(stream.encode())
+    data = (tmp_path / "tiles.mp4").read_bytes()
+    (tmp_path / "a.heic").write_bytes(data[:8] + b"heic" + data[12:])
+    with pytest.raises(InputError, match=r"a\.heic: HEIC.*export it as JPEG"):
+        read_picture(tmp_path / "a.heic")
