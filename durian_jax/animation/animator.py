@@ -14,7 +14,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from durian_jax.animation.job import Job
-from durian_jax.animation.recording import Recording, Video
+from durian_jax.animation.recording import Recording, Video, check_outputs
 from durian_jax.diffusion import solvers
 from durian_jax.sampling.generator import Generator
 from durian_jax.sampling.program import Stopwatch
@@ -217,9 +217,9 @@ class Animator:
                     count += part.shape[1]
                     for recording, frames in zip(recordings, part):
                         recording.write(frames)
-            settings = [self._settings(take, sampling, watch, count) for take in group]
-            for recording, values in zip(recordings, settings):
-                recording.write_settings(values)
+                settings = [self._settings(take, sampling, watch, count) for take in group]
+                for recording, values in zip(recordings, settings):
+                    recording.write_settings(values)
         # Also what a library raises for a damaged file, or a full disk: it is this job's alone.
         except Exception as error:
             if len(group) == 1:
@@ -264,7 +264,7 @@ class Animator:
         watch, scene, problem = Stopwatch(quiet), None, None
         try:
             if path is not None:
-                job.following.check_output(path, job.driving)
+                check_outputs(path, job)
             with watch.phase("reading photos and clip", silent=quiet):
                 scene = self._read(job)
         except Exception as error:

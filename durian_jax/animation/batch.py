@@ -8,7 +8,8 @@ videos, because one process may be done an hour before another, longer than any 
 import csv
 import json
 import time
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import jax
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from durian_jax.animation.animator import Animator
 from durian_jax.animation.job_table import Row
+from durian_jax.animation.recording import check_outputs
 from input_pipeline.errors import InputError, in_one_line
 from input_pipeline.media import files
 
@@ -42,7 +44,13 @@ class Result:
 
 
 def run(
-    rows: list[Row], out: str | Path, animator: Animator, *, skip_done: bool = False, **sampling
+    rows: list[Row],
+    out: str | Path,
+    animator: Animator,
+    *,
+    skip_done: bool = False,
+    table: str | Path | None = None,
+    **sampling,
 ) -> list[Result]:
     """Makes the video of every row that can be made, and OUT/report.csv, also when it is stopped.
 
@@ -54,7 +62,10 @@ def run(
       animator: of this process, on its own devices.
       skip_done: leave a row alone whose files are there and say that they were made from the same
         job by the same weights and options. What is in photos and clips is not compared.
+      table: the file that the rows come from.
       **sampling: as in `Animator.record`.
+
+    A row whose files would replace an input of any row, or the table, fails.
 
     Returns:
       The results of all rows, in their order; none in processes but the first.
@@ -63,10 +74,12 @@ def run(
       InputError: a folder that cannot be written or is not the same for all processes; or, at the
         end, rows that failed.
     """
-    out = Path(out)
-    check_output(out)
+    out = files.local(out)
+    inputs = {path: None for row in rows if row.job for path in row.job.files}
+    inputs |= {} if table is None else {files.local(table): None}
+    check_output(out, inputs)
     peers = _Peers(out)
-    mine = rows[peers.index :: peers.count]
+    mine = [_checked(row, out, inputs) for row in rows[peers.index :: peers.count]]
     found: dict[int, Result] = {}
     try:
         _make(mine, found, out, animator, skip_done, sampling, silent=peers.index > 0)
@@ -94,9 +107,26 @@ def run(
     return results
 
 
-def check_output(out: str | Path) -> None:
-    """Makes the folder of a batch. InputError: it cannot be written."""
-    files.check_output(Path(out) / REPORT, ".csv")
+def check_output(out: str | Path, inputs: Iterable[Path] = ()) -> None:
+    """Makes the folder of a batch. InputError: it cannot be written, or its report is an input."""
+    report = files.local(out) / REPORT
+    files.check_apart([report], inputs)
+    files.check_output(report, ".csv")
+
+
+def _checked(row: Row, out: Path, inputs: Iterable[Path]) -> Row:
+    """The row, with an error if its files cannot be made or would replace one of the inputs."""
+    if row.error:
+        return row
+    try:
+        check_outputs(_path(row, out), row.job, inputs)
+    except Exception as error:
+        return replace(row, error=error)
+    return row
+
+
+def _path(row: Row, out: Path) -> Path:
+    return out / f"{row.name}{row.job.following.suffix(row.job.driving)}"
 
 
 def _make(
@@ -114,7 +144,7 @@ def _make(
         if row.error:
             results[i] = _failed(row, row.error)
             continue
-        path = out / f"{row.name}{row.job.following.suffix(row.job.driving)}"
+        path = _path(row, out)
         if skip_done and _is_made(path, animator.settings(row.job, **sampling)):
             results[i] = Result(row.name, SKIPPED)
         else:

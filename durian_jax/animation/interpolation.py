@@ -8,10 +8,10 @@ import numpy as np
 
 from durian_jax.animation.animator import Animator
 from durian_jax.animation.job import Job
+from durian_jax.animation.recording import check_outputs
 from input_pipeline.errors import InputError
-from input_pipeline.media import video
+from input_pipeline.media import files, video
 from input_pipeline.media.pictures import write_picture
-from input_pipeline.motion.driver import is_still
 
 
 def run(animator: Animator, job: Job, out: str | Path, over_time: bool = False, **sampling) -> None:
@@ -29,8 +29,9 @@ def run(animator: Animator, job: Job, out: str | Path, over_time: bool = False, 
     Raises:
       InputError: the job cannot be used, an alpha is there twice, or not writable.
     """
-    out = Path(out)
+    out = files.local(out)
     job.following.check_output(out, job.driving)
+    files.check_apart([out], job.files)
     if over_time or len(job.alpha) == 1:
         clips = {out: job}
     else:
@@ -42,6 +43,8 @@ def run(animator: Animator, job: Job, out: str | Path, over_time: bool = False, 
             out.with_name(f"{out.stem}_{name}{out.suffix}"): replace(job, alpha=(alpha,))
             for name, alpha in zip(names, job.alpha)
         }
+    for path in clips:
+        check_outputs(path, job)
     for outcome in animator.record(((job, path) for path, job in clips.items()), **sampling):
         if outcome.error:
             raise outcome.error
@@ -54,7 +57,7 @@ def _write_grid(out: Path, clips: list[Path]) -> None:
     grids = [clip.with_name(f"{clip.stem}_grid{clip.suffix}") for clip in clips]
     rows = zip(*map(video.read_frames, grids))
     frames = (np.hstack([_square(row[0], 2), *(_square(grid, 1) for grid in row)]) for row in rows)
-    if is_still(out):
+    if out.suffix.lower() == ".png":
         write_picture(out, next(frames))
     else:
         video.write_video(out, frames, video.probe(grids[0]).fps, audio_from=grids[0])

@@ -7,6 +7,7 @@ import numpy as np
 
 from input_pipeline.errors import InputError
 from input_pipeline.kinds import KINDS
+from input_pipeline.media import files
 from input_pipeline.motion.driver import FOLLOWING, Following
 
 
@@ -35,7 +36,7 @@ class Job:
       report: write OUT_report.csv: identity and flicker by the second.
 
     Raises:
-      InputError: a value out of range, or `towards` and `alpha` that do not fit.
+      InputError: a value out of range, a link for a file, or `towards` and `alpha` that do not fit.
     """
 
     portrait: str | Path
@@ -52,6 +53,11 @@ class Job:
     report: bool = False
 
     def __post_init__(self):
+        for name in ("portrait", "portrait_mask", "driving"):
+            object.__setattr__(self, name, _local(getattr(self, name)))
+        for name in ("attributes", "towards"):
+            worn = [(_local(x), kind, *map(_local, mask)) for x, kind, *mask in getattr(self, name)]
+            object.__setattr__(self, name, worn)
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed {self.seed}: use 0 to {2**32 - 1}")
         for alpha in self.alpha:
@@ -64,6 +70,13 @@ class Job:
                 f"interpolating from {len(self.attributes)} attributes to {len(self.towards)}: "
                 "give as many on either side"
             )
+
+    @property
+    def files(self) -> list[Path]:
+        """All that the job reads."""
+        worn = [path for x, _, *mask in self.attributes + self.towards for path in (x, *mask)]
+        masks = [self.portrait_mask] if self.portrait_mask else []
+        return [Path(path) for path in (self.portrait, *masks, *worn, self.driving)]
 
     def alphas(self, frames: int) -> np.ndarray:
         """float32 [F], alpha at every frame."""
@@ -88,6 +101,12 @@ class Job:
         }
 
 
+def _local(path: str | Path | None) -> str | Path | None:
+    """The path with its `~` expanded, else as it is. InputError: a link."""
+    found = None if path is None else files.local(path)
+    return path if path is None or found == Path(path) else found
+
+
 def parse_alphas(text: str) -> tuple[float, ...]:
     """Numbers with commas between them. InputError: one is none, or there are none."""
     try:
@@ -102,8 +121,8 @@ def parse_attribute(text: str) -> tuple:
     # From the end: a path may hold a colon, too.
     for i in range(len(parts) - 1, 0, -1):
         if parts[i] in KINDS:
-            mask = [Path(":".join(parts[i + 1 :]))] if parts[i + 1 :] else []
-            return Path(":".join(parts[:i])), parts[i], *mask
+            mask = [files.local(":".join(parts[i + 1 :]))] if parts[i + 1 :] else []
+            return files.local(":".join(parts[:i])), parts[i], *mask
     if len(parts) == 1:
         raise InputError(f"{text!r} has no kind: write IMAGE:KIND")
     raise InputError(f"unknown kind {parts[-1]!r}: choose from {', '.join(KINDS)}")

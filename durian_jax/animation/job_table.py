@@ -7,7 +7,7 @@ from pathlib import Path
 
 from durian_jax.animation.job import Job, parse_alphas, parse_attribute
 from input_pipeline.errors import InputError, in_one_line
-from input_pipeline.media import booleans, tables
+from input_pipeline.media import booleans, files, tables
 
 REQUIRED = ("portrait", "attributes", "driving")
 OPTIONAL = (
@@ -96,10 +96,10 @@ def _take(name: str, taken: set[str]) -> None:
             f"name {name!r}: must be that of a file: no folder, no leading dot, at most "
             f"{_LONGEST_NAME} bytes"
         )
-    files = {name.casefold(), f"{name}_grid".casefold()}
-    if files & taken:
+    written = {name.casefold(), f"{name}_grid".casefold()}
+    if written & taken:
         raise InputError(f"name {name!r}: an earlier row writes such a file: choose another")
-    taken |= files
+    taken |= written
 
 
 def _job(cells: dict[str, str], folder: Path, defaults: Job, separator: str) -> Job:
@@ -144,10 +144,10 @@ def _job(cells: dict[str, str], folder: Path, defaults: Job, separator: str) -> 
 
 
 def _path(text: str, folder: Path) -> Path:
-    """A path as it is written, or as Windows writes it."""
-    path = folder / os.path.expanduser(text)
+    """A path as it is written, or as Windows writes it. InputError: a link."""
+    path = folder / files.local(text)
     if "\\" in text and not os.path.exists(path):
-        path = folder / os.path.expanduser(text.replace("\\", "/"))
+        path = folder / files.local(text.replace("\\", "/"))
     return path
 
 

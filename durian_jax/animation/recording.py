@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -54,43 +54,65 @@ class Video:
         """Writes the files of a Recording. Raises InputError if it cannot."""
         with Recording(path, self.job, self.scene) as recording:
             recording.write(self.frames)
-        recording.write_settings(self.settings)
+            recording.write_settings(self.settings)
+
+
+def outputs(path: str | Path, job: Job) -> list[Path]:
+    """What a Recording writes: OUT.mp4, OUT_grid.mp4, OUT.json, and OUT_report.csv if asked for."""
+    path = files.local(path)
+    report = [path.with_name(f"{path.stem}_report.csv")] if job.report else []
+    grid = path.with_name(f"{path.stem}_grid{path.suffix}")
+    return [path, grid, path.with_suffix(".json"), *report]
+
+
+def check_outputs(path: str | Path, job: Job, inputs: Iterable[Path] = ()) -> None:
+    """Before any work: the files of a Recording can be made, and none of them is an input.
+
+    inputs: more of them than the job names. InputError: which file, and why.
+    """
+    job.following.check_output(path, job.driving)
+    written = outputs(path, job)
+    files.check_apart(written, [*job.files, *inputs])
+    for file in written:
+        files.check_output(file, file.suffix.lower())
 
 
 class Recording:
-    """OUT.mp4 and OUT_grid.mp4 (of a picture .png), written while frames are made, then OUT.json.
+    """OUT.mp4 and OUT_grid.mp4 (of a picture .png), written while frames are made, and OUT.json.
 
     The grid shows portrait | attributes | driver | result. If the job asks for it OUT.mp4 has the
     frames pasted back into the portrait's photo, and OUT_report.csv is written, see `Steadiness`.
-    Videos appear when the `with` block ends without an exception, complete or not at all, and
-    OUT.json at the very end: where it is, all is.
+    All of them appear when the `with` block ends without an exception, complete or not at all, and
+    OUT.json comes last: where it is, all is.
 
     Raises:
-      InputError: on entering, not writable; on leaving, no frame was written.
+      InputError: on entering, see `check_outputs`; on leaving, no frame was written; at any time,
+        the disk is full or the folder vanished.
     """
 
     def __init__(self, path: str | Path, job: Job, scene: Scene):
-        self._path, self._job, self._scene = Path(path), job, scene
+        self._path, self._job, self._scene = files.local(path), job, scene
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "Recording":
+        check_outputs(self._path, self._job)
         with contextlib.ExitStack() as stack:
-            self._video = stack.enter_context(self._writer(self._path))
-            grid = self._path.with_name(f"{self._path.stem}_grid{self._path.suffix}")
+            folder = stack.enter_context(files.gathered(self._path, last=".json"))
+            movie, grid, self._settings, *report = (
+                folder / file.name for file in outputs(self._path, self._job)
+            )
+            self._video = stack.enter_context(self._writer(movie))
             self._grid = stack.enter_context(self._writer(grid))
             self._paste = Paste.into(self._scene.portrait) if self._job.paste_back else lambda x: x
             self._row, self._report = _row(self._scene), None
-            if self._job.report:
+            if report:
                 portrait, fps = self._scene.portrait.keypoints, self._scene.motion.fps
-                self._report = Steadiness(portrait, fps, FaceLandmarker())
+                self._report = Steadiness(portrait, fps, FaceLandmarker()), *report
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, kind, *error) -> bool | None:
-        if kind is None:
-            # It may speak of another video of this name, which is about to go.
-            self._path.with_suffix(".json").unlink(missing_ok=True)
-        return self._stack.__exit__(kind, *error)
+    def __exit__(self, *error) -> bool | None:
+        return self._stack.__exit__(*error)
 
     def write(self, frames: np.ndarray) -> None:
         """Appends frames, uint8 [n, S, S, 3]."""
@@ -98,13 +120,14 @@ class Recording:
             self._video.write(self._paste(frame))
             self._grid.write(self._row(frame))
             if self._report is not None:
-                self._report.add(frame)
+                self._report[0].add(frame)
 
     def write_settings(self, settings: dict) -> None:
-        """OUT_report.csv and OUT.json, after the `with` block."""
+        """OUT_report.csv and OUT.json, after the last frame."""
         if self._report is not None:
-            self._report.write(self._path.with_name(f"{self._path.stem}_report.csv"))
-        with files.written_beside(self._path.with_suffix(".json")) as beside:
+            steadiness, path = self._report
+            steadiness.write(path)
+        with files.written_beside(self._settings) as beside:
             beside.write_text(json.dumps(settings, indent=2) + "\n")
 
     def _writer(self, path: Path):

@@ -5,8 +5,9 @@ where their verb is asked for.
 """
 
 import argparse
+import os
+import re
 from collections.abc import Callable
-from pathlib import Path
 
 from durian_jax.animation.job import Job, parse_alphas, parse_attribute
 from durian_jax.cli import fields
@@ -40,6 +41,12 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: {message}\n")
+
+
+def at_home(text: str) -> str:
+    """An argument with each `~` that begins a path expanded, also after `=`, `:` and `,`, where no
+    shell does it: --out=~/x.mp4, her.jpg:hair:~/mask.png."""
+    return re.sub(r"(?<![^:=,])~[^/:=,]*(?=/|$)", lambda found: os.path.expanduser(found[0]), text)
 
 
 def parser(argv: list[str]) -> argparse.ArgumentParser:
@@ -79,8 +86,10 @@ def _prepare(verb: argparse.ArgumentParser) -> None:
 
 
 def _check(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("dataset", type=Path)
-    verb.add_argument("--out", type=Path, help="folder of the sheets (default: the data set)")
+    verb.add_argument("dataset", type=fields.path)
+    verb.add_argument(
+        "--out", type=fields.path, help="folder of the sheets (default: the data set)"
+    )
     verb.add_argument(
         "--augmentation", action="store_true", help="draw only what training makes of the pictures"
     )
@@ -90,7 +99,7 @@ def _check(verb: argparse.ArgumentParser) -> None:
 def _synth(verb: argparse.ArgumentParser) -> None:
     from input_pipeline.synthetic.population import Settings
 
-    verb.add_argument("--out", type=Path, required=True, help="folder of the data set")
+    verb.add_argument("--out", type=fields.path, required=True, help="folder of the data set")
     fields.add(verb, Settings)
     verb.add_argument(
         "--cases", type=int, default=32,
@@ -103,7 +112,7 @@ def _synth(verb: argparse.ArgumentParser) -> None:
 
 def _train(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--config", required=True, help="FILE.py or FILE.py:STAGE")
-    verb.add_argument("--workdir", type=Path, required=True, help="folder of the run")
+    verb.add_argument("--workdir", type=fields.path, required=True, help="folder of the run")
 
 
 def _plan(verb: argparse.ArgumentParser) -> None:
@@ -129,8 +138,8 @@ def _animate(verb: argparse.ArgumentParser) -> None:
     fields.add(verb, Following, motion={"metavar": "CONVENTION"})
     _add_job(verb)
     verb.add_argument("--debug-masks", action="store_true", help="write OUT_masks.png, too")
-    verb.add_argument("--save-motion", type=Path, metavar="FILE.npz", help="to drive again")
-    verb.add_argument("--out", type=Path, required=True, help="OUT.mp4")
+    verb.add_argument("--save-motion", type=fields.path, metavar="FILE.npz", help="to drive again")
+    verb.add_argument("--out", type=fields.path, required=True, help="OUT.mp4, .mov, .webm or .gif")
 
 
 def _interpolate(verb: argparse.ArgumentParser) -> None:
@@ -152,12 +161,12 @@ def _interpolate(verb: argparse.ArgumentParser) -> None:
     fields.add(verb, Job, "driving")
     fields.add(verb, Following, motion={"metavar": "CONVENTION"})
     _add_job(verb)
-    verb.add_argument("--out", type=Path, required=True, help="OUT.mp4")
+    verb.add_argument("--out", type=fields.path, required=True, help="OUT.mp4, .mov, .webm or .gif")
 
 
 def _batch(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("jobs", type=Path, metavar="JOBS.csv", help="see docs/sampling.md")
-    verb.add_argument("--out", type=Path, required=True, help="folder of the videos")
+    verb.add_argument("jobs", type=fields.path, metavar="JOBS.csv", help="see docs/sampling.md")
+    verb.add_argument("--out", type=fields.path, required=True, help="folder of the videos")
     verb.add_argument(
         "--skip-done", action="store_true", help="leave alone what is there and made the same way"
     )
@@ -192,13 +201,15 @@ def _evaluate(verb: argparse.ArgumentParser) -> None:
     from durian_jax.diffusion.solvers import Sampling
 
     verb.add_argument("--protocol", choices=("counterfactual", "self", "cross"), required=True)
-    verb.add_argument("--cases", type=Path, help="folder of cases")
-    verb.add_argument("--dataset", type=Path, help="data set to take the cases from")
+    verb.add_argument("--cases", type=fields.path, help="folder of cases")
+    verb.add_argument("--dataset", type=fields.path, help="data set to take the cases from")
     verb.add_argument("--checkpoint", help="as for animate, or small: the model of the package")
     verb.add_argument(
-        "--predictions", type=Path, help="folder with ID.mp4, ID/0000.png ... or ID.npy per case"
+        "--predictions",
+        type=fields.path,
+        help="folder with ID.mp4, ID/0000.png ... or ID.npy per case",
     )
-    verb.add_argument("--out", type=Path, help="folder of the report")
+    verb.add_argument("--out", type=fields.path, help="folder of the report")
     verb.add_argument("--groups", help="rows to score, such as hair,glasses (default: all)")
     verb.add_argument(
         "--networks", metavar="NAMES",
@@ -213,7 +224,7 @@ def _evaluate(verb: argparse.ArgumentParser) -> None:
     fields.add(verb, Job, "seed")
     verb.add_argument("--landmarks", **_LANDMARKS)
     verb.add_argument(
-        "--write-cases", type=Path, metavar="CASES",
+        "--write-cases", type=fields.path, metavar="CASES",
         help="only write the cases of --dataset, for other methods to predict",
     )  # fmt: skip
 
@@ -225,13 +236,19 @@ def _convert(verb: argparse.ArgumentParser) -> None:
         "each with its --source",
     )  # fmt: skip
     verb.add_argument(
-        "--source", type=Path, action="append", default=[], help="folder or file of that kind"
+        "--source",
+        type=fields.path,
+        action="append",
+        default=[],
+        help="folder or file of that kind",
     )
     verb.add_argument("--to", choices=("diffusers", "safetensors"), help="the other way")
-    verb.add_argument("--checkpoint", type=Path, help="with --to: run, folder or name to export")
+    verb.add_argument(
+        "--checkpoint", type=fields.path, help="with --to: run, folder or name to export"
+    )
     verb.add_argument("--raw", action="store_true", help="with --to: not the averaged weights")
     verb.add_argument("--half", action="store_true", help="with --to safetensors: float16")
-    verb.add_argument("--out", type=Path, required=True, help="new folder to write")
+    verb.add_argument("--out", type=fields.path, required=True, help="new folder to write")
 
 
 _VERBS = {

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import os
 from pathlib import Path
 
 from input_pipeline.errors import InputError
@@ -41,4 +42,14 @@ def load_config(path: str, overrides: list[str]):
         except (TypeError, ValueError, SyntaxError):
             kind = type(node).__name__
             raise InputError(f"{override}: {value!r} is no {kind}: see {file} for types") from None
+    _expand(config)
     return config
+
+
+def _expand(config) -> None:
+    """Expands the `~` of paths in it: no shell sees them."""
+    for key, value in config.items():
+        if hasattr(value, "items"):
+            _expand(value)
+        elif isinstance(value, str) and value.startswith("~"):
+            config[key] = os.path.expanduser(value)

@@ -7,6 +7,9 @@ import typing
 from collections.abc import Callable
 from pathlib import Path
 
+from input_pipeline.errors import InputError
+from input_pipeline.media import files
+
 
 def add(
     verb: argparse.ArgumentParser,
@@ -39,13 +42,27 @@ def add(
         if bool in kinds:
             options["action"] = "store_true"
         else:
-            options["type"] = Path if Path in kinds else kinds[0]
+            options["type"] = kinds[0]
+            if Path in kinds:
+                options["type"] = _path_or_url if str in kinds else path
         options |= settings.get(name, {})
         text = options.pop("help", docs.get(name, ""))
         if default or not (required or own is None or own is False):
             text += f" (default: {f'{own:g}' if isinstance(own, float) else default or own})"
         option = f"--{name.replace('_', '-')}"
         verb.add_argument(option, help=text.replace("%", "%%"), **options)
+
+
+def path(text: str) -> Path:
+    """A path on this machine, for `add_argument`."""
+    try:
+        return files.local(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _path_or_url(text: str) -> str | Path:
+    return text if "://" in text else path(text)
 
 
 def given(taker: Callable, options: argparse.Namespace) -> dict:

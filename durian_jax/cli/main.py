@@ -1,6 +1,7 @@
 """The command line: `durian VERB`. Bad input ends in one line on stderr and exit code 2."""
 
 import argparse
+import errno
 import os
 import sys
 from pathlib import Path
@@ -9,10 +10,15 @@ from durian_jax.cli import arguments, fields
 from durian_jax.distributed import processes
 from input_pipeline.errors import InputError, Interrupted
 
+_REFUSALS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+    | {errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE}
+)
+
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one verb; returns the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    argv = [*map(arguments.at_home, sys.argv[1:] if argv is None else argv)]
     parser = arguments.parser(argv)
     end = argv.index("--") if "--" in argv else len(argv)
     # Only these take options argparse does not know: `train` and `plan` --config.x.y=value, and
@@ -44,6 +50,13 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     except Interrupted as interruption:
         print(f"durian {options.verb}: {interruption}", file=sys.stderr)
         return interruption.code
+    except OSError as error:
+        # The system refuses: no room, no permission, a folder that vanished, a name too long.
+        if error.errno not in _REFUSALS:
+            raise
+        place = error.filename or "a file"
+        print(f"durian {options.verb}: {place}: {error.strerror}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -119,19 +132,23 @@ def _plan(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _animate(options: argparse.Namespace, _) -> None:
+    from durian_jax.animation import recording
     from input_pipeline.media import files
     from input_pipeline.media.pictures import write_picture
     from input_pipeline.motion import driver
 
     # Before minutes of work, not after.
-    _following(options).check_output(options.out, options.driving)
+    job = _job(options)
+    masks = options.out.with_name(f"{options.out.stem}_masks.png")
+    more = [masks] if options.debug_masks else []
     if options.save_motion is not None:
         files.check_output(options.save_motion, driver.TEMPLATE)
-    masks = options.out.with_name(f"{options.out.stem}_masks.png")
+        more.append(options.save_motion)
+    recording.check_outputs(options.out, job, _named_files(options))
+    files.check_apart(more, [*job.files, *_named_files(options)])
     _configure_jax()
     from durian_jax.animation.animator import Animator
 
-    job = _job(options)
     animator = _animator(Animator, options)
     (made,) = animator.record([(job, options.out)], **_sampling(options))
     if made.error is not None:
@@ -145,14 +162,14 @@ def _animate(options: argparse.Namespace, _) -> None:
 
 
 def _interpolate(options: argparse.Namespace, _) -> None:
-    _following(options).check_output(options.out, options.driving)
+    job = _job(options)
+    job.following.check_output(options.out, job.driving)
     _configure_jax()
     import jax
 
     from durian_jax.animation import interpolation
     from durian_jax.animation.animator import Animator
 
-    job = _job(options)
     animator = _animator(Animator, options, jax.local_devices())
     interpolation.run(animator, job, options.out, options.over_time, **_sampling(options))
     print(f"{options.out}: alpha {', '.join(f'{alpha:g}' for alpha in options.alpha)}")
@@ -172,8 +189,9 @@ def _batch(options: argparse.Namespace, _) -> None:
     batch.check_output(options.out)
     animator = _animator(Animator, options, jax.local_devices())
     results = batch.run(
-        rows, options.out, animator, skip_done=options.skip_done, **_sampling(options)
-    )
+        rows, options.out, animator,
+        skip_done=options.skip_done, table=options.jobs, **_sampling(options),
+    )  # fmt: skip
     if results:
         skipped = sum(result.status == batch.SKIPPED for result in results)
         print(f"{options.out}: {len(results) - skipped} rows made, {skipped} skipped")
@@ -182,6 +200,13 @@ def _batch(options: argparse.Namespace, _) -> None:
 def _animator(kind, options: argparse.Namespace, devices: list | None = None):
     """The `Animator` of `animate`, `interpolate` and `batch`."""
     return kind.load(options.checkpoint, options.masks, options.aligner, devices, options.landmarks)
+
+
+def _named_files(options: argparse.Namespace) -> list[Path]:
+    """Files of weights, masks and alignments that the options of `animate` name."""
+    specs = [spec.partition(":")[2] for spec in (options.masks, options.aligner)]
+    found = [Path(text) for text in (options.checkpoint, options.landmarks, *specs) if text]
+    return found + [file for path in found if path.is_dir() for file in path.rglob("*")]
 
 
 def _following(options: argparse.Namespace):

@@ -16,10 +16,11 @@ from input_pipeline.motion.driver import Following
 
 
 class Animator:
-    """Writes a job's seed in place of a video; cannot read the portrait "nobody.jpg"."""
+    """Writes a job's seed in place of a video; cannot read the portrait "nobody.jpg", raises `stop`
+    at "stop.jpg"."""
 
-    def __init__(self, weights="a"):
-        self.weights, self.seen = weights, []
+    def __init__(self, weights="a", stop=None):
+        self.weights, self.stop, self.seen = weights, stop, []
 
     def settings(self, job, **sampling):
         return {**job.to_json(), "steps": 25, **sampling, "weights_sha256": self.weights}
@@ -30,8 +31,8 @@ class Animator:
             if job.portrait == "nobody.jpg":
                 yield Outcome(job, path, None, None, InputError("nobody.jpg: no such file"))
                 continue
-            if isinstance(job.portrait, BaseException):
-                raise job.portrait
+            if job.portrait == "stop.jpg":
+                raise self.stop
             if job.portrait == "strange.png":
                 yield Outcome(job, path, None, None, ValueError("Decompressed data\n too large"))
                 continue
@@ -99,9 +100,9 @@ def test_an_exception_of_any_class_is_a_line_of_the_report(tmp_path):
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), RuntimeError("no device"), SystemExit(3)])
 def test_a_batch_that_is_stopped_leaves_its_report(tmp_path, stop):
-    rows = [_row("a"), _row("b", "nobody.jpg"), _row("c", stop), _row("d")]
+    rows = [_row("a"), _row("b", "nobody.jpg"), _row("c", "stop.jpg"), _row("d")]
     with pytest.raises(type(stop)):
-        batch.run(rows, tmp_path, Animator())
+        batch.run(rows, tmp_path, Animator(stop=stop))
     assert [(line["name"], line["status"], line["error"]) for line in _report(tmp_path)] == [
         ("a", "done", ""),
         ("b", "failed", "nobody.jpg: no such file"),
@@ -230,3 +231,29 @@ def test_processes_that_share_no_folder_are_refused(two_processes, tmp_path):
     for number, error in enumerate(errors):
         assert isinstance(error, InputError)
         assert f"process {number} does not see what process {1 - number} writes" in str(error)
+
+
+def test_a_row_that_would_replace_an_input_of_any_row_fails_alone(tmp_path):
+    for name in ("talk.mp4", "other_grid.mp4", "me.png"):
+        (tmp_path / name).write_text("input")
+
+    def row(name, driving="talk.mp4"):
+        return Row(name, Job(tmp_path / "me.png", [], tmp_path / driving))
+
+    rows = [row("talk"), row("good"), row("other"), row("last", "other_grid.mp4")]
+    with pytest.raises(InputError, match=r"2 of 4 rows failed"):
+        batch.run(rows, tmp_path, Animator())
+    errors = {line["name"]: line["error"] for line in _report(tmp_path)}
+    assert "talk.mp4: would replace the input" in errors["talk"]
+    assert "other_grid.mp4: would replace the input" in errors["other"]
+    assert errors["good"] == errors["last"] == ""
+    for name in ("talk.mp4", "other_grid.mp4"):
+        assert (tmp_path / name).read_text() == "input"
+
+
+def test_the_report_never_replaces_the_table(tmp_path):
+    table = tmp_path / "report.csv"
+    table.write_text("portrait,attributes,driving\n")
+    with pytest.raises(InputError, match=r"report\.csv: would replace the input"):
+        batch.run(GOOD, tmp_path, Animator(), table=table)
+    assert table.read_text().startswith("portrait")

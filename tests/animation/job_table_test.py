@@ -181,3 +181,20 @@ def test_a_file_that_is_no_table_is_refused(read, tmp_path):
         read(HEADER, "m\x81.jpg,,b", encoding="latin-1")
     with pytest.raises(InputError, match="cannot be read"):
         job_table.read(tmp_path, DEFAULTS)
+
+
+def test_a_tilde_in_a_cell_is_the_home_folder_and_a_link_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    table = tmp_path / "jobs.csv"
+    table.write_text(
+        "portrait,attributes,driving,portrait_mask\n"
+        "~/a.png,~/b.png:hair:~/m.png,~/c.mp4,~/p.png\n"
+        "a.png,b.png:hair,https://example.com/talk.mp4,\n"
+        "a.png,https://example.com/b.png:hair,c.mp4,\n"
+    )
+    home, *links = job_table.read(table, Job("", [], ""))
+    assert {str(path) for path in home.job.files} == {
+        f"/home/me/{name}" for name in ("a.png", "b.png", "m.png", "c.mp4", "p.png")
+    }
+    for row, link in zip(links, ("https://example.com/talk.mp4", "https://example.com/b.png")):
+        assert f"{link}: a link is not read: download it first" in str(row.error)

@@ -300,3 +300,78 @@ def test_the_sheet_of_augmentation_is_drawn_with_a_configs_ranges(prepared_datas
 def test_a_config_without_the_sheet_it_is_for(prepared_dataset, capsys):
     command = ["check", str(prepared_dataset), "--config", "configs/tiny.py"]
     assert "goes with --augmentation" in _fails(command, capsys)
+
+
+@pytest.mark.parametrize("option", ["portrait", "driving", "portrait-mask", "attribute", "out"])
+def test_links_are_named_as_they_were_given(animate, capsys, option):
+    link = "https://example.com/talk.mp4"
+    value = f"{link}:hair" if option == "attribute" else link
+    assert f"{link}: a link is not read: download it first" in _fails(
+        animate(**{option: value}), capsys
+    )
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("--out=~/x.mp4", "--out={}/x.mp4"),
+        ("~", "{}"),
+        ("~/a.png:hair:~/m.png", "{0}/a.png:hair:{0}/m.png"),
+        ("--masks=parser:~/net.onnx,hair=17", "--masks=parser:{}/net.onnx,hair=17"),
+        ("--config.data.path=~/ds", "--config.data.path={}/ds"),
+        ("--weights=lpips=~/a.bin", "--weights=lpips={}/a.bin"),
+        ("folder~/PROGRA~1/a.png", "folder~/PROGRA~1/a.png"),
+    ],
+)
+def test_a_tilde_that_the_shell_left_is_the_home_folder(home, given, meant):
+    assert arguments.at_home(given) == meant.format(home)
+
+
+def test_a_tilde_in_a_config_is_the_home_folder(home):
+    from durian_jax.cli.config_files import load_config
+
+    (home / "mine.py").write_text(
+        "from configs import tiny\n\n\ndef get_config(stage='stage1'):\n"
+        "    config = tiny.get_config(stage)\n    config.data.path = '~/ds'\n    return config\n"
+    )
+    assert load_config(str(home / "mine.py"), []).data.path == f"{home}/ds"
+    given = load_config("configs/tiny.py", ["--config.init_from=~/run"])
+    assert given.init_from == f"{home}/run"
+
+
+@pytest.mark.parametrize("product", ["out", "save-motion", "debug-masks"])
+def test_no_input_is_replaced_by_any_product(
+    animate, tmp_path, portrait_picture, talking_head_clips, capsys, product
+):
+    import shutil
+
+    changes = {
+        "out": {"driving": tmp_path / "a.mp4", "out": tmp_path / "a.mp4"},
+        "save-motion": {"driving": tmp_path / "a.npz", "save-motion": tmp_path / "a.npz"},
+        "debug-masks": {"portrait": tmp_path / "a_masks.png", "out": tmp_path / "a.mp4"},
+    }[product]
+    for name, source in (("a.mp4", "cool.mp4"), ("a.npz", "cool.mp4"), ("a_masks.png", None)):
+        shutil.copy(talking_head_clips / source if source else portrait_picture, tmp_path / name)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    more = ["--debug-masks"] if product == "debug-masks" else []
+    assert "would replace the input" in _fails([*animate(**changes), *more], capsys)
+    for name, data in before.items():
+        assert (tmp_path / name).read_bytes() == data
+
+
+def test_interpolation_replaces_no_input_by_any_of_its_clips(
+    interpolate, animate, tmp_path, talking_head_clips, capsys
+):
+    import shutil
+
+    driving = tmp_path / "a_0.5_grid.mp4"
+    shutil.copy(talking_head_clips / "cool.mp4", driving)
+    more = [f"--driving={driving}", f"--out={tmp_path / 'a.mp4'}", "--alphas=0,0.5"]
+    assert "a_0.5_grid.mp4: would replace the input" in _fails(interpolate(*more), capsys)
+    assert driving.read_bytes() == (talking_head_clips / "cool.mp4").read_bytes()
