@@ -12,7 +12,8 @@ from input_pipeline.media import timing
 from input_pipeline.media.colours import to_rgb
 
 _FORMATS = ("GIF", "WEBP", "PNG", "AVIF")
-_USUAL = 100  # ms a frame is shown that does not say how long, or says 0: as browsers do
+# ms a frame is shown that says nothing or at most _NOTHING: as browsers do.
+_USUAL, _NOTHING = 100, 10
 
 
 def is_animation(path: Path) -> bool:
@@ -48,7 +49,8 @@ def _frames(path: Path) -> Iterator[tuple[float, Image.Image]]:
             for number in range(first, opened.n_frames):
                 opened.seek(number)
                 opened.load()
-                yield opened.info.get("duration") or _USUAL, opened
+                shown = opened.info.get("duration") or 0
+                yield shown if shown > _NOTHING else _USUAL, opened
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise InputError(
             f"{path}: frame {number}: damaged animation ({error}); export it again"

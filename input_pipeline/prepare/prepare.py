@@ -18,7 +18,7 @@ from input_pipeline.dataset.manifest import Row
 from input_pipeline.dataset.store import Store
 from input_pipeline.errors import InputError
 from input_pipeline.masks import segmenters
-from input_pipeline.media import video
+from input_pipeline.media import files, video
 from input_pipeline.prepare import chunks, clip_jobs, duplicates, expanders, packing
 from input_pipeline.prepare import labels as label_table
 from input_pipeline.prepare.chunks import Settings
@@ -96,6 +96,9 @@ def prepare(
         )
     expanders.check(expand)
     clips, target = Store.at(clips_dir), Store.at(out)
+    if labels is not None and target.is_local and Store.at(labels).is_local:
+        written = ("skipped.csv", manifest.FILE, "metadata.json")
+        files.check_apart([Path(target.url(name)) for name in written], [Path(labels)])
     versions = _find_clips(clips)
     chosen, notes = label_table.read(labels, clips.root, list(versions))
     notes += _passed_over(clips, versions, [out, *([] if labels is None else [labels])])

@@ -35,6 +35,12 @@ def test_frames_stand_as_long_as_they_say(tmp_path, grey_steps, name):
     assert numbers(tmp_path / name) == [0, 1, 2, 2, 2, 3, 4, 4]
 
 
+def test_frames_that_do_not_say_how_long_stand_for_a_tenth_of_a_second(tmp_path, grey_steps):
+    save(tmp_path / "a.gif", grey_steps(5), 10)
+    info = video.probe(tmp_path / "a.gif")
+    assert (info.fps, info.frame_count) == (10, 5)
+
+
 def test_transparent_frames_lie_on_white(tmp_path):
     frames = np.zeros((3, 64, 64, 4), np.uint8)
     for i, frame in enumerate(frames):

@@ -463,6 +463,15 @@ def test_the_rate_of_an_uneven_clip_is_that_of_its_stamps(tmp_path, talking_head
     assert motion.fps == pytest.approx(len(times) * 1000 / times[-1], rel=0.05)
 
 
+def test_labels_are_never_replaced_by_what_is_written(short_clips, tmp_path):
+    labels = tmp_path / "out" / "skipped.csv"
+    labels.parent.mkdir()
+    labels.write_text("file,hair\na.mp4,yes\n")
+    with pytest.raises(InputError, match=r"skipped\.csv: would replace the input"):
+        run(short_clips, tmp_path / "out", labels=labels)
+    assert labels.read_text() == "file,hair\na.mp4,yes\n"
+
+
 def test_a_full_disk_ends_the_run_and_counts_no_clip_as_done(short_clips, tmp_path, monkeypatch):
     def refused(self, record):
         raise RuntimeError("write() failed: No space left on device; writing a.part")
