@@ -27,7 +27,7 @@ _ALIGNER = {
     "re-poses the giver), or files:FOLDER with KIND.png; see docs/masks.md",
 }
 _LANDMARKS = {
-    "type": Path,
+    "type": fields.path,
     "metavar": "FILE.task",
     "help": "MediaPipe's Face Landmarker, whose eyelids follow blinks closer; see docs/motion.md",
 }
