@@ -85,7 +85,7 @@ def follow(path: Path, size: int, landmarks: str = "") -> Motion:
       InputError: the clip cannot be used for frames of `size` pixels a side; says why.
     """
     info = video.probe(path)
-    if turns := orientation.turns(video.read_frames(path), _landmarker()):
+    if turns := orientation.turns(video.read_frames(path), _landmarker(landmarks)):
         raise InputError(f"{path}: the face {orientation.describe(turns)}: turn the clip upright")
     fresh, picture = [], np.zeros((duplicates.SIDE, duplicates.SIDE), np.float32)
     track = _landmarker(landmarks).track(_fresh_frames(path, fresh, picture))
