@@ -59,7 +59,7 @@ def test_command_line_makes_video_grid_and_settings(
     assert settings["attributes"] == [f"{giver}:hair"]
     assert len(settings["weights_sha256"]) == 64
     assert settings["grow_mask"] == smallest.get_config().data.grow / 2
-    assert "compiling predict" in capsys.readouterr().out
+    assert "compiling denoiser" in capsys.readouterr().out
     assert sorted(path.name for path in out.parent.iterdir()) == [
         "out.json", "out.mp4", "out_grid.mp4"
     ]  # fmt: skip
