@@ -3,11 +3,13 @@
 Hair and hats follow the picture: one colour histogram per class (as in Jones and Rehg, "Statistical
 color models with application to skin detection", 2002) starts from seeds placed by the keypoints
 and is refined by expectation-maximisation under a prior on where on a head the class can lie.
+All frames of a clip share the histograms, and masks are averaged along the optical flow.
 Glasses and beards are regions of the face; they cover what they name and some skin round it.
 
 Lengths and heights are in eye spans, the distance between the outer eye corners.
 """
 
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -16,16 +18,26 @@ import numpy as np
 from input_pipeline.faces.geometry import CONTOURS
 from input_pipeline.kinds import KINDS
 from input_pipeline.masks.segmenters import Pictures, Segmenter
+from input_pipeline.masks.segmenters.head import (
+    CHIN,
+    EYE_CORNERS,
+    FOREHEAD,
+    SIZE,
+    Head,
+    depth_of,
+    fill,
+)
 
 _MODEL = Path(__file__).parents[2] / "assets" / "selfie_segmentation.tflite"
-_SIZE = 256  # working size, the input of the selfie model; an eye span is about 60 pixels
 _BINS = 32  # per axis of a colour histogram
 _ROUNDS = 4  # of expectation-maximisation
+_MODEL_FRAMES = 8  # of a clip, from which the colours are learned
+# How much of a mask comes from the frame before, moved by the optical flow, where the two look
+# alike: within so many grey levels.
+_MEMORY, _ALIKE = 0.85, 16.0
 _BACKGROUND, _SKIN, _CLOTHES, _HAIR, _HAT = range(5)
 
 # Face-mesh indices.
-_FOREHEAD, _CHIN = 10, 152
-_EYE_CORNERS, _CHEEKBONES, _BROWS = (33, 263), (234, 454), (105, 334)
 _TEMPLES = (127, 356)  # side of the face at the height of the eyes
 _OVAL = CONTOURS["oval"][0]
 _LOWER_OVAL = _OVAL[_OVAL.index(454) : _OVAL.index(234) + 1]
@@ -49,7 +61,7 @@ class HeuristicSegmenter(Segmenter):
     """
 
     name = "heuristic"
-    version = "1"
+    version = "2"
     tells_presence = False
     kinds = frozenset(KINDS)
 
@@ -60,42 +72,43 @@ class HeuristicSegmenter(Segmenter):
         self._selfie.allocate_tensors()
 
     def _masks(self, pictures: Pictures, present: frozenset[str]) -> dict[str, np.ndarray]:
-        shape = pictures.images.shape[:3]
-        masks = {kind: np.zeros(shape, bool) for kind in present}
-        for i, (image, keypoints) in enumerate(zip(pictures.images, pictures.keypoints)):
-            for kind, mask in self._masks_of(image, keypoints, present).items():
-                masks[kind][i] = _resized(mask.astype(np.float32), shape[1]) > 0.5
-        return masks
-
-    def _masks_of(self, image, keypoints, present):
-        """Masks of one picture at working size."""
+        count, size = pictures.images.shape[:2]
         # A pixel's centre lies at its index.
-        face = _Face((keypoints + 0.5) * (_SIZE / len(image)) - 0.5)
-        masks = {}
-        if present & {"hair", "beard", "hat"}:
-            masks = self._head_masks(_resized(image, _SIZE), face, present)
+        points = (pictures.keypoints + 0.5) * (SIZE / size) - 0.5
+        kinds = sorted(present & {"hair", "beard", "hat"})
+        masks = {kind: np.zeros((count, size, size), bool) for kind in present}
+        if kinds:
+            for i, shares in enumerate(self._head_masks(pictures.images, points, kinds)):
+                for kind, share in zip(kinds, shares):
+                    masks[kind][i] = _resized(share, size) > 0.5
         if "glasses" in present:
-            masks["glasses"] = _glasses(face)
+            for i in range(count):
+                shape = _glasses(Head(points[i])).astype(np.float32)
+                masks["glasses"][i] = _resized(shape, size) > 0.5
         return masks
 
-    def _head_masks(self, image, face, present):
-        """Hat, beard and hair at working size, those of them that are present."""
-        label = _classify(image, face, self._person(image), present)
-        masks = {}
-        taken = label == _BACKGROUND
-        if "hat" in present:
-            hat = _parts(label == _HAT, face.unit, 0.03, touching=face.height > face.top)
-            masks["hat"] = _filled(hat, face.unit)
-            taken |= masks["hat"]
-        if "beard" in present:
-            masks["beard"] = _beard(face, label == _HAIR) & ~taken
-            taken |= masks["beard"]
-        if "hair" in present:
-            masks["hair"] = _hair(face, (label == _HAIR) & ~taken) & ~taken
-        return masks
+    def _head_masks(self, images, points, kinds):
+        """Where the kinds are, float32 [T, kinds, SIZE, SIZE]; above 0.5 never two of them."""
+        present = frozenset(kinds)
+        chosen = np.linspace(0, len(images) - 1, min(len(images), _MODEL_FRAMES)).round()
+        views = {i: self._view(images[i], points[i]) for i in chosen.astype(int)}
+        colours = _Colours.of(list(views.values()), present)
+        masks, greys = [], []
+        for i in range(len(images)):
+            view = views.get(i) or self._view(images[i], points[i])
+            found = _shaped(view.head, colours.label(view), present, colours.baldness)
+            masks.append([found[kind] for kind in kinds])
+            greys.append(cv2.cvtColor(_resized(images[i], SIZE), cv2.COLOR_RGB2GRAY))
+        masks = np.array(masks, np.float32)
+        # Backwards, too: a mask owes as much to the frames after it as to those before.
+        return (_steadied(masks, greys) + _steadied(masks[::-1], greys[::-1])[::-1]) / 2
+
+    def _view(self, image, points):
+        small = _resized(image, SIZE)
+        return _View(_colour_bins(small), Head(points), self._person(small))
 
     def _person(self, image):
-        """Probability of person, float32 [_SIZE, _SIZE], the mean over both mirror images."""
+        """Probability of person, float32 [SIZE, SIZE], the mean over both mirror images."""
         (source,), (result,) = self._selfie.get_input_details(), self._selfie.get_output_details()
         maps = []
         for step in (1, -1):
@@ -106,73 +119,77 @@ class HeuristicSegmenter(Segmenter):
         return np.mean(maps, axis=0)
 
 
-class _Face:
-    """Where every pixel of the working picture lies on the head. Maps are [_SIZE, _SIZE].
+@dataclasses.dataclass(frozen=True)
+class _View:
+    """One frame: bins int [SIZE, SIZE], of its pixels' colours; head; person, the probability
+    that a pixel belongs to a person, clothes and hat included."""
 
-    Attributes:
-      points: [478, 3], pixels. unit: pixels per eye span.
-      height, side: maps, height over the chin along the axis chin-forehead, distance from it.
-      nose, eye, brow, top: heights of nose base, eyes, brows and the mesh's end on the forehead.
-      oval: bool map, inside the face mesh.
-      inside, outside: maps, distance to the edge of the oval, 0 on the other side of it.
+    bins: np.ndarray
+    head: Head
+    person: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class _Colours:
+    """What the classes look like in a clip.
+
+    tables: log density by bin, for each class. baldness: of the head, 0 .. 1.
     """
 
-    def __init__(self, points):
-        self.points = points
-        xy = points[:, :2]
-        up = xy[_FOREHEAD] - xy[_CHIN]
-        # A turned head shortens the eye span and not the face; a nodding one the other way.
-        span = np.linalg.norm(xy[_EYE_CORNERS[1]] - xy[_EYE_CORNERS[0]])
-        self.unit = max(span, 0.8 * np.linalg.norm(xy[_FOREHEAD] - xy[2]), 1.0)
-        up = up / max(np.linalg.norm(up), 1.0) / self.unit
-        y, x = np.mgrid[:_SIZE, :_SIZE].astype(np.float32)
-        cx, cy = xy[list(_CHEEKBONES)].mean(0)
-        self.height = (x - xy[_CHIN, 0]) * up[0] + (y - xy[_CHIN, 1]) * up[1]
-        self.side = np.abs((y - cy) * up[0] - (x - cx) * up[1])
-        levels = ((2,), _EYE_CORNERS, _BROWS, (_FOREHEAD,))
-        heights = [(xy[list(level)].mean(0) - xy[_CHIN]) @ up for level in levels]
-        self.nose, self.eye, self.brow, self.top = map(float, heights)
-        self.oval = self.within("oval")
-        self.inside, self.outside = (_depth(m) / self.unit for m in (self.oval, ~self.oval))
+    tables: list[np.ndarray]
+    baldness: float
+    with_hat: bool
 
-    def within(self, *names):
-        """Bool map: inside one of the named contours."""
-        mask = np.zeros((_SIZE, _SIZE), np.uint8)
-        for chain in (chain for name in names for chain in CONTOURS[name]):
-            _fill(mask, cv2.convexHull(self.points[list(chain), :2].astype(np.float32)))
-        return mask > 0
+    @staticmethod
+    def of(views, present):
+        """Expectation-maximisation on all the views at once."""
+        bins = np.stack([view.bins for view in views])
+        seeds, balds = zip(*(_seeds(view.bins, view.head, view.person, present) for view in views))
+        seeds = np.stack(seeds, 1)
+        # A crown that shows hair in one frame is not bald: glare may look like a scalp in others.
+        baldness, with_hat = min(balds), "hat" in present
+        trust = 0.5 + 0.5 * (seeds > 0.3)
+        for i, view in enumerate(views):
+            # The silhouette's very edge mixes two classes.
+            trust[_SKIN:, i] *= depth_of(view.person > 0.5) > 0.02 * view.head.unit
+            # Below the jaw dark clothes would take the hair's colours over.
+            trust[_HAIR, i] *= np.where(view.head.height < 0.1, 0.3, 1.0)
+        weights = seeds
+        for _ in range(_ROUNDS):
+            tables = [
+                _log_table(bins, weight, _SKIN_LIGHT if i == _SKIN else _LIGHT)
+                for i, weight in enumerate(weights)
+            ]
+            colours = _Colours(tables, baldness, with_hat)
+            odds = np.stack([colours.odds(view) for view in views], 1)
+            weights = trust * odds
+            weights[_SKIN] = np.maximum(weights[_SKIN], seeds[_SKIN] == 1)
+        return colours
+
+    def odds(self, view):
+        """Probability of each class, [classes, SIZE, SIZE]."""
+        prior = _prior(view.head, view.person, self.baldness, self.with_hat)
+        score = np.stack([
+            cv2.GaussianBlur(np.maximum(table[view.bins] + place, -20), (0, 0), 1.5)
+            for table, place in zip(self.tables, prior)
+        ])  # fmt: skip
+        odds = np.exp(score - score.max(0))
+        return odds / odds.sum(0)
+
+    def label(self, view):
+        """Which pixel is background, skin, clothes, hair or hat: int [SIZE, SIZE]."""
+        return np.where(view.person < 0.05, _BACKGROUND, self.odds(view).argmax(0))
 
 
-def _classify(image, face, person, present):
-    """Which pixel is background, skin, clothes, hair or hat: int [_SIZE, _SIZE].
-
-    person: probability that a pixel belongs to a person, clothes and hat included.
-    """
+def _colour_bins(image):
     lab = cv2.cvtColor(cv2.GaussianBlur(image, (0, 0), 0.8), cv2.COLOR_RGB2LAB)
     light, a, b = np.moveaxis(lab.astype(np.int32), -1, 0)
     a, b = (np.clip((channel - 64) // 4, 0, _BINS - 1) for channel in (a, b))
-    bins = (light // 8 * _BINS + a) * _BINS + b
-    seeds, baldness = _seeds(bins, face, person, present)
-    prior = _prior(face, person, baldness, "hat" in present)
-    trust = 0.5 + 0.5 * (seeds > 0.3)
-    # The silhouette's very edge mixes two classes.
-    trust[_SKIN:] *= _depth(person > 0.5) > 0.02 * face.unit
-    # Below the jaw dark clothes would take the hair's colours over.
-    trust[_HAIR] *= np.where(face.height < 0.1, 0.3, 1.0)
-    weights = seeds
-    for _ in range(_ROUNDS):
-        score = np.empty(seeds.shape, np.float32)
-        for i, weight in enumerate(weights):
-            density = _log_density(bins, weight, _SKIN_LIGHT if i == _SKIN else _LIGHT)
-            score[i] = cv2.GaussianBlur(np.maximum(density + prior[i], -20), (0, 0), 1.5)
-        odds = np.exp(score - score.max(0))
-        weights = trust * odds / odds.sum(0)
-        weights[_SKIN] = np.maximum(weights[_SKIN], seeds[_SKIN] == 1)
-    return np.where(person < 0.05, _BACKGROUND, score.argmax(0))
+    return (light // 8 * _BINS + a) * _BINS + b
 
 
 def _seeds(bins, face, person, present):
-    """First weights of each class, [classes, _SIZE, _SIZE], and how bald the head looks, 0 .. 1."""
+    """First weights of each class, [classes, SIZE, SIZE], and how bald the head looks, 0 .. 1."""
     height, side, outside = face.height, face.side, face.outside
     silhouette = person > 0.5
     sure = face.oval & ~face.within("lips", "eyes", "brows") & (face.inside > 0.08)
@@ -188,7 +205,7 @@ def _seeds(bins, face, person, present):
         skin = np.maximum(sure, forehead * _sigmoid(2 * (density - floor) + 1))
     other = _sigmoid(2 * (floor - density))  # not skin
 
-    depth = _depth(silhouette) / face.unit
+    depth = depth_of(silhouette) / face.unit
     rim = silhouette & ~face.oval & (height > face.brow + 0.1) & (depth > 0.05) & (depth < 0.35)
     if "hat" in present:
         beside = silhouette & (outside > 0.03) & (outside < 0.3)
@@ -207,7 +224,7 @@ def _seeds(bins, face, person, present):
 
 
 def _prior(face, person, baldness, with_hat):
-    """Log prior of each class by place, [classes, _SIZE, _SIZE]; tuned by eye on real portraits."""
+    """Log prior of each class by place, [classes, SIZE, SIZE]; tuned by eye on real portraits."""
     height, side, oval, outside = face.height, face.side, face.oval, face.outside
     above = height - face.top
     below = np.clip(-0.1 - height, 0, None)
@@ -239,13 +256,57 @@ def _prior(face, person, baldness, with_hat):
     return np.stack([background, skin, clothes, hair, hat])
 
 
-def _hair(face, hair):
+def _steadied(masks, greys):
+    """Masks [T, kinds, SIZE, SIZE] of which each remembers those before it; greys: T pictures."""
+    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    grid = np.stack(np.meshgrid(*[np.arange(SIZE, dtype=np.float32)] * 2), -1)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # DIS cuts the picture into one stripe per thread: results would differ
+    steadied = [masks[0]]
+    for mask, grey, last in zip(masks[1:], greys[1:], greys):
+        place = grid + flow.calc(grey, last, None)
+        gap = cv2.absdiff(grey, cv2.remap(last, place, None, cv2.INTER_LINEAR))
+        gap = cv2.GaussianBlur(gap.astype(np.float32), (0, 0), 2)
+        memory = _MEMORY * np.exp(-((gap / _ALIKE) ** 2))
+        moved = [cv2.remap(one, place, None, cv2.INTER_LINEAR) for one in steadied[-1]]
+        steadied.append(mask + memory * (np.array(moved) - mask))
+    cv2.setNumThreads(threads)
+    return np.array(steadied)
+
+
+def _shaped(face, label, present, baldness):
+    """Hat, beard and hair of one frame, those of them that are present."""
+    masks = {}
+    taken = label == _BACKGROUND
+    if "hat" in present:
+        hat = _parts(label == _HAT, face.unit, 0.03, touching=face.height > face.top)
+        masks["hat"] = _filled(hat, face.unit)
+        taken |= masks["hat"]
+    if "beard" in present:
+        masks["beard"] = _beard(face, label == _HAIR) & ~taken
+        taken |= masks["beard"]
+    if "hair" in present:
+        hair = _hair(face, (label == _HAIR) & ~taken, label == _CLOTHES, baldness)
+        masks["hair"] = hair & ~taken
+    return masks
+
+
+def _hair(face, hair, clothes, baldness):
     """The hair class without specks and collars, and off the middle of the face."""
     middle = face.oval & (face.height < face.brow - 0.12) & (face.inside > 0.15)
-    hair = _morph(cv2.MORPH_CLOSE, _morph(cv2.MORPH_OPEN, hair & ~middle, 2), 2)
-    # A dark coat touches dark hair along a thin line at the neck.
+    thin = _morph(cv2.MORPH_OPEN, hair & ~middle, 1)
+    hair = _morph(cv2.MORPH_CLOSE, _morph(cv2.MORPH_OPEN, thin, 2), 2)
+    # A dark coat touches dark hair along a thin line at the neck; a strand hangs beside both.
     cut = _morph(cv2.MORPH_OPEN, hair, round(0.06 * face.unit))
-    hair = np.where(face.height < 0.6, cut, hair)
+    free = thin & ~_morph(cv2.MORPH_DILATE, clothes, round(0.06 * face.unit)) & (face.side > 0.6)
+    hair = np.where(face.height < 0.6, cut, hair) | (free & (face.height < face.eye))
+    if baldness > 0.5:
+        # The edge of a bald scalp is as dark as hair, and thin; what is left at the sides is short.
+        thick = _morph(cv2.MORPH_OPEN, hair, round(0.08 * face.unit))
+        hair = np.where((face.height > face.brow + 0.2) & (face.side < 0.75), thick, hair)
+        low = hair & (face.height < face.brow) & ((face.height < 0.6) | (face.outside > 0.25))
+        if low.sum() < 0.6 * face.unit**2:  # else it is long hair under a glaring light
+            hair &= ~low
     near = (face.height > 0.75) & (face.outside < 0.3)
     return _filled(_parts(hair, face.unit, 0.03, touching=near), face.unit) & ~middle
 
@@ -254,8 +315,8 @@ def _beard(face, hair):
     """The lower face without the lips, and what hangs from it."""
     xy = face.points[:, :2]
     jaw = xy[list(_LOWER_OVAL)] * 1.08 - xy[1] * 0.08  # away from the tip of the nose
-    mask = np.zeros((_SIZE, _SIZE), np.uint8)
-    _fill(mask, np.concatenate([jaw, xy[[205, 98, 2, 327, 425]]]))
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    fill(mask, np.concatenate([jaw, xy[[205, 98, 2, 327, 425]]]))
     hanging = hair & (face.height < 0.1) & (face.side < 0.35) & (face.outside < 0.5)
     hanging = _morph(cv2.MORPH_OPEN, hanging, round(0.06 * face.unit))
     beard = _parts((mask > 0) | hanging, face.unit, 0.03, touching=mask > 0)
@@ -265,9 +326,9 @@ def _beard(face, hair):
 def _glasses(face):
     """Frames, lenses, bridge and temples, laid on the face in three dimensions."""
     points, unit = face.points, face.unit
-    right = points[_EYE_CORNERS[1]] - points[_EYE_CORNERS[0]]
+    right = points[EYE_CORNERS[1]] - points[EYE_CORNERS[0]]
     right = right / np.linalg.norm(right) * unit
-    forward = np.cross(right, points[_FOREHEAD] - points[_CHIN])
+    forward = np.cross(right, points[FOREHEAD] - points[CHIN])
     forward = forward / np.linalg.norm(forward) * unit
     up = np.cross(forward, right) / unit
 
@@ -275,11 +336,11 @@ def _glasses(face):
     # A superellipse of degree 4: between an oval and a rectangle.
     x, y = (np.sign(f) * np.sqrt(np.abs(f)) for f in (np.cos(angle), np.sin(angle)))
     rim = 0.36 * x[:, None] * right + 0.27 * y[:, None] * up
-    mask = np.zeros((_SIZE, _SIZE), np.uint8)
+    mask = np.zeros((SIZE, SIZE), np.uint8)
     bridge = []
     for eye, temple, outward in zip(CONTOURS["eyes"], _TEMPLES, (-right, right)):
         centre = points[list(eye)].mean(0) + 0.08 * forward + 0.04 * outward - 0.05 * up
-        _fill(mask, (centre + rim)[:, :2])
+        fill(mask, (centre + rim)[:, :2])
         hinge = centre + 0.34 * outward + 0.08 * up
         _draw(mask, [hinge, points[temple] + 0.06 * outward - 0.15 * forward], 0.13 * unit)
         bridge.append(centre + 0.05 * up)
@@ -287,18 +348,9 @@ def _glasses(face):
     return mask > 0
 
 
-def _fill(mask, polygon):
-    cv2.fillPoly(mask, [np.round(polygon * 16).astype(np.int32)], 1, shift=4)
-
-
 def _draw(mask, line, width):
     points = np.round(np.array(line)[:, :2] * 16).astype(np.int32)
     cv2.polylines(mask, [points], False, 1, max(1, round(float(width))), shift=4)
-
-
-def _depth(mask):
-    """Distance in pixels from each pixel of the mask to its edge."""
-    return cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
 
 
 def _morph(operation, mask, radius):
@@ -326,12 +378,17 @@ def _resized(image, size):
 
 def _log_density(bins, weight, light):
     """Log density at each pixel of the colours that the weights pick; flat where they pick none."""
+    return _log_table(bins, weight, light)[bins]
+
+
+def _log_table(bins, weight, light):
+    """The same for each bin, [_BINS ** 3]."""
     counts = np.bincount(bins.ravel(), np.ravel(weight), _BINS**3).astype(np.float32)
     if counts.sum() < 5:
-        return np.full(bins.shape, -12.0, np.float32)
+        return np.full(_BINS**3, -12.0, np.float32)
     cube = (light @ counts.reshape(_BINS, -1)).reshape(_BINS, _BINS, _BINS)
     cube = _CHROMA @ cube @ _CHROMA.T
-    return np.log(cube.ravel() / counts.sum() + 1e-5)[bins]
+    return np.log(cube.ravel() / counts.sum() + 1e-5)
 
 
 def _sigmoid(x):

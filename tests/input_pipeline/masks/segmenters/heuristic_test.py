@@ -1,3 +1,5 @@
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -156,3 +158,35 @@ def test_a_mirrored_picture_gives_mirrored_masks(segment, landmarker, portrait):
 def test_a_picture_of_nobody_gives_masks_without_hair(segment, portrait):
     masks = segment(np.full((512, 512, 3), 128, np.uint8), portrait[1], ALL)
     assert not masks["hair"].any()
+
+
+def test_hair_does_not_flicker(portrait):
+    # Ten pictures of one face that differ in noise alone.
+    image, keypoints = portrait
+    rng = np.random.default_rng(0)
+    frames = image + rng.normal(0, 15, (10, *image.shape))
+    frames = np.clip(frames, 0, 255).astype(np.uint8)
+    segmenter, hair = HeuristicSegmenter(), frozenset({"hair"})
+    clip = segmenter(Pictures(frames, np.repeat(keypoints[None], 10, 0)), hair)["hair"]
+    alone = [of_one(segmenter)(frame, keypoints, hair)["hair"] for frame in frames]
+    steadiness = [
+        np.mean([iou(first, second) for first, second in itertools.pairwise(masks)])
+        for masks in (clip, alone)
+    ]
+    assert steadiness[0] > 0.99
+    assert 1 - steadiness[0] < 0.5 * (1 - steadiness[1])
+    assert np.mean([iou(one, other) for one, other in zip(clip, alone)]) > 0.9
+
+
+def test_a_mask_follows_a_head_that_moves(segment, portrait):
+    image, keypoints = portrait
+    hair = frozenset({"hair"})
+    frames, points = [], []
+    for i in range(6):
+        shift = np.array([6.0 * i, 3.0 * i])
+        matrix = np.column_stack([np.eye(2), shift])
+        frames.append(cv2.warpAffine(image, matrix, (512, 512), borderMode=cv2.BORDER_REPLICATE))
+        points.append(keypoints + np.append(shift, 0).astype(np.float32))
+    masks = HeuristicSegmenter()(Pictures(np.array(frames), np.array(points)), hair)["hair"]
+    for frame, point, mask in zip(frames, points, masks):
+        assert iou(segment(frame, point, hair)["hair"], mask) > 0.93
