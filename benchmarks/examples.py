@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from input_pipeline.dataset import cases as case_files
-from input_pipeline.synthetic import twins
+from input_pipeline.synthetic import counterfactuals
 from input_pipeline.synthetic.motion import sample_clip, sample_still
 from input_pipeline.synthetic.people import Person, sample_person
 from input_pipeline.synthetic.population import Settings
@@ -41,7 +41,7 @@ def is_dark(person: Person) -> bool:
     return person.hair.colour.mean() < 0.12
 
 
-def plans() -> list[twins.Plan]:
+def plans() -> list[counterfactuals.Plan]:
     """The four cases, before they are rendered."""
     rng = np.random.default_rng(SEED)
     own, first, second = draw(rng), draw(rng, is_fair_and_long), draw(rng, is_dark)
@@ -73,9 +73,9 @@ def plans() -> list[twins.Plan]:
             people={"portrait": "a", "attributes": [s[0] for s in sources], "driving": "c"},
         )
         made.append(
-            twins.Plan(
+            counterfactuals.Plan(
                 case=case, own=own, target=dataclasses.replace(own, **worn),
-                givers=[person for _, _, person, _ in sources], driver=driver, portrait=portrait,
+                sources=[person for _, _, person, _ in sources], driver=driver, portrait=portrait,
                 shown=[pose for _, _, _, pose in sources], driving=driving,
             )
         )  # fmt: skip
@@ -86,9 +86,10 @@ def main(out: Path) -> None:
     fps = Fraction(SETTINGS.fps).limit_denominator(1001)
     chosen = plans()
     for plan in chosen:
-        case_files.write_case(out, plan.case, twins.pictures(plan, SETTINGS), fps)
+        case_files.write_case(out, plan.case, counterfactuals.pictures(plan, SETTINGS), fps)
     case_files.write_index(
-        out, [plan.case for plan in chosen], protocol=twins.PROTOCOL, version=twins.VERSION,
+        out, [plan.case for plan in chosen],
+        protocol=counterfactuals.PROTOCOL, version=counterfactuals.VERSION,
         size=SETTINGS.size, fps=fps, source={"script": "benchmarks/examples.py", "seed": SEED},
     )  # fmt: skip
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.masks > benchmarks/results/masks-DATE.md
 
-Portrait and giver are two rendered people whose heads are turned against each other by up to 35
-degrees; the truth is the portrait rendered again, wearing what the giver wears. Keypoints are found
-by the landmarker, as in use.
+Portrait and source are two rendered people whose heads are turned against each other by up to 35
+degrees; the truth is the portrait rendered again, wearing what the source wears. Keypoints are
+found by the landmarker, as in use.
 """
 
 import argparse

@@ -63,7 +63,7 @@ def _residual(found, place, size: int) -> np.ndarray:
     least squares of the perspective equations."""
     rows, values = [], []
     for person, motion, seen in found:
-        at = jax.tree.map(np.asarray, scene.stance(motion))
+        at = jax.tree.map(np.asarray, scene.pose_of(motion))
         known = np.asarray(place(person, motion)) @ at.head.T + at.shift - render.CAMERA
         u = (seen[:, 0] + 0.5) * 2 / size - 1
         v = 1 - (seen[:, 1] + 0.5) * 2 / size

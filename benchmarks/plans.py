@@ -34,13 +34,13 @@ def row(step: Step, activations: float, name: str, fsdp: int, clips: int) -> str
     """One line of the table, for so many clips a device."""
     place = Topology.parse(name)
     mesh = sharding.make_mesh(fsdp, place.count)
-    layout = sharding.lay_out(mesh, step.layout)
+    layout = sharding.shard_layout(mesh, step.layout)
     state = sharding.local_bytes(layout)
     gradients = sharding.local_bytes(layout.trained)
     total = state + gradients + clips * (activations + sharding.local_bytes(step.batch))
     work = flops.Work(Counter({part: clips * n for part, n in step.work.parts.items()}))
     compute = work.padded(place.chip.width) / place.chip.peak
-    received = sum(estimate.exchanges(layout, mesh, 1, 2).values())
+    received = sum(estimate.collective_traffic(layout, mesh, 1, 2).values())
     links = received / place.link(tuple(range(place.count)))
     mfu = work.model / max(compute, links) / place.chip.peak
     return (

@@ -75,8 +75,8 @@ def compare(pairs: drivers.Pairs, methods: dict) -> list[str]:
             if motion == "absolute" and name in ("similarity", "before"):
                 continue
             exact = [
-                errors(method(driver, portrait, motion), answer, motion)
-                for driver, portrait, answer in zip(pairs.driver, pairs.portrait, true)
+                errors(method(driver, portrait, motion), prediction, motion)
+                for driver, portrait, prediction in zip(pairs.driver, pairs.portrait, true)
             ]
             found = [
                 method(pairs.found_driver[i], pairs.found_portrait[i], motion)[looked_at]

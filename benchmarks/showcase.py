@@ -1,4 +1,4 @@
-"""An animation of cases and answers side by side, for the eye: WebP or GIF.
+"""An animation of cases and predictions side by side, for the eye: WebP or GIF.
 
     python -m benchmarks.showcase CASES PREDICTIONS OUT.webp [ID ...]
 
@@ -19,7 +19,9 @@ from input_pipeline.dataset.cases import CaseSet
 TILE, STRIP = 160, 20
 
 
-def rows(cases: CaseSet, answers: FolderPredictions, chosen: list) -> tuple[list[str], np.ndarray]:
+def rows(
+    cases: CaseSet, predictions: FolderPredictions, chosen: list
+) -> tuple[list[str], np.ndarray]:
     """Titles of the columns, and uint8 [F, H, W, 3]: the rows of all cases over each other."""
     widest = max(len(case.attributes) for case in chosen)
     titles = ["portrait", *["attribute"] * widest, "driver", "result", "truth"]
@@ -28,9 +30,9 @@ def rows(cases: CaseSet, answers: FolderPredictions, chosen: list) -> tuple[list
         shown = cases.load(case)
         stills = [shown.portrait, *shown.attributes]
         stills += [np.full_like(shown.portrait, 255)] * (widest - len(shown.attributes))
-        answer = np.round(answers(case) * 255).astype(np.uint8)
+        prediction = np.round(predictions(case) * 255).astype(np.uint8)
         columns = [np.repeat(still[None], case.frames, 0) for still in stills]
-        columns += [shown.driving, answer, shown.truth.video]
+        columns += [shown.driving, prediction, shown.truth.video]
         film = [
             np.hstack(
                 [cv2.resize(c[i], (TILE, TILE), interpolation=cv2.INTER_CUBIC) for c in columns]
@@ -53,8 +55,8 @@ def titled(titles: list[str], film: np.ndarray) -> list[Image.Image]:
 def main(cases: str, predictions: str, out: str, *ids: str) -> None:
     found = CaseSet.read(cases)
     chosen = [case for case in found.cases if not ids or case.id in ids]
-    answers = FolderPredictions(predictions, found, tuple(chosen))
-    first, *rest = titled(*rows(found, answers, chosen))
+    predictions = FolderPredictions(predictions, found, tuple(chosen))
+    first, *rest = titled(*rows(found, predictions, chosen))
     duration = round(1000 / float(found.fps))
     options = {"quality": 80} if Path(out).suffix == ".webp" else {}
     first.save(out, save_all=True, append_images=rest, duration=duration, loop=0, **options)

@@ -179,8 +179,8 @@ def case_folder(tmp_path_factory, talking_head, landmarker):
     ):
         truth, driver = clip(colours, number), clip(cool if number != 1 else plain, number)
         shown = hair(truth)
-        giver = clip(np.diag([0.9, 0.8, 0.7]), 2, mirrored=True)[:1]
-        giver_hair = hair(giver)[0]
+        attribute_source = clip(np.diag([0.9, 0.8, 0.7]), 2, mirrored=True)[:1]
+        giver_hair = hair(attribute_source)[0]
         weights = [1.0] if len(dyes) == 1 else [0.25, 0.75]
         dye = sum(weight * colour for weight, colour in zip(weights, dyes))
         answer = np.stack([_dyed(f, m, dye) for f, m in zip(truth, shown)])
@@ -195,7 +195,9 @@ def case_folder(tmp_path_factory, talking_head, landmarker):
         pictures = cases.Pictures(
             portrait=truth[0],
             portrait_mask=shown[0],
-            attributes=np.stack([_dyed(giver[0], giver_hair, colour) for colour in dyes]),
+            attributes=np.stack(
+                [_dyed(attribute_source[0], giver_hair, colour) for colour in dyes]
+            ),
             attribute_masks=np.stack([giver_hair] * len(dyes)),
             driving=driver,
             truth=cases.Truth(answer, {"hair": shown}, landmarker.track(truth).keypoints),

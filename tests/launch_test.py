@@ -58,7 +58,7 @@ def test_processes_meet_and_only_the_first_is_heard():
         "numbers = multihost_utils.process_allgather(jax.numpy.int32(i))\n"
         "print(numbers.tolist(), jax.device_count())\n"
         "print(f'grumble {i}', file=sys.stderr)\n"
-        "processes.part(0)\n"
+        "processes.shutdown(0)\n"
     )
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stdout.splitlines() if "Gloo" not in line] == ["[0, 1] 2"]
@@ -75,7 +75,7 @@ def test_a_process_that_fails_alone_keeps_its_code_and_words():
         "    if i == 1: raise OSError('disk full')\n"
         "    time.sleep(3)\n"
         "finally:\n"
-        "    processes.part(1)\n"
+        "    processes.shutdown(1)\n"
     )
     assert done.returncode == 1
     assert "[1] OSError: disk full" in done.stderr.splitlines()

@@ -50,7 +50,7 @@ class Outcome:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Take:
+class _PreparedJob:
     """A job whose inputs were read, or could not be."""
 
     job: Job
@@ -59,7 +59,7 @@ class _Take:
     error: Exception | None
     seconds: dict
 
-    def fits(self, other: "_Take") -> bool:
+    def can_batch_with(self, other: "_PreparedJob") -> bool:
         """Whether both can be sampled together."""
         return None not in (self.scene, other.scene) and _shapes(self) == _shapes(other)
 
@@ -88,8 +88,8 @@ class Animator:
           config: the config that they were trained with, in plain values.
           source: where they come from, for the settings of a result.
           masks: the segmenter, as `segmenters.load` takes it.
-          aligner: as `aligners.load` takes it, or "self": the model itself shows the giver in the
-            portrait's pose, and the attribute is looked for there.
+          aligner: as `aligners.load` takes it, or "self": the model itself shows the attribute
+            source in the portrait's pose, and the attribute is looked for there.
           devices: of this process; each takes a job at a time. Default: the first.
           landmarks: a Face Landmarker for the eyelids, see `FaceLandmarker`.
 
@@ -185,9 +185,9 @@ class Animator:
             if group[0].error is not None:
                 raise group[0].error
             parts = list(self._sampled(group, chosen, watch := Stopwatch(quiet)))
-            for take, frames in zip(group, np.concatenate(parts, axis=1)):
-                settings = self._settings(take, chosen, watch, len(frames))
-                yield Video(frames, take.job, take.scene, settings)
+            for prepared, frames in zip(group, np.concatenate(parts, axis=1)):
+                settings = self._settings(prepared, chosen, watch, len(frames))
+                yield Video(frames, prepared.job, prepared.scene, settings)
 
     def record(
         self, jobs: Iterable[tuple[Job, Path]], *, quiet: bool = False, **sampling
@@ -203,10 +203,10 @@ class Animator:
             yield from self._record(group, chosen, quiet)
 
     def _record(
-        self, group: list[_Take], sampling: solvers.Sampling, quiet: bool
+        self, group: list[_PreparedJob], sampling: solvers.Sampling, quiet: bool
     ) -> Iterator[Outcome]:
         first, watch, count = group[0], Stopwatch(quiet), 0
-        recordings = [Recording(take.path, take.job, take.scene) for take in group]
+        recordings = [Recording(prepared.path, prepared.job, prepared.scene) for prepared in group]
         try:
             if first.error is not None:
                 raise first.error
@@ -217,7 +217,7 @@ class Animator:
                     count += part.shape[1]
                     for recording, frames in zip(recordings, part):
                         recording.write(frames)
-                settings = [self._settings(take, sampling, watch, count) for take in group]
+                settings = [self._settings(prepared, sampling, watch, count) for prepared in group]
                 for recording, values in zip(recordings, settings):
                     recording.write_settings(values)
         # Also what a library raises for a damaged file, or a full disk: it is this job's alone.
@@ -225,11 +225,11 @@ class Animator:
             if len(group) == 1:
                 yield Outcome(first.job, first.path, None, None, error)
             else:  # whose fault it is
-                for take in group:
-                    yield from self._record([take], sampling, quiet)
+                for prepared in group:
+                    yield from self._record([prepared], sampling, quiet)
             return
-        for take, values in zip(group, settings):
-            yield Outcome(take.job, take.path, take.scene, values, None)
+        for prepared, values in zip(group, settings):
+            yield Outcome(prepared.job, prepared.path, prepared.scene, values, None)
 
     def settings(self, job: Job, **sampling) -> dict:
         """What OUT.json will say of how the video of a job was made, in plain values.
@@ -250,17 +250,19 @@ class Animator:
         }
 
     def _groups(self, jobs: Iterable[tuple[Job, Path | None]], quiet: bool) -> Iterator[list]:
-        """Takes that are sampled together; one with an error stands alone."""
+        """Jobs that are sampled together; one with an error stands alone."""
         group = []
-        for take in (self._take(job, path, quiet) for job, path in jobs):
-            if group and (len(group) == self.generator.mesh.size or not take.fits(group[0])):
+        for prepared in (self._prepare(job, path, quiet) for job, path in jobs):
+            if group and (
+                len(group) == self.generator.mesh.size or not prepared.can_batch_with(group[0])
+            ):
                 yield group
                 group = []
-            group.append(take)
+            group.append(prepared)
         if group:
             yield group
 
-    def _take(self, job: Job, path: Path | None, quiet: bool) -> _Take:
+    def _prepare(self, job: Job, path: Path | None, quiet: bool) -> _PreparedJob:
         watch, scene, problem = Stopwatch(quiet), None, None
         try:
             if path is not None:
@@ -271,13 +273,13 @@ class Animator:
             problem = error
         for note in scene.notes if scene and not quiet else ():
             print(f"note: {note}")
-        return _Take(job, path, scene, problem, watch.seconds)
+        return _PreparedJob(job, path, scene, problem, watch.seconds)
 
     def _read(self, job: Job) -> inputs.Scene:
         return self._read_scene(
             job.portrait, job.attributes, job.driving, self.size, self._landmarker,
             inputs.Masking(self._segmenter, self._align, self._growth(job), self._masked),
-            portrait_mask=job.portrait_mask, framed=job.framed, following=job.following,
+            portrait_mask=job.portrait_mask, framed=job.framed, motion_options=job.motion_options,
             towards=job.towards,
         )  # fmt: skip
 
@@ -285,54 +287,55 @@ class Animator:
         return self._grow if job.grow_mask is None else job.grow_mask
 
     def _sampled(
-        self, group: list[_Take], sampling: solvers.Sampling, watch: Stopwatch
+        self, group: list[_PreparedJob], sampling: solvers.Sampling, watch: Stopwatch
     ) -> Iterator[np.ndarray]:
-        """Frames uint8 [N, n, S, S, 3] of takes that fit, as they are finished."""
-        batches = [take.scene.batch for take in group]
+        """Frames uint8 [N, n, S, S, 3] of jobs that fit, as they are finished."""
+        batches = [prepared.scene.batch for prepared in group]
         if group[0].job.towards:
             count = len(batches[0]["keypoints"])
             batches = [
-                batch | {"alpha": take.job.alphas(count)} for batch, take in zip(batches, group)
+                batch | {"alpha": prepared.job.alphas(count)}
+                for batch, prepared in zip(batches, group)
             ]
-        return self.generator(batches, [take.job.seed for take in group], sampling, watch)
+        return self.generator(batches, [prepared.job.seed for prepared in group], sampling, watch)
 
     def _settings(
-        self, take: _Take, sampling: solvers.Sampling, watch: Stopwatch, frames: int
+        self, prepared: _PreparedJob, sampling: solvers.Sampling, watch: Stopwatch, frames: int
     ) -> dict:
         """What reproduces a video."""
         return {
-            **self.settings(take.job, **dataclasses.asdict(sampling)),
+            **self.settings(prepared.job, **dataclasses.asdict(sampling)),
             "frames": frames,
-            "fps": str(take.scene.motion.fps),
-            "notes": take.scene.notes,
-            "seconds": take.seconds | watch.seconds,
+            "fps": str(prepared.scene.motion.fps),
+            "notes": prepared.scene.notes,
+            "seconds": prepared.seconds | watch.seconds,
             "versions": _versions(),
         }
 
     def _reposed(
-        self, giver: Subject, kind: str, mask: np.ndarray, portrait: Subject
+        self, attribute_source: Subject, kind: str, mask: np.ndarray, portrait: Subject
     ) -> np.ndarray:
-        """The aligner "self": the giver, wearing its own attribute, with the portrait's keypoints.
+        """The aligner "self": the attribute source as it is, with the portrait's keypoints.
 
         bool [S, S]. Raises InputError where the generated picture does not show the attribute.
         """
-        hidden = grow(mask, self._grow * np.ptp(giver.keypoints[:, 1]))
+        hidden = grow(mask, self._grow * np.ptp(attribute_source.keypoints[:, 1]))
         batch = {
             "keypoints": portrait.keypoints[None, :, :2],
-            "portrait": regions.hide(giver.image, hidden),
+            "portrait": regions.hide(attribute_source.image, hidden),
             "portrait_mask": hidden,
-            "portrait_keypoints": giver.keypoints[:, :2],
-            "attribute": regions.hide(giver.image, ~mask)[None],
+            "portrait_keypoints": attribute_source.keypoints[:, :2],
+            "attribute": regions.hide(attribute_source.image, ~mask)[None],
             "attribute_mask": mask[None],
-            "attribute_keypoints": giver.keypoints[None, :, :2],
-            "face": geometry.align_face(giver.image, giver.keypoints),
+            "attribute_keypoints": attribute_source.keypoints[None, :, :2],
+            "face": geometry.align_face(attribute_source.image, attribute_source.keypoints),
         }
         (((image,),),) = self.generator([batch], [0], self._sampling, Stopwatch(quiet=True))
         posed = dataclasses.replace(portrait, image=image, mask=None)
         found = posed.find(frozenset([kind]), self._segmenter)[kind]
         if found.mean() < MIN_ATTRIBUTE_AREA:
             raise InputError(
-                f"{giver.path}: in the portrait's pose the model shows no {kind} "
+                f"{attribute_source.path}: in the portrait's pose the model shows no {kind} "
                 f"({found.mean():.2%} of the picture): use the aligner geometric"
             )
         return found
@@ -347,8 +350,8 @@ class Animator:
         return digest.hexdigest()
 
 
-def _shapes(take: _Take):
-    return jax.tree.map(np.shape, take.scene.batch)
+def _shapes(prepared: _PreparedJob):
+    return jax.tree.map(np.shape, prepared.scene.batch)
 
 
 def _versions() -> dict[str, str]:

@@ -126,7 +126,7 @@ def _checked(row: Row, out: Path, inputs: Iterable[Path]) -> Row:
 
 
 def _path(row: Row, out: Path) -> Path:
-    return out / f"{row.name}{row.job.following.suffix(row.job.driving)}"
+    return out / f"{row.name}{row.job.motion_options.suffix(row.job.driving)}"
 
 
 def _make(

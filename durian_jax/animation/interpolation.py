@@ -30,7 +30,7 @@ def run(animator: Animator, job: Job, out: str | Path, over_time: bool = False, 
       InputError: the job cannot be used, an alpha is there twice, or not writable.
     """
     out = files.local(out)
-    job.following.check_output(out, job.driving)
+    job.motion_options.check_output(out, job.driving)
     files.check_apart([out], job.files)
     if over_time or len(job.alpha) == 1:
         clips = {out: job}

@@ -8,7 +8,7 @@ import numpy as np
 from input_pipeline.errors import InputError
 from input_pipeline.kinds import KINDS
 from input_pipeline.media import files
-from input_pipeline.motion.driver import FOLLOWING, Following
+from input_pipeline.motion.driver import MOTION_OPTIONS, MotionOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Job:
         of config.data.grow, the middle of what training draws).
       framed: photos and clip are head-and-shoulders squares already and are not cropped, so that
         the result has the framing of the portrait.
-      following: how the portrait follows the driver.
+      motion_options: how the portrait follows the driver.
       seed: of the noise, 0 to 2^32 - 1.
       towards: to interpolate (Eq. 14): as many attributes as `attributes`, worn at alpha = 1.
       alpha: 0 to 1, how far towards them; one for the whole clip, or several that it passes at even
@@ -45,7 +45,7 @@ class Job:
     portrait_mask: str | Path | None = None
     grow_mask: float | None = None
     framed: bool = False
-    following: Following = FOLLOWING
+    motion_options: MotionOptions = MOTION_OPTIONS
     seed: int = 0
     towards: list[tuple] = dataclasses.field(default_factory=list)
     alpha: tuple[float, ...] = ()
@@ -92,7 +92,7 @@ class Job:
             "towards": [":".join(map(str, attribute)) for attribute in self.towards],
             "alpha": list(self.alpha),
             "driving": str(self.driving),
-            "following": dataclasses.asdict(self.following),
+            "following": dataclasses.asdict(self.motion_options),
             "grow_mask": self.grow_mask,
             "framed": self.framed,
             "seed": self.seed,

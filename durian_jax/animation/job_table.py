@@ -85,7 +85,7 @@ def read(path: str | Path, defaults: Job) -> list[Row]:
 
 def _without_suffix(name: str, job: Job) -> str:
     """The name of an output without its suffix, where that is the one it will get."""
-    suffix = job.following.suffix(job.driving)
+    suffix = job.motion_options.suffix(job.driving)
     return name[: -len(suffix)] if name.lower().endswith(suffix) and name != suffix else name
 
 
@@ -135,12 +135,14 @@ def _job(cells: dict[str, str], folder: Path, defaults: Job, separator: str) -> 
         fields["seed"] = _parsed("seed", given["seed"], _whole)
     if "framed" in given:
         fields["framed"] = _yes_or_no("framed", given["framed"])
-    following = {
+    motion_options = {
         name: _parsed(name, given[name], kind)
         for name, kind in (("motion", str), ("smooth", _number), ("frames", _whole))
         if name in given
     }
-    return replace(defaults, **fields, following=replace(defaults.following, **following))
+    return replace(
+        defaults, **fields, motion_options=replace(defaults.motion_options, **motion_options)
+    )
 
 
 def _path(text: str, folder: Path) -> Path:

@@ -70,7 +70,7 @@ def check_outputs(path: str | Path, job: Job, inputs: Iterable[Path] = ()) -> No
 
     inputs: more of them than the job names. InputError: which file, and why.
     """
-    job.following.check_output(path, job.driving)
+    job.motion_options.check_output(path, job.driving)
     written = outputs(path, job)
     files.check_apart(written, [*job.files, *inputs])
     for file in written:

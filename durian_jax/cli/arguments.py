@@ -13,7 +13,7 @@ from durian_jax.animation.job import Job, parse_alphas, parse_attribute
 from durian_jax.cli import fields
 from input_pipeline.errors import InputError
 from input_pipeline.kinds import KINDS
-from input_pipeline.motion.driver import Following
+from input_pipeline.motion.driver import MotionOptions
 
 _ATTRIBUTE = "IMAGE:KIND[:MASK]"
 _MASKS = {
@@ -24,7 +24,7 @@ _MASKS = {
 _ALIGNER = {
     "metavar": "SPEC",
     "help": "what says where attributes will lie on the portrait: geometric, self (the model "
-    "re-poses the giver), or files:FOLDER with KIND.png; see docs/masks.md",
+    "re-poses the attribute source), or files:FOLDER with KIND.png; see docs/masks.md",
 }
 _LANDMARKS = {
     "type": fields.path,
@@ -135,7 +135,7 @@ def _animate(verb: argparse.ArgumentParser) -> None:
         "where the attribute shows; may be repeated",
     )  # fmt: skip
     fields.add(verb, Job, "driving")
-    fields.add(verb, Following, motion={"metavar": "CONVENTION"})
+    fields.add(verb, MotionOptions, motion={"metavar": "CONVENTION"})
     _add_job(verb)
     verb.add_argument("--debug-masks", action="store_true", help="write OUT_masks.png, too")
     verb.add_argument("--save-motion", type=fields.path, metavar="FILE.npz", help="to drive again")
@@ -159,7 +159,7 @@ def _interpolate(verb: argparse.ArgumentParser) -> None:
         "--over-time", action="store_true", help="one clip that goes through the alphas instead"
     )
     fields.add(verb, Job, "driving")
-    fields.add(verb, Following, motion={"metavar": "CONVENTION"})
+    fields.add(verb, MotionOptions, motion={"metavar": "CONVENTION"})
     _add_job(verb)
     verb.add_argument("--out", type=fields.path, required=True, help="OUT.mp4, .mov, .webm or .gif")
 
@@ -255,8 +255,8 @@ _VERBS = {
     "prepare": ("Clip folder -> data set of keypoints and masks.", _prepare),
     "check": ("Validates a data set and draws a contact sheet.", _check),
     "synth": ("Renders a data set of synthetic people, with the truth.", _synth),
-    "train": ("Trains, or goes on training; --config.x.y=value overrides.", _train),
-    "plan": ("Memory, exchanges and time of a step; nothing is run.", _plan),
+    "train": ("Trains, or resumes training; --config.x.y=value overrides.", _train),
+    "plan": ("Memory, collective traffic and time of a step; nothing is run.", _plan),
     "animate": ("Portrait + attributes + driving clip -> video.", _animate),
     "interpolate": ("From some attributes to others, in steps or over time.", _interpolate),
     "batch": ("A table of jobs -> videos, on all devices of all machines.", _batch),

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         code = _run(options, rest + foreign)
     finally:
-        processes.part(code)
+        processes.shutdown(code)
     return code
 
 
@@ -163,7 +163,7 @@ def _animate(options: argparse.Namespace, _) -> None:
 
 def _interpolate(options: argparse.Namespace, _) -> None:
     job = _job(options)
-    job.following.check_output(options.out, job.driving)
+    job.motion_options.check_output(options.out, job.driving)
     _configure_jax()
     import jax
 
@@ -209,17 +209,17 @@ def _named_files(options: argparse.Namespace) -> list[Path]:
     return found + [file for path in found if path.is_dir() for file in path.rglob("*")]
 
 
-def _following(options: argparse.Namespace):
-    from input_pipeline.motion.driver import Following
+def _motion_options(options: argparse.Namespace):
+    from input_pipeline.motion.driver import MotionOptions
 
-    return Following(**fields.given(Following, options))
+    return MotionOptions(**fields.given(MotionOptions, options))
 
 
 def _job(options: argparse.Namespace):
     """The job of `animate` and `interpolate`."""
     from durian_jax.animation.job import Job
 
-    return Job(**fields.given(Job, options), following=_following(options))
+    return Job(**fields.given(Job, options), motion_options=_motion_options(options))
 
 
 def _sampling(options: argparse.Namespace) -> dict:

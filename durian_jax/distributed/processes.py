@@ -25,7 +25,7 @@ HUNG = 70
 # Pods come up minutes apart; DURIAN_JOIN_TIMEOUT says otherwise, in seconds.
 JOIN_SECONDS = 300.0
 # Process 0 may still write pictures when the others are done.
-PART_SECONDS = 300.0
+SHUTDOWN_SECONDS = 300.0
 # Bad input ends all processes at once; whoever fails alone need not wait for the rest.
 FAIL_SECONDS = 10.0
 
@@ -69,7 +69,7 @@ def initialize() -> None:
             jax.distributed.initialize(
                 **options,
                 initialization_timeout=int(seconds) + 60,
-                shutdown_timeout_seconds=int(PART_SECONDS) + 60,
+                shutdown_timeout_seconds=int(SHUTDOWN_SECONDS) + 60,
             )
     except ValueError as error:
         # What jax says where it finds no cluster: a laptop, one machine.
@@ -85,7 +85,7 @@ def initialize() -> None:
         ) from error
 
 
-def part(code: int) -> None:
+def shutdown(code: int) -> None:
     """Waits until the other processes end as well; does nothing in a run of one process.
 
     Called at the very end, also while an exception passes. A process that fails alone ends after
@@ -107,7 +107,7 @@ def part(code: int) -> None:
             traceback.print_exception(error)
         elif together:
             print(
-                f"durian: this process is done, but not all others within {PART_SECONDS:g} s: "
+                f"durian: this process is done, but not all others within {SHUTDOWN_SECONDS:g} s: "
                 "look at their logs",
                 file=sys.stderr,
             )
@@ -115,7 +115,7 @@ def part(code: int) -> None:
         sys.stderr.flush()
         os._exit(code or HUNG)
 
-    with _deadline(PART_SECONDS if together else FAIL_SECONDS, give_up):
+    with _deadline(SHUTDOWN_SECONDS if together else FAIL_SECONDS, give_up):
         jax.distributed.shutdown()
 
 

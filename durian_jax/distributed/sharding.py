@@ -39,7 +39,7 @@ def make_mesh(fsdp: int = 1, devices=None) -> Mesh | AbstractMesh:
     return jax.make_mesh(shape, names, axis_types=axis_types, devices=devices)
 
 
-def lay_out(mesh: Mesh | AbstractMesh, shapes):
+def shard_layout(mesh: Mesh | AbstractMesh, shapes):
     """Every leaf of a state as jax.ShapeDtypeStruct with its NamedSharding.
 
     Its largest dimension that divides is split over "fsdp".

@@ -1,1 +1,1 @@
-"""Scoring: cases and answers in, a report with intervals and baselines out."""
+"""Scoring: cases and predictions in, a report with intervals and baselines out."""

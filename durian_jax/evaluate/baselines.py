@@ -1,4 +1,4 @@
-"""Answers that need no model, scored beside every method so that a number means something."""
+"""Predictions that need no model, scored beside every method so that a number means something."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""`durian evaluate`: cases, answers, scores, report."""
+"""`durian evaluate`: cases, predictions, scores, report."""
 
 from pathlib import Path
 
@@ -122,7 +122,7 @@ def _scored(found: CaseSet, protocol: Protocol, groups: list[str] | None) -> tup
 def _score(
     method, found, scored, protocol, networks, landmarker: FaceLandmarker, out: Path
 ) -> reports.Report:
-    """All answers to all cases. Raises InputError, before the first answer, for bad cases."""
+    """All predictions. Raises InputError, before the first of them, for bad cases."""
     references, problems = {}, []
     for case in tqdm(scored, "reading cases", unit="case"):
         try:
@@ -134,22 +134,22 @@ def _score(
         lines = "".join(f"\n  {problem}" for problem in problems)
         raise InputError(f"{found.path}: {len(problems)} unusable cases, nothing scored{lines}")
     report = reports.Report(method.name, protocol, found, scored, landmarker.version)
-    shown, answered = sheets.choose(scored), method.answers(scored)
+    shown, predicted = sheets.choose(scored), method.predictions(scored)
     for case in tqdm(scored, "scoring", unit="case"):
         pictures, reference = found.load(case), references[case.id]
-        answers = {method.name: next(answered)}
-        answers |= scores.baseline_frames(case, pictures, reference)
-        for name, frames in answers.items():
+        predictions = {method.name: next(predicted)}
+        predictions |= scores.baseline_frames(case, pictures, reference)
+        for name, frames in predictions.items():
             track = scores.find_track(frames, landmarker)
-            answer = scores.Answer(frames, track, case, pictures, reference)
-            values = scores.score(answer, protocol)
+            prediction = scores.Prediction(frames, track, case, pictures, reference)
+            values = scores.score(prediction, protocol)
             for network in networks:
-                values |= network.score(name, answer)
+                values |= network.score(name, prediction)
             report.add(name, case, values)
         report.frames_without_reference += int((~reference.usable[case.scored_from :]).sum())
         if case in shown:
             path = out / "sheets" / f"{case.id}.png"
-            write_picture(path, sheets.draw(case, pictures, answers))
+            write_picture(path, sheets.draw(case, pictures, predictions))
     for network in networks:
         report.add_network(network)
     report.add_method(method)

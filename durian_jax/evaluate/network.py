@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from durian_jax.evaluate.scores import Answer
+from durian_jax.evaluate.scores import Prediction
 from durian_jax.metrics.frechet import frechet_distance
 from input_pipeline.faces.descriptor import FaceDescriptor
 
@@ -12,42 +12,42 @@ TOO_FEW_CLIPS = f"needs 2 clips of {FVD_FRAMES} frames"
 
 
 class Network:
-    """One metric. `score` gives the values of an answer that are its own, `over_all` those that
+    """One metric. `score` gives the values of a prediction that are its own, `over_all` those that
     only the whole set has: a cell of the table for each method, or None."""
 
     def __init__(self, name: str, facts: dict[str, str]):
         """name: of the metric. facts: what its weights are, for the report."""
         self.name, self.facts = name, facts
 
-    def score(self, method: str, answer: Answer) -> dict[str, float | None]:
-        return {self.name: self.value(answer)}
+    def score(self, method: str, prediction: Prediction) -> dict[str, float | None]:
+        return {self.name: self.value(prediction)}
 
     def over_all(self) -> dict[str, dict] | None:
         return None
 
 
 class Identity(Network):
-    """Is the person in the answer that of the portrait?"""
+    """Is the person in the prediction that of the portrait?"""
 
     def __init__(self, name: str, facts: dict[str, str], descriptor: FaceDescriptor):
         super().__init__(name, facts)
         self._embed = descriptor
 
-    def value(self, answer: Answer) -> float:
-        first, track = answer.case.scored_from, answer.track
-        own = self._embed(answer.pictures.portrait, answer.reference.portrait)
+    def value(self, prediction: Prediction) -> float:
+        first, track = prediction.case.scored_from, prediction.track
+        own = self._embed(prediction.pictures.portrait, prediction.reference.portrait)
         similarities = [
             float(own @ self._embed(np.round(frame * 255).astype(np.uint8), keypoints))
             if found else 0.0
             for frame, keypoints, found in zip(
-                answer.frames[first:], track.keypoints[first:], track.found[first:]
+                prediction.frames[first:], track.keypoints[first:], track.found[first:]
             )
         ]  # fmt: skip
         return float(np.mean(similarities))
 
 
 class Frechet(Network):
-    """Features of every answer and of what it should look like; their distance over all cases."""
+    """Features of all predictions and of what they should look like; their distance."""
 
     too_few: str
 
@@ -60,23 +60,23 @@ class Frechet(Network):
         """[n, d] of frames [F, S, S, 3] in [0, 1]; n may be 0."""
         raise NotImplementedError
 
-    def score(self, method: str, answer: Answer) -> dict[str, float | None]:
-        first = answer.case.scored_from
-        frames, pictures = answer.frames[first:], answer.pictures
+    def score(self, method: str, prediction: Prediction) -> dict[str, float | None]:
+        first = prediction.case.scored_from
+        frames, pictures = prediction.frames[first:], prediction.pictures
         true = pictures.driving if pictures.truth is None else pictures.truth.video
         true = true[first:] / np.float32(255)
-        if answer.case.id not in self._true:
-            self._true[answer.case.id] = self.features(true)
+        if prediction.case.id not in self._true:
+            self._true[prediction.case.id] = self.features(true)
         same = np.array_equal(frames, true)  # the baseline "truth"
-        features = self._true[answer.case.id] if same else self.features(frames)
-        self._found.setdefault(method, []).append((answer.case.id, features))
+        features = self._true[prediction.case.id] if same else self.features(frames)
+        self._found.setdefault(method, []).append((prediction.case.id, features))
         return {}
 
     def over_all(self) -> dict[str, dict]:
-        answered = set.intersection(*({id for id, _ in one} for one in self._found.values()))
+        predicted = set.intersection(*({id for id, _ in one} for one in self._found.values()))
         cells = {}
         for method, parts in self._found.items():
-            parts = [(id, features) for id, features in parts if id in answered]
+            parts = [(id, features) for id, features in parts if id in predicted]
             found = np.concatenate([features for _, features in parts])
             true = np.concatenate([self._true[id] for id, _ in parts])
             if min(len(found), len(true)) < 2:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from durian_jax.evaluate.network import FVD_FRAMES, TOO_FEW_CLIPS, Frechet, Identity, Network
-from durian_jax.evaluate.scores import Answer
+from durian_jax.evaluate.scores import Prediction
 from durian_jax.metrics import i3d, lpips
 from input_pipeline.faces import descriptor
 from input_pipeline.packages import PackagedFile
@@ -25,13 +25,13 @@ class Lpips(Network):
         super().__init__(name, _facts(lpips.FILES[trunk]))
         self._trunk, self._weights = trunk, jax.device_put(lpips.load(trunk))
 
-    def value(self, answer: Answer) -> float | None:
+    def value(self, prediction: Prediction) -> float | None:
         """None without a truth, and for pictures too small for the network."""
-        first, side = answer.case.scored_from, answer.frames.shape[1]
-        if answer.pictures.truth is None or side < lpips.SMALLEST[self._trunk]:
+        first, side = prediction.case.scored_from, prediction.frames.shape[1]
+        if prediction.pictures.truth is None or side < lpips.SMALLEST[self._trunk]:
             return None
-        truth = answer.pictures.truth.video[first:] / np.float32(255)
-        frames = answer.frames[first:]
+        truth = prediction.pictures.truth.video[first:] / np.float32(255)
+        frames = prediction.frames[first:]
         size, found = int(np.clip(_PIXELS // side**2, 1, _BATCH)), []
         for start in range(0, len(frames), size):
             pair = [_padded(one[start : start + size], size) for one in (frames, truth)]

@@ -1,4 +1,4 @@
-"""Answers to the cases: read from a folder of any method's files, or made by a checkpoint."""
+"""Predictions for the cases: read from a folder of any method's files, or made by a checkpoint."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ class FolderPredictions:
     A .npy file holds uint8, or floats in [0, 1], [F, S, S, 3].
 
     Raises:
-      InputError: the folder does not answer every case, and nothing else, in the right shape;
+      InputError: the folder does not have one for every case, and nothing else, in the right shape;
         the message lists every problem, one a line.
     """
 
@@ -76,17 +76,17 @@ class FolderPredictions:
             return frames.astype(np.float32) / 255
         return frames.astype(np.float32)
 
-    def answers(self, cases: Iterable[Case]) -> Iterator[np.ndarray]:
+    def predictions(self, cases: Iterable[Case]) -> Iterator[np.ndarray]:
         """Those to the cases, in their order."""
         return map(self, cases)
 
     def facts(self) -> dict:
-        """Where the answers come from."""
+        """Where the predictions come from."""
         return {"predictions": str(self._folder)}
 
 
 class CheckpointPredictions:
-    """Answers by a trained model, through the same road as `durian animate`, on all local devices.
+    """Predictions of a trained model, made as by `durian animate`, on all local devices.
 
     They are saved without loss in `keep`, from where they can be scored again.
 
@@ -113,7 +113,7 @@ class CheckpointPredictions:
                 "(bilinear)"
             )
 
-    def answers(self, cases: tuple[Case, ...]) -> Iterator[np.ndarray]:
+    def predictions(self, cases: tuple[Case, ...]) -> Iterator[np.ndarray]:
         """float32 [F, S, S, 3] in [0, 1] for each case. Raises InputError for a mixture of more
         than two sources, or of two kinds in different shares."""
         jobs = (job_of(self._cases.path, case, self._seed) for case in cases)
@@ -129,13 +129,13 @@ class CheckpointPredictions:
         return frames.astype(np.float32) / 255
 
     def facts(self) -> dict:
-        """What reproduces the answers."""
+        """What reproduces the predictions."""
         names = ("checkpoint", "weights_sha256", "steps", "guidance", "solver", "seed", "size")
         return {name: self._settings[name] for name in names if name in self._settings}
 
 
 def job_of(folder: Path, case: Case, seed: int):
-    """The job that answers a case of a case folder, with the masks of the case.
+    """The job that predicts a case of a case folder, with the masks of the case.
 
     Raises:
       InputError: a mixture of more than two sources, or of two kinds in different shares.

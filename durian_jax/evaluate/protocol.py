@@ -1,4 +1,4 @@
-"""A protocol: a frozen, versioned file that says what is asked, and how answers are scored."""
+"""A protocol: a frozen, versioned file that says what is asked, and how predictions are scored."""
 
 import dataclasses
 import hashlib
@@ -46,7 +46,7 @@ class Protocol:
     """What a protocol file says; a change of any value is a new version.
 
     Attributes:
-      truth: whether the right answer is known.
+      truth: whether the truth is known.
       region_growth: the attribute's region is its true mask grown by this share of the side.
       psnr_ceiling: most dB that a frame counts in a mean, about those of rounding to 8 bits.
       colour_band, colour_bins: see `pixels.AttributeColours`.

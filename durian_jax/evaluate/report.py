@@ -28,7 +28,7 @@ _LIBRARIES += ("torch", "transformers", "onnxruntime")
 class Report:
     """Scores as they come in; `write` makes the files.
 
-    values: by method and case id, the metrics of that answer, None where there is none to have.
+    values: by method and case id, the metrics of that prediction, None where there is none to have.
     landmarks: what found the keypoints. absent: metrics with a network that is not there, and why.
     """
 
@@ -85,8 +85,8 @@ class Report:
         over_all = self.networks.get(name, {}).get("over_all")
         if over_all is not None:
             return over_all[method] if group == ALL else {"not_available": _ONLY_ALL}
-        answers = self.values[method]
-        values = [answers[case.id][name] for case in chosen]
+        predictions = self.values[method]
+        values = [predictions[case.id][name] for case in chosen]
         values = [value for value in values if value is not None]
         if not values:
             return {"not_available": _NEVER}
@@ -118,8 +118,8 @@ class Report:
                     "group": case.group,
                     "frames": case.frames,
                     "scores": {
-                        method: answers[case.id]
-                        for method, answers in self.values.items() if case.id in answers
+                        method: predictions[case.id]
+                        for method, predictions in self.values.items() if case.id in predictions
                     },
                 }
                 for case in self.scored

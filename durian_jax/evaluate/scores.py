@@ -1,4 +1,4 @@
-"""From answers to numbers: a case is scored, cases become means with intervals."""
+"""From predictions to numbers: a case is scored, cases become means with intervals."""
 
 import dataclasses
 
@@ -64,7 +64,7 @@ METRICS = {
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """What the answers to one case are compared with.
+    """What the predictions for one case are compared with.
 
     Attributes:
       portrait: float32 [478, 3]. attributes: [478, 3] of each attribute picture.
@@ -81,7 +81,7 @@ class Reference:
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class Prediction:
     """A method's frames for a case, float32 [F, S, S, 3] in [0, 1], with all they are compared to.
 
     track: the face in the frames.
@@ -133,15 +133,15 @@ def find_track(frames: np.ndarray, landmarker: FaceLandmarker) -> Track:
     return landmarker.track(np.round(frame * 255).astype(np.uint8) for frame in frames)
 
 
-def score(answer: Answer, protocol: Protocol) -> dict[str, float | None]:
-    """The metrics of one answer; None where one cannot be computed for this case.
+def score(prediction: Prediction, protocol: Protocol) -> dict[str, float | None]:
+    """The metrics of one prediction; None where one cannot be computed for this case.
 
     That is: metrics of pixels without a truth, of a region that is empty in every frame, of motion
     where the truth shows no face in any frame, flicker of a single frame.
     """
-    first, case = answer.case.scored_from, answer.case
-    track, reference = answer.track, answer.reference
-    frames = answer.frames[first:]
+    first, case = prediction.case.scored_from, prediction.case
+    track, reference = prediction.track, prediction.reference
+    frames = prediction.frames[first:]
     values = face_motion.errors(
         Track(track.keypoints[first:], track.found[first:], track.face_count),
         reference.keypoints[first:],
@@ -149,9 +149,9 @@ def score(answer: Answer, protocol: Protocol) -> dict[str, float | None]:
         protocol.missing_face,
     )
     values["flicker"] = pixels.flicker(frames)
-    if answer.pictures.truth is not None:
-        truth = answer.pictures.truth.video[first:].astype(np.float32) / 255
-        masks = {kind: answer.pictures.truth.masks[kind][first:] for kind in case.kinds}
+    if prediction.pictures.truth is not None:
+        truth = prediction.pictures.truth.video[first:].astype(np.float32) / 255
+        masks = {kind: prediction.pictures.truth.masks[kind][first:] for kind in case.kinds}
         values |= _pixel_scores(frames, truth, np.any(list(masks.values()), 0), protocol)
         overlaps = [
             pixels.AttributeColours(
@@ -196,7 +196,7 @@ def summarise(name: str, values: list[float], protocol: Protocol) -> dict:
     """Mean over cases, its bootstrap interval, and the number of cases.
 
     Percentile bootstrap (Efron): the cases are drawn again with replacement; the same draws for
-    every method that answered as many cases. One case has no interval.
+    every method that predicted as many cases. One case has no interval.
     """
     values = np.asarray(values, np.float64)
     mean = _mean(name, values, protocol.psnr_ceiling)

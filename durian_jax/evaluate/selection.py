@@ -131,22 +131,22 @@ def _cross_cases(entries: list[_Entry], build: Build, dataset) -> Iterator[tuple
         )
     rng = np.random.default_rng(build.seed)
     for kind in build.kinds:
-        givers = [entry for entry in entries if kind in entry.kinds]
-        if not givers:
+        attribute_sources = [entry for entry in entries if kind in entry.kinds]
+        if not attribute_sources:
             continue
         used = set()
         for number in range(build.cases_per_kind * _DRAWS):
             if len(used) == build.cases_per_kind:
                 break
-            giver = givers[number % len(givers)]
-            others = [entry for entry in entries if entry.identity != giver.identity]
+            attribute_source = attribute_sources[number % len(attribute_sources)]
+            others = [entry for entry in entries if entry.identity != attribute_source.identity]
             portrait = others[rng.integers(len(others))]
             others = [entry for entry in others if entry.identity != portrait.identity]
             driver = others[rng.integers(len(others))]
-            clips = (portrait.clip, giver.clip, driver.clip)
+            clips = (portrait.clip, attribute_source.clip, driver.clip)
             if clips not in used:
                 used.add(clips)
-                yield kind, (portrait, giver, driver)
+                yield kind, (portrait, attribute_source, driver)
 
 
 def _self_case(name: str, kind: str, parts: tuple, source: Dataset):
@@ -158,7 +158,7 @@ def _self_case(name: str, kind: str, parts: tuple, source: Dataset):
         shown: np.stack([records.decode_mask(data) for data in pngs[:frames]])
         for shown, pngs in chunk.masks.items()
     }
-    giver = int(entry.kinds[kind][-1])
+    attribute_source = int(entry.kinds[kind][-1])
     truth = cases.Truth(video, masks, chunk.keypoints[:frames].astype(np.float32))
     people = {
         "portrait": chunk.identity, "attributes": [chunk.identity], "driving": chunk.identity
@@ -167,15 +167,15 @@ def _self_case(name: str, kind: str, parts: tuple, source: Dataset):
     return case, cases.Pictures(
         portrait=video[0],
         portrait_mask=masks[kind][0],
-        attributes=records.decode_frame(chunk.frames[giver])[None],
-        attribute_masks=records.decode_mask(chunk.masks[kind][giver])[None],
+        attributes=records.decode_frame(chunk.frames[attribute_source])[None],
+        attribute_masks=records.decode_mask(chunk.masks[kind][attribute_source])[None],
         driving=video,
         truth=truth,
     )
 
 
 def _cross_case(name: str, kind: str, parts: tuple, source: Dataset):
-    portrait, giver, driver = (_chunk(source, entry.index) for entry in parts)
+    portrait, attribute_source, driver = (_chunk(source, entry.index) for entry in parts)
     frames = parts[2].frames
     shown = parts[1].kinds[kind]
     frame = int(shown[len(shown) // 2])
@@ -183,14 +183,15 @@ def _cross_case(name: str, kind: str, parts: tuple, source: Dataset):
     if kind in portrait.masks:
         own = records.decode_mask(portrait.masks[kind][0])
     people = {
-        "portrait": portrait.identity, "attributes": [giver.identity], "driving": driver.identity
+        "portrait": portrait.identity, "attributes": [attribute_source.identity],
+        "driving": driver.identity,
     }  # fmt: skip
     case = cases.Case(name, kind, (cases.Attribute(kind),), frames, people, truth=False)
     return case, cases.Pictures(
         portrait=records.decode_frame(portrait.frames[0]),
         portrait_mask=own,
-        attributes=records.decode_frame(giver.frames[frame])[None],
-        attribute_masks=records.decode_mask(giver.masks[kind][frame])[None],
+        attributes=records.decode_frame(attribute_source.frames[frame])[None],
+        attribute_masks=records.decode_mask(attribute_source.masks[kind][frame])[None],
         driving=np.stack([records.decode_frame(data) for data in driver.frames[:frames]]),
     )
 

@@ -1,4 +1,4 @@
-"""Contact sheets: a case and every answer to it, side by side, for the eye."""
+"""Contact sheets: a case and every prediction of it, side by side, for the eye."""
 
 import cv2
 import numpy as np
@@ -17,10 +17,11 @@ def choose(scored: tuple[Case, ...]) -> list[Case]:
     return [scored[round(place)] for place in places]
 
 
-def draw(case: Case, pictures: Pictures, answers: dict[str, np.ndarray | None]) -> np.ndarray:
-    """uint8 [H, W, 3]: portrait, attributes, driver, then each answer; a few frames, one a row.
+def draw(case: Case, pictures: Pictures, predictions: dict[str, np.ndarray | None]) -> np.ndarray:
+    """uint8 [H, W, 3]: portrait, attributes, driver, then each prediction; a few frames, one a row.
 
-    answers: float [F, S, S, 3] in [0, 1] by name, the method first; None leaves its column black.
+    predictions: float [F, S, S, 3] in [0, 1] by name, the method first; None leaves a column
+      black.
     """
     columns = {"portrait": pictures.portrait[None]}
     for i, (attribute, image) in enumerate(zip(case.attributes, pictures.attributes)):
@@ -28,9 +29,9 @@ def draw(case: Case, pictures: Pictures, answers: dict[str, np.ndarray | None]) 
         columns[f"{attribute.kind}{share}" + (f" ({i})" if i else "")] = image[None]
     columns["driver"] = pictures.driving
     black = np.zeros_like(pictures.driving)
-    order = sorted(answers, key=lambda name: name != "truth")
+    order = sorted(predictions, key=lambda name: name != "truth")
     for name in order:
-        frames = answers[name]
+        frames = predictions[name]
         columns[name] = black if frames is None else np.round(frames * 255).astype(np.uint8)
     rows = np.linspace(case.scored_from, case.frames - 1, min(_FRAMES, case.frames))
     picture = [_strip([f"case {case.id}, {case.group}"] + [""] * (len(columns) - 1))]

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from durian_jax.evaluate.network import FVD_FRAMES, TOO_FEW_CLIPS, Frechet, Identity, Network
-from durian_jax.evaluate.scores import Answer
+from durian_jax.evaluate.scores import Prediction
 from input_pipeline.errors import InputError
 from input_pipeline.faces import descriptor, geometry
 
@@ -101,7 +101,7 @@ class Fvd(_Scripted):
 
 
 class Regions(Torch):
-    """Cosine between the attribute in its own picture and in the answer."""
+    """Cosine between the attribute in its own picture and in the prediction."""
 
     def __init__(self, name: str, source: str):
         super().__init__(name, source)
@@ -112,8 +112,8 @@ class Regions(Torch):
         self._model = model.from_pretrained(source).eval().to(self._device())
         self._processor = transformers.AutoImageProcessor.from_pretrained(source)
 
-    def value(self, answer: Answer) -> float:
-        case, pictures, reference = answer.case, answer.pictures, answer.reference
+    def value(self, prediction: Prediction) -> float:
+        case, pictures, reference = prediction.case, prediction.pictures, prediction.reference
         chosen = np.linspace(case.scored_from, case.frames - 1, _REGION_FRAMES).round().astype(int)
         total = 0.0
         for i, attribute in enumerate(case.attributes):
@@ -123,7 +123,7 @@ class Regions(Torch):
                 points = reference.keypoints if reference.usable[frame] else reference.motion
                 matrix = geometry.similarity(reference.attributes[i][:, :2], points[frame, :, :2])
                 moved = cv2.warpAffine(mask.astype(np.float32), matrix, mask.shape[::-1]) > 0.5
-                cuts.append(_cut_out(answer.frames[frame], moved))
+                cuts.append(_cut_out(prediction.frames[frame], moved))
             given, *found = self._embed(cuts)
             total += attribute.weight * float(np.mean(np.stack(found) @ given))
         return total / len(case.kinds)

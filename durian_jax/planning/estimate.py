@@ -1,7 +1,7 @@
 """What a step needs, by arithmetic on its jaxpr and its layout: no compiler, no device.
 
-Work and state are exact. Activations and exchanges are what a good compiler would do; the compiled
-program says what this one does.
+Work and state are exact. Activations and collective traffic are what a good compiler would
+do; the compiled program says what this one does.
 """
 
 import jax
@@ -64,7 +64,7 @@ def activations(jaxpr, inputs: list[bool], parameters: frozenset = frozenset()) 
     return most
 
 
-def exchanges(
+def collective_traffic(
     layout: TrainState, mesh, accumulate: int, compute_bytes: int, train: bool = True
 ) -> dict[str, float]:
     """Bytes that each device receives in a step, by kind of collective.

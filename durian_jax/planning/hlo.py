@@ -124,7 +124,7 @@ class Program:
         return None
 
     def collectives(self, devices: int) -> list[Collective]:
-        """The exchanges of the program, by kind and group, largest first."""
+        """The collective traffic of the program, by kind and group, largest first."""
         times = defaultdict(int)
         sizes = {}
         for name, runs in self.runs.items():

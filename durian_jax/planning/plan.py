@@ -1,9 +1,9 @@
-"""What a step will need of each device: memory, exchanges and time, before anything is run.
+"""What a step will need of each device: memory, collective traffic, time; nothing is run.
 
 Arithmetic first (`Step.estimate`), then the real compiler (`Step.compile`), for this machine or
 for a TPU slice that is not at hand. The model of time is a roofline: products padded to the width
-of the matrix unit at peak, memory traffic at peak, exchanges at the rate of the links; the longest
-of the three is the predicted time (all overlap), their sum the time if none does.
+of the matrix unit at peak, memory traffic at peak, collective traffic at the rate of the links; the
+longest of the three is the predicted time (all overlap), their sum the time if none does.
 """
 
 import dataclasses
@@ -41,10 +41,10 @@ class Plan:
       memory: bytes by use; "total" is the peak.
       limit: bytes that a program may use; None if unknown.
       model_flops, executed_flops: without and with recomputation.
-      ceiling: share of peak that the shapes allow.
+      padding_efficiency: share of peak that the shapes allow.
       received: bytes that arrive, by kind of collective.
       seconds: "compute", "memory", "communication"; those that are known.
-      knobs: what to turn if it does not fit, best first.
+      suggestions: what to turn if it does not fit, best first.
     """
 
     step: str
@@ -59,10 +59,10 @@ class Plan:
     peak: float | None
     model_flops: float
     executed_flops: float
-    ceiling: float
+    padding_efficiency: float
     received: dict
     seconds: dict
-    knobs: list
+    suggestions: list
 
     @property
     def fits(self) -> bool | None:
@@ -106,12 +106,12 @@ class Plan:
         ]
         lines += [f"  {name:<24}{_gib(size)}" for name, size in self.memory.items()]
         lines += [f"  {'limit':<24}{_gib(self.limit)}", f"  {self._verdict()}"]
-        lines += [f"  knob: {knob}" for knob in self.knobs]
+        lines += [f"  suggestion: {suggestion}" for suggestion in self.suggestions]
         lines += [
             "work of all devices",
             f"  {'model FLOPs':<24}{self.model_flops / 1e12:12.4g} TF",
             f"  {'with recomputation':<24}{self.executed_flops / 1e12:12.4g} TF",
-            f"  {'ceiling of the shapes':<24}{self.ceiling:12.0%} of peak",
+            f"  {'padding efficiency':<24}{self.padding_efficiency:12.0%} of peak",
             "bytes received per device",
         ]
         lines += [f"  {kind:<24}{_gib(size)}" for kind, size in self.received.items()]
@@ -202,7 +202,7 @@ class Step:
             memory["gradients"] = sharding.local_bytes(self.layout.trained)
         memory["activations"] = max(live - memory["batch"], 0.0)
         memory["total"] = sum(memory.values())
-        received = estimate.exchanges(
+        received = estimate.collective_traffic(
             self.layout,
             self.mesh,
             self.config.accumulate,
@@ -293,39 +293,46 @@ class Step:
             topology=self.topology.name, devices=self.mesh.size, mesh=dict(self.mesh.shape),
             clips=self.clips, frames=self.frames, memory=memory, limit=limit, peak=chip.peak,
             model_flops=float(self.work.model), executed_flops=float(self.work.executed),
-            ceiling=self.work.ceiling(chip.width), received=received, seconds=seconds,
-            knobs=[] if fits else self._knobs(memory, limit),
+            padding_efficiency=self.work.padding_efficiency(chip.width),
+            received=received, seconds=seconds,
+            suggestions=[] if fits else self._suggestions(memory, limit),
         )  # fmt: skip
 
-    def _knobs(self, memory: dict, limit: float) -> list[str]:
-        config, knobs = self.config, []
+    def _suggestions(self, memory: dict, limit: float) -> list[str]:
+        config, suggestions = self.config, []
         state = sum(memory.get(n, 0.0) for n in ("parameters", "optimizer", "average", "gradients"))
         count, size = self.mesh.size, sharding.local_bytes
 
         def saved(fsdp: int) -> float:
             mesh = sharding.make_mesh(fsdp, count)
-            return size(self.layout) - size(sharding.lay_out(mesh, self.layout))
+            return size(self.layout) - size(sharding.shard_layout(mesh, self.layout))
 
         # More ways are not always better: a dimension that they do not divide stays whole.
         fsdp = max((ways for ways in range(1, count + 1) if count % ways == 0), key=saved)
         if saved(fsdp) > 0:
-            knobs.append(f"mesh.fsdp={fsdp} splits the state: {saved(fsdp) / GIB:.3g} GiB less")
+            suggestions.append(
+                f"mesh.fsdp={fsdp} splits the state: {saved(fsdp) / GIB:.3g} GiB less"
+            )
         if not self.sample and "remat" in config.model:
             levels, policies = len(config.model.channels), set(config.model.remat or ("none",))
             if "none" in policies:
-                knobs.append(f"model.remat={('attention',) * levels} keeps little inside blocks")
+                suggestions.append(
+                    f"model.remat={('attention',) * levels} keeps little inside blocks"
+                )
             elif policies != {"full"}:
-                knobs.append(f"model.remat={('full',) * levels} keeps nothing inside blocks")
+                suggestions.append(f"model.remat={('full',) * levels} keeps nothing inside blocks")
         own = self.clips // count
         if not self.sample and own > config.accumulate:
-            knobs.append(f"accumulate={own}: one clip of each device at a time")
+            suggestions.append(f"accumulate={own}: one clip of each device at a time")
         elif own > 1:
-            knobs.append(f"batch_size={count}: one clip per device")
+            suggestions.append(f"batch_size={count}: one clip per device")
         if state > limit:
-            knobs.append(f"the state alone, {state / GIB:.3g} GiB, overflows: use more devices")
-        elif not knobs and self.frames > 1:
-            knobs.append(f"data.frames={self.frames // 2}: shorter clips")
-        return knobs or ["use more devices, or a smaller model"]
+            suggestions.append(
+                f"the state alone, {state / GIB:.3g} GiB, overflows: use more devices"
+            )
+        elif not suggestions and self.frames > 1:
+            suggestions.append(f"data.frames={self.frames // 2}: shorter clips")
+        return suggestions or ["use more devices, or a smaller model"]
 
 
 _SIZE = re.compile(r"\(?(\d+(?:\.\d+)?)([KMGT])\b")

@@ -203,8 +203,8 @@ class Checkpoints:
             complete = f"step {self.latest_step}" if self.latest_step else "none"
             raise InputError(
                 f"{self.path}: the checkpoint of {what} was not written ({first_line(error)}); "
-                f"the last complete one: {complete}: make room or mend the disk, then start the "
-                "same command again"
+                f"the last complete one: {complete}: free some space or repair the disk, then "
+                "start the same command again"
             ) from error
 
 

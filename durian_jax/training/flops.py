@@ -58,7 +58,7 @@ class Work:
             for (_, depth, channels, _), flops in self.parts.items()
         )
 
-    def ceiling(self, width: int, kind: str | None = None) -> float:
+    def padding_efficiency(self, width: int, kind: str | None = None) -> float:
         """Largest share of peak that the shapes allow, in (0, 1]: executed over padded FLOPs."""
         parts = {p: n for p, n in self.parts.items() if kind in (None, p[0])}
         work = Work(parts)

@@ -62,7 +62,7 @@ def train(config, workdir: str | Path) -> TrainState:
         contextlib.closing(Reporter(workdir, first_step, jax.process_index())) as report,
     ):
         for step in checkpoints.unfinished:
-            report.say(f"left over: unfinished save of step {step}, removed")
+            report.say(f"unfinished save of step {step}, removed")
         if first_step:
             state, progress = checkpoints.restore(layout)
             origin = f"resumed at step {first_step} of {config.steps}"

@@ -64,7 +64,7 @@ class Training:
             raise InputError(f"config: {error}") from error
         optimizer = make_optimizer(config.steps, **config.optimizer)
         initial = _initializer(config, system, optimizer)
-        layout = sharding.lay_out(mesh, jax.eval_shape(initial, jax.random.key(0), {}))
+        layout = sharding.shard_layout(mesh, jax.eval_shape(initial, jax.random.key(0), {}))
         return cls(config, mesh, system, process, optimizer, initial, layout)
 
     def check_batch_size(self) -> None:

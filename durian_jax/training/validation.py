@@ -162,7 +162,7 @@ class Examiner:
             frames = frames.astype(np.float32)
             track = scores.find_track(frames, self._landmarker)
             pictures, reference = self._pictures[case.id], self._references[case.id]
-            answer = scores.Answer(frames, track, case, pictures, reference)
-            rows.append(scores.score(answer, self._protocol))
+            prediction = scores.Prediction(frames, track, case, pictures, reference)
+            rows.append(scores.score(prediction, self._protocol))
         found = {name: [row[name] for row in rows if row[name] is not None] for name in SCORES}
         return {name: float(np.mean(values)) for name, values in found.items() if values}

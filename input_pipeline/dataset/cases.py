@@ -6,13 +6,13 @@
              attribute_0.png           person B, who shows the attribute; attribute_1.png, ...
              attribute_0_mask.png      where B shows it
              driving.mp4               person C, F frames
-             truth.mp4                 where the answer is known: F frames, lossless
+             truth.mp4                 where the truth is known: F frames, lossless
              truth.npz                 mask_KIND bool [F, S, S] per kind, keypoints float32
                                        [F, 478, 3] in pixels, and further arrays of F rows
 
 Masks are white where they hold. All pictures of a folder are S x S and framed alike, and so is the
-answer: F frames in the framing of the portrait. Motion is relative to the driver's first frame, so
-frame 0 of the answer has the portrait's own pose and expression (`retarget.retarget`).
+prediction: F frames in the framing of the portrait. Motion is relative to the driver's first frame,
+so frame 0 of the prediction has the portrait's own pose and expression (`retarget.retarget`).
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ class Case:
       frames: F.
       people: who is shown: {"portrait": name, "attributes": [name, ...], "driving": name}.
       scored_from: the first frame that is scored; 1 where the portrait is frame 0 of the truth.
-      truth: whether the answer is known.
+      truth: whether it is known.
 
     Raises:
       InputError: values that do not fit together.
@@ -108,7 +108,7 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Truth:
-    """The answer: video uint8 [F, S, S, 3]; masks, by kind, bool [F, S, S]; keypoints float32
+    """The prediction: video uint8 [F, S, S, 3]; masks, by kind, bool [F, S, S]; keypoints float32
     [F, 478, 3] in pixels; extra, further arrays of F rows by name (pose, visible, ...)."""
 
     video: np.ndarray
@@ -231,16 +231,16 @@ class CaseSet:
     def load(self, case: Case) -> Pictures:
         """The pictures of a case. Raises InputError: unreadable, or not of the stated shape."""
         folder = self.path / case.id
-        portrait, portrait_mask, *givers = (
+        portrait, portrait_mask, *attribute_sources = (
             read_picture(folder / name) for name in _files(case) if name.endswith(".png")
         )
-        if len({image.shape for image in givers}) > 1:
+        if len({image.shape for image in attribute_sources}) > 1:
             raise InputError(f"{folder}: attribute pictures differ in size: make the cases again")
         pictures = Pictures(
             portrait=portrait,
             portrait_mask=_as_mask(portrait_mask),
-            attributes=np.stack(givers[::2]),
-            attribute_masks=_as_mask(np.stack(givers[1::2])),
+            attributes=np.stack(attribute_sources[::2]),
+            attribute_masks=_as_mask(np.stack(attribute_sources[1::2])),
             driving=np.stack(list(video.read_frames(folder / "driving.mp4"))),
             truth=_read_truth(folder) if case.truth else None,
         )

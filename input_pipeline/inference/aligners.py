@@ -14,7 +14,7 @@ from input_pipeline.errors import InputError
 from input_pipeline.inference.subject import Subject
 from input_pipeline.masks import alignment
 
-# (giver, kind, the giver's mask bool [S, S], portrait) -> bool [S, S] in the portrait's picture.
+# (attribute source, kind, its mask bool [S, S], portrait) -> bool [S, S] in the portrait's.
 Aligner = Callable[[Subject, str, np.ndarray, Subject], np.ndarray]
 
 
@@ -31,10 +31,12 @@ def load(spec: str) -> Aligner:
     raise InputError(f"{spec}: unknown: use geometric, self or files:FOLDER", option="aligner")
 
 
-def geometric(giver: Subject, kind: str, mask: np.ndarray, portrait: Subject) -> np.ndarray:
+def geometric(
+    attribute_source: Subject, kind: str, mask: np.ndarray, portrait: Subject
+) -> np.ndarray:
     """The mask carried over in three dimensions, see `alignment.align`."""
     size = len(portrait.image)
-    return alignment.align(mask, giver.keypoints, portrait.keypoints, kind, size)
+    return alignment.align(mask, attribute_source.keypoints, portrait.keypoints, kind, size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,6 @@ class Files:
     folder: Path
 
     def __call__(
-        self, giver: Subject, kind: str, mask: np.ndarray, portrait: Subject
+        self, attribute_source: Subject, kind: str, mask: np.ndarray, portrait: Subject
     ) -> np.ndarray:
         return portrait.read_mask(self.folder / f"{kind}.png") > 0

@@ -19,7 +19,7 @@ from input_pipeline.inference.subject import Subject, read_subject
 from input_pipeline.kinds import KINDS, MAX_ATTRIBUTE_AREA, MIN_ATTRIBUTE_AREA
 from input_pipeline.masks import regions, segmenters
 from input_pipeline.masks.regions import grow
-from input_pipeline.motion.driver import FOLLOWING, Following, Motion, read_motion
+from input_pipeline.motion.driver import MOTION_OPTIONS, Motion, MotionOptions, read_motion
 
 # How many attributes a batch may hold; other numbers are padded, as each is compiled anew.
 PADDED_COUNTS = (1, 2, 4, 8)
@@ -52,10 +52,10 @@ class Scene:
     """All that one animation needs.
 
     Attributes:
-      givers: who shows the attributes, and of which kind; N of them, without those of which
+      sources: who shows the attributes, and of which kind; N of them, without those of which
         nothing would be seen.
       own: bool [S, S], where the portrait shows such attributes itself.
-      aligned: bool [N, S, S], where the givers' attributes will lie on it.
+      aligned: bool [N, S, S], where the sources' attributes will lie on it.
       batch: the batch contract without its clip axis and `video`, `id`. From the third attribute
         on, N is padded with zeros to the next of PADDED_COUNTS, and `attribute_count`, an int32
         scalar, says how many count.
@@ -65,7 +65,7 @@ class Scene:
     """
 
     portrait: Subject
-    givers: list[tuple[Subject, str]]
+    sources: list[tuple[Subject, str]]
     own: np.ndarray
     aligned: np.ndarray
     motion: Motion
@@ -77,18 +77,18 @@ class Scene:
     def photos(self) -> list[np.ndarray]:
         """uint8 [S, S, 3]: the portrait, and all attributes as the model sees them."""
         others = self.towards.photos[1:] if self.towards else []
-        return [self.portrait.image, *self.batch["attribute"][: len(self.givers)], *others]
+        return [self.portrait.image, *self.batch["attribute"][: len(self.sources)], *others]
 
     def preview(self) -> np.ndarray:
-        """uint8 picture of all masks: the portrait with its own, for each attribute the giver with
+        """uint8 picture of all masks: the portrait with its own, for each attribute the source with
         its mask and the portrait with the aligned one, and what is left of the portrait."""
-        kinds = [kind for _, kind in self.givers]
+        kinds = [kind for _, kind in self.sources]
         tiles = [self.portrait.image]
         tiles.append(drawing.draw_masks(self.portrait.image, {k: self.own for k in kinds[:1]}))
-        for (giver, kind), mask, aligned in zip(
-            self.givers, self.batch["attribute_mask"], self.aligned
+        for (source, kind), mask, aligned in zip(
+            self.sources, self.batch["attribute_mask"], self.aligned
         ):
-            tiles.append(drawing.draw_masks(giver.image, {kind: mask}))
+            tiles.append(drawing.draw_masks(source.image, {kind: mask}))
             tiles.append(drawing.draw_masks(self.portrait.image, {kind: aligned}))
         others = [self.towards.preview()] if self.towards else []
         return np.hstack([*tiles, self.batch["portrait"], *others])
@@ -104,7 +104,7 @@ def read_scene(
     *,
     portrait_mask: str | Path | None = None,
     framed: bool = False,
-    following: Following = FOLLOWING,
+    motion_options: MotionOptions = MOTION_OPTIONS,
     towards: list[tuple] = (),
 ) -> Scene:
     """Reads and checks the inputs of an animation.
@@ -118,7 +118,7 @@ def read_scene(
       masking: how the portrait's mask comes about.
       portrait_mask: likewise, white where the portrait shows its own attributes of these kinds.
       framed: photos and clip are head-and-shoulders squares already and are not cropped.
-      following: how the portrait follows the driver.
+      motion_options: how the portrait follows the driver.
       towards: to interpolate, as many other attributes.
 
     Raises:
@@ -136,13 +136,13 @@ def read_scene(
         for worn in (attributes, *([towards] if towards else []))
     ]
     motion = read_motion(driving, landmarker, framed)
-    keypoints = following.carry(motion, person.keypoints)
-    scene, *others = (_dressed(person, givers, motion, keypoints, masking) for givers in outfits)
+    keypoints = motion_options.retarget(motion, person.keypoints)
+    scene, *others = (_dressed(person, sources, motion, keypoints, masking) for sources in outfits)
     for other in others:
-        if len(other.givers) != len(scene.givers):
+        if len(other.sources) != len(scene.sources):
             raise InputError(
-                f"interpolating from {len(scene.givers)} attributes that can be seen to "
-                f"{len(other.givers)}: give as many on either side"
+                f"interpolating from {len(scene.sources)} attributes that can be seen to "
+                f"{len(other.sources)}: give as many on either side"
             )
         changed = {name: other.batch[name] for name in other.batch if name not in _SHARED}
         scene = dataclasses.replace(
@@ -171,25 +171,25 @@ def _check_attributes(attributes: list[tuple]) -> None:
 
 def _dressed(
     person: Subject,
-    givers: list[tuple[Subject, str]],
+    sources: list[tuple[Subject, str]],
     motion: Motion,
     keypoints: np.ndarray,
     masking: Masking,
 ) -> Scene:
-    """The person with the attributes of the givers. keypoints [F, 478, 3]: the person's motion."""
+    """The person with the attributes of the sources. keypoints [F, 478, 3]: the person's motion."""
     size = len(person.image)
-    kinds = frozenset(kind for _, kind in givers)
-    subjects = [person, *(giver for giver, _ in givers)]
-    shown = [_attribute_mask(giver, kind, masking.segmenter) for giver, kind in givers]
-    doubts = _doubts(givers, masking.segmenter)
-    givers, shown, covered = _worn_together(givers, shown)
+    kinds = frozenset(kind for _, kind in sources)
+    subjects = [person, *(source for source, _ in sources)]
+    shown = [_attribute_mask(source, kind, masking.segmenter) for source, kind in sources]
+    doubts = _doubts(sources, masking.segmenter)
+    sources, shown, covered = _worn_together(sources, shown)
     if person.mask is not None:
         # Any share of a hidden pixel hides it, as in training.
         own = person.mask > 0
     else:
         found = person.find(kinds, masking.segmenter)
         own = np.any([np.zeros((size, size), bool), *found.values()], axis=0)
-    aligned = [masking.aligner(*giver, mask, person) for giver, mask in zip(givers, shown)]
+    aligned = [masking.aligner(*source, mask, person) for source, mask in zip(sources, shown)]
     hidden = np.any([own, *aligned], axis=0)
     hidden = grow(hidden, masking.grow * np.ptp(person.keypoints[:, 1]))
     batch = {
@@ -197,12 +197,12 @@ def _dressed(
         "portrait": regions.hide(person.image, hidden) if masking.masked else person.image,
         "portrait_mask": hidden,
         "portrait_keypoints": person.keypoints[:, :2],
-        **_attribute_arrays(givers, shown, size, masking.masked),
+        **_attribute_arrays(sources, shown, size, masking.masked),
         "face": geometry.align_face(person.image, person.keypoints),
     }
     return Scene(
         portrait=person,
-        givers=givers,
+        sources=sources,
         own=own,
         aligned=np.array(aligned, bool).reshape(-1, size, size),
         motion=motion,
@@ -211,68 +211,68 @@ def _dressed(
     )
 
 
-def _worn_together(givers: list[tuple[Subject, str]], masks: list[np.ndarray]):
+def _worn_together(sources: list[tuple[Subject, str]], masks: list[np.ndarray]):
     """Givers and masks of what will be seen, and a note for each attribute that will not be."""
     seen, notes = [], []
-    for (giver, kind), mask, left in zip(givers, masks, occlusion.uncovered(givers, masks)):
+    for (source, kind), mask, left in zip(sources, masks, occlusion.uncovered(sources, masks)):
         # A given mask may be thinner than that to begin with.
         if left.mean() < min(MIN_ATTRIBUTE_AREA, mask.mean() / 2):
             covers = " or ".join(occlusion.COVERED_BY[kind])
-            notes.append(f"{giver.path}: its {kind} is left out, the {covers} would cover it")
+            notes.append(f"{source.path}: its {kind} is left out, the {covers} would cover it")
         else:
-            seen.append(((giver, kind), left))
-    return [giver for giver, _ in seen], [mask for _, mask in seen], notes
+            seen.append(((source, kind), left))
+    return [source for source, _ in seen], [mask for _, mask in seen], notes
 
 
 def _attribute_arrays(
-    givers: list[tuple[Subject, str]], masks: list[np.ndarray], size: int, masked: bool
+    sources: list[tuple[Subject, str]], masks: list[np.ndarray], size: int, masked: bool
 ) -> dict[str, np.ndarray]:
-    count = len(givers)
+    count = len(sources)
     padded = min(n for n in (0, *PADDED_COUNTS) if n >= count)
     arrays = {
         "attribute": np.zeros((padded, size, size, 3), np.uint8),
         "attribute_mask": np.zeros((padded, size, size), bool),
         "attribute_keypoints": np.zeros((padded, 478, 2), np.float32),
     }
-    for i, ((giver, _), mask) in enumerate(zip(givers, masks)):
-        arrays["attribute_keypoints"][i] = giver.keypoints[:, :2]
-        arrays["attribute"][i] = regions.hide(giver.image, ~mask) if masked else giver.image
+    for i, ((source, _), mask) in enumerate(zip(sources, masks)):
+        arrays["attribute_keypoints"][i] = source.keypoints[:, :2]
+        arrays["attribute"][i] = regions.hide(source.image, ~mask) if masked else source.image
         arrays["attribute_mask"][i] = mask
     if padded > 2:
         arrays["attribute_count"] = np.array(count, np.int32)
     return arrays
 
 
-def _attribute_mask(giver: Subject, kind: str, segmenter: segmenters.Segmenter) -> np.ndarray:
-    if giver.mask is not None:
+def _attribute_mask(source: Subject, kind: str, segmenter: segmenters.Segmenter) -> np.ndarray:
+    if source.mask is not None:
         # Half of the most covered pixel at most: thin rims must not vanish in small pictures.
-        mask = giver.mask > min(0.5, giver.mask.max() / 2)
+        mask = source.mask > min(0.5, source.mask.max() / 2)
         if not mask.any():
-            raise InputError(f"{giver.path}: its mask is black: paint it white where {kind} shows")
+            raise InputError(f"{source.path}: its mask is black: paint it white where {kind} shows")
     else:
-        mask = giver.find(frozenset([kind]), segmenter)[kind]
+        mask = source.find(frozenset([kind]), segmenter)[kind]
         if mask.mean() < MIN_ATTRIBUTE_AREA:
             raise InputError(
-                f"{giver.path}: no {kind} found ({mask.mean():.2%} of the picture, "
+                f"{source.path}: no {kind} found ({mask.mean():.2%} of the picture, "
                 f"{MIN_ATTRIBUTE_AREA:.1%} needed): use a photo that shows it clearly"
             )
     if mask.mean() > MAX_ATTRIBUTE_AREA:
         raise InputError(
-            f"{giver.path}: the {kind} mask covers {mask.mean():.0%} of the picture, at most "
+            f"{source.path}: the {kind} mask covers {mask.mean():.0%} of the picture, at most "
             f"{MAX_ATTRIBUTE_AREA:.0%} can be right: give a mask that covers only {kind}"
         )
     return mask
 
 
-def _doubts(givers: list[tuple[Subject, str]], segmenter: segmenters.Segmenter) -> list[str]:
+def _doubts(sources: list[tuple[Subject, str]], segmenter: segmenters.Segmenter) -> list[str]:
     """A note for each attribute of which a segmenter says where it would be, not whether it is."""
     if getattr(segmenter, "tells_presence", True):
         return []
     return [
-        f"{giver.path}: {doubt}, its mask is where {kind} would be: use a photo that shows it "
+        f"{source.path}: {doubt}, its mask is where {kind} would be: use a photo that shows it "
         "clearly, or give a mask"
-        for giver, kind in givers
-        if giver.mask is None and (doubt := giver.doubt(kind))
+        for source, kind in sources
+        if source.mask is None and (doubt := source.doubt(kind))
     ]
 
 

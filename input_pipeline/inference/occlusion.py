@@ -11,7 +11,7 @@ from input_pipeline.inference.subject import Subject
 COVERED_BY = {"hair": ("hat",)}
 
 
-def uncovered(givers: list[tuple[Subject, str]], masks: list[np.ndarray]) -> list[np.ndarray]:
+def uncovered(sources: list[tuple[Subject, str]], masks: list[np.ndarray]) -> list[np.ndarray]:
     """What of each attribute is still to be seen when all are worn together.
 
     A cover is laid on the head of the person below, by `aligners.geometric`, and hides all down to
@@ -19,21 +19,21 @@ def uncovered(givers: list[tuple[Subject, str]], masks: list[np.ndarray]) -> lis
     has done so already. The order of the attributes does not matter.
 
     Args:
-      givers: who shows the attributes, and of which kind. masks: bool [S, S], where.
+      sources: who shows the attributes, and of which kind. masks: bool [S, S], where.
 
     Returns:
       bool [S, S] for each; empty where nothing is left.
     """
     return [
-        mask & ~_cover(giver, kind, givers, masks) for (giver, kind), mask in zip(givers, masks)
+        mask & ~_cover(source, kind, sources, masks) for (source, kind), mask in zip(sources, masks)
     ]
 
 
-def _cover(below: Subject, kind: str, givers, masks) -> np.ndarray:
+def _cover(below: Subject, kind: str, sources, masks) -> np.ndarray:
     covered = np.zeros(below.image.shape[:2], bool)
-    for (giver, above), mask in zip(givers, masks):
-        if above in COVERED_BY.get(kind, ()) and giver.path != below.path:
-            covered |= _and_above(aligners.geometric(giver, above, mask, below), below.keypoints)
+    for (source, above), mask in zip(sources, masks):
+        if above in COVERED_BY.get(kind, ()) and source.path != below.path:
+            covered |= _and_above(aligners.geometric(source, above, mask, below), below.keypoints)
     return covered
 
 

@@ -1,16 +1,16 @@
 """An attribute mask carried from one head to another in three dimensions.
 
 Stands in for the paper's Face Aligner (an image-to-3D head avatar): the mask is laid on a proxy of
-the giver's head, posed by its 478 keypoints, and seen again on the portrait's. The proxy is the
+the source's head, posed by its 478 keypoints, and seen again on the portrait's. The proxy is the
 face mesh in front and an ellipsoid for skull and hair. Everything is a map from portrait pixels to
-giver pixels, so that the result has no holes:
+source pixels, so that the result has no holes:
 
-- what the portrait shows of the proxy and the giver shows, too, is looked up where it lies;
-- what the giver hides (the far side of a turned head) takes the value of the nearest rim;
+- what the portrait shows of the proxy and the source shows, too, is looked up where it lies;
+- what the source hides (the far side of a turned head) takes the value of the nearest rim;
 - what reaches beyond the ellipsoid (volume, buns, long hair) is rim there and stays rim here, at
   the same distance from the head.
 
-Lengths are in eye spans, the unit of `geometry.head_pose`.
+Lengths are in outer-canthal distances, the unit of `geometry.head_pose`.
 """
 
 from typing import NamedTuple
@@ -59,8 +59,8 @@ def align(
     """The attribute's mask where it would lie on the portrait's head.
 
     Args:
-      mask: bool [S, S], the attribute of the giver.
-      keypoints: float [478, 3], the giver's, pixels of the mask.
+      mask: bool [S, S], the attribute of the source.
+      keypoints: float [478, 3], the source's, pixels of the mask.
       portrait_keypoints: float [478, 3], pixels of the portrait.
       kind: of the attribute; glasses and beard follow the face, hair and hat the head.
       size: side of the portrait in pixels.
@@ -86,8 +86,8 @@ def align(
 
 
 def _lookup(keypoints, portrait_keypoints, layer: _Layer, size: int) -> np.ndarray:
-    """[_GRID, _GRID, 2]: x, y in the giver's picture for a grid of points of the portrait's."""
-    giver, portrait = _Head.posed(keypoints), _Head.posed(portrait_keypoints)
+    """[_GRID, _GRID, 2]: x, y in the source's picture for a grid of points of the portrait's."""
+    source, portrait = _Head.posed(keypoints), _Head.posed(portrait_keypoints)
     centres = (np.arange(_GRID) + 0.5) * size / _GRID - 0.5
     pixels = np.stack(np.meshgrid(centres, centres), -1)
     view = (pixels - portrait.place[:2]) / portrait.size
@@ -98,7 +98,7 @@ def _lookup(keypoints, portrait_keypoints, layer: _Layer, size: int) -> np.ndarr
     nearest = distance.min(-1)
     # Denormal numbers would be slow.
     weights = np.exp(np.maximum((nearest[:, None] - distance) / (2 * _BLEND**2), -40))
-    values = np.column_stack([seen[:, 2], giver.anchors - portrait.anchors])
+    values = np.column_stack([seen[:, 2], source.anchors - portrait.anchors])
     averages = weights @ np.float32(values) / weights.sum(-1, keepdims=True)
     averages, nearest = averages.reshape(_GRID, _GRID, 4), np.sqrt(nearest.reshape(_GRID, _GRID))
     face_depth = averages[..., 0] - layer.lift
@@ -110,8 +110,8 @@ def _lookup(keypoints, portrait_keypoints, layer: _Layer, size: int) -> np.ndarr
     depth, hit = _ellipsoid_depth(start, away)
     on_face = (nearest < layer.reach) & (~hit | (face_depth < depth))
     surface = start + np.where(on_face, face_depth, depth)[..., None] * away + change
-    surface = np.where(on_face[..., None], surface, _shown(surface, ~hit, giver.turn[2]))
-    return giver.size * (surface @ giver.turn.T)[..., :2] + giver.place[:2]
+    surface = np.where(on_face[..., None], surface, _shown(surface, ~hit, source.turn[2]))
+    return source.size * (surface @ source.turn.T)[..., :2] + source.place[:2]
 
 
 def _squared_distance(points: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -68,7 +68,7 @@ class Motion:
 
 
 @dataclass(frozen=True)
-class Following:
+class MotionOptions:
     """How a portrait follows the driver.
 
     Attributes:
@@ -110,7 +110,7 @@ class Following:
     def _is_picture(self, driver: str | Path) -> bool:
         return self.frames in (None, 1) and is_still(driver)
 
-    def carry(self, driver: Motion, portrait: np.ndarray) -> np.ndarray:
+    def retarget(self, driver: Motion, portrait: np.ndarray) -> np.ndarray:
         """float32 [F, 478, 3]: the motion on a portrait [478, 3], in its pixels.
 
         Raises InputError: a photo (a single frame) relatively, or a number of frames for a clip.
@@ -123,7 +123,7 @@ class Following:
                     "motion absolute"
                 )
             target = retarget.retarget(points, portrait, "absolute")[0]
-            return retarget.approach(portrait, target, self.frames or 1)
+            return retarget.ease_to(portrait, target, self.frames or 1)
         if self.frames is not None:
             raise InputError(
                 f"{self.frames} goes with a photo; this result is as long as its driver, "
@@ -134,7 +134,7 @@ class Following:
         return retarget.retarget(points, portrait, self.motion or "relative")
 
 
-FOLLOWING = Following()
+MOTION_OPTIONS = MotionOptions()
 
 
 def is_still(path: str | Path) -> bool:

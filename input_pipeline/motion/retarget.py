@@ -90,7 +90,7 @@ def retarget(driver: np.ndarray, portrait: np.ndarray, motion: str = "relative")
     return result
 
 
-def approach(portrait: np.ndarray, target: np.ndarray, frames: int) -> np.ndarray:
+def ease_to(portrait: np.ndarray, target: np.ndarray, frames: int) -> np.ndarray:
     """The portrait [478, 3] moving into a target [478, 3] of the same face, slow at both ends.
 
     Returns float32 [frames, 478, 3]; the last is the target, and so is the only one.

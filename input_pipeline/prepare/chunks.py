@@ -56,7 +56,7 @@ class Settings:
 
 
 @dataclasses.dataclass(frozen=True)
-class Motion:
+class FaceTrack:
     """Pass 1 over a clip.
 
     fresh: bool, one per frame of the file, False for repeats. The rest counts the fresh frames:
@@ -76,7 +76,7 @@ class Motion:
     notes: tuple[str, ...]
 
 
-def follow(path: Path, size: int, landmarks: str = "") -> Motion:
+def follow(path: Path, size: int, landmarks: str = "") -> FaceTrack:
     """Pass 1: follows the face through all frames, none of which is kept in memory.
 
     size, landmarks: see `Settings`.
@@ -107,7 +107,7 @@ def follow(path: Path, size: int, landmarks: str = "") -> Motion:
             f"{path}: the face is {face:.0f} pixels long, {smallest:.0f} are needed; use a closer "
             "or sharper clip, or a smaller size"
         )
-    return Motion(
+    return FaceTrack(
         fresh=np.array(fresh),
         keypoints=keypoints,
         found=track.found,
@@ -145,7 +145,7 @@ def _split(run: range, longest: int) -> list[range]:
 
 
 def chunks(
-    root: Path, clip: str, label: Label, motion: Motion, settings: Settings
+    root: Path, clip: str, label: Label, motion: FaceTrack, settings: Settings
 ) -> Iterator[records.Chunk]:
     """Pass 2: reads the clip again and yields its chunks, in order.
 

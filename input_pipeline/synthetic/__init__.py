@@ -3,12 +3,12 @@
     people.py     who: parameters of face, hair, glasses, beard, hat, clothes and scene
     motion.py     how they move: pose and expression, still or over a clip
     distances.py  the vocabulary of signed distances
-    head.py       the bare head; attire.py what it wears; scene.py both, in a pose
+    head.py       the bare head; accessories.py what it wears; scene.py both, in a pose
     shading.py    colours and light
     render.py     camera and ray marching: picture, masks, depth
     keypoints.py  where the 478 points of the face mesh lie
     dataset.py    people -> records                        (durian synth)
-    twins.py      counterfactual cases: A wearing what B wears, moving like C
+    counterfactuals.py      counterfactual cases: A wearing what B wears, moving like C
 
 Lengths are in head units (a face is about 1.7 high and 1.5 wide). Head axes: x to the right of the
 picture, y up, z to the camera, origin between the eyes inside the head. The letters x, y, z stand

@@ -38,13 +38,13 @@ def synth(out: str | Path, settings: Settings, cases: int = 0) -> dict[str, int]
     Raises:
       InputError: settings out of range, or `out` is not writable.
     """
-    from input_pipeline.synthetic import sheets, twins
+    from input_pipeline.synthetic import counterfactuals, sheets
 
     out = Path(out)
     if cases < 0:
         raise InputError(f"{cases}: must be at least 0", option="cases")
     files.check_output(out / "metadata.json", ".json")
-    twins.remove_cases(out / "counterfactual")
+    counterfactuals.remove_cases(out / "counterfactual")
     compile_renderer(settings)
     people = range(settings.people)
     splits = {
@@ -59,8 +59,8 @@ def synth(out: str | Path, settings: Settings, cases: int = 0) -> dict[str, int]
         counts = shards.write_dataset(out, encoded, settings.size, facts)
     sheets.draw_people(out, settings)
     if cases:
-        film = dataclasses.replace(settings, frames=twins.FRAMES, fps=twins.FPS)
-        twins.write_cases(out / "counterfactual", film, cases)
+        film = dataclasses.replace(settings, frames=counterfactuals.FRAMES, fps=counterfactuals.FPS)
+        counterfactuals.write_cases(out / "counterfactual", film, cases)
         sheets.draw_cases(out / "counterfactual")
     return counts
 

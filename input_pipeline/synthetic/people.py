@@ -115,7 +115,7 @@ class Clothes:
 
 
 @_group
-class Studio:
+class Lighting:
     """Light and background, which a person keeps in all clips."""
 
     light: np.ndarray  # direction to it, unit length
@@ -134,7 +134,7 @@ class Person:
     beard: Beard
     hat: Hat
     clothes: Clothes
-    studio: Studio
+    lighting: Lighting
 
     def worn(self) -> frozenset[str]:
         """The attribute kinds this person shows."""
@@ -265,7 +265,7 @@ def sample_person(rng: np.random.Generator, worn: dict[str, bool] | None = None)
         beard=_sample_beard(dice, natural, grey),
         hat=_sample_hat(dice),
         clothes=_sample_clothes(dice),
-        studio=_sample_studio(dice),
+        lighting=_sample_lighting(dice),
     )
     drawn = {kind: dice.chance(probability) for kind, probability in _RARITY.items()}
     for kind in KINDS:
@@ -329,10 +329,10 @@ def _sample_clothes(dice: _Dice) -> Clothes:
     )  # fmt: skip
 
 
-def _sample_studio(dice: _Dice) -> Studio:
+def _sample_lighting(dice: _Dice) -> Lighting:
     light = np.array([dice.between(-0.9, 0.9), dice.between(0.2, 0.9), dice.between(0.7, 1.2)])
     warmth = dice.between(-0.08, 0.10)
-    return Studio(
+    return Lighting(
         light=light / np.linalg.norm(light),
         light_colour=np.array([1 + warmth, 1.0, 1 - warmth]) * dice.between(0.78, 0.98),
         ambient=dice.between(0.75, 1.05),

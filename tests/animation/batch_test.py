@@ -12,7 +12,7 @@ from durian_jax.animation.animator import Outcome
 from durian_jax.animation.job import Job
 from durian_jax.animation.job_table import Row
 from input_pipeline.errors import InputError
-from input_pipeline.motion.driver import Following
+from input_pipeline.motion.driver import MotionOptions
 
 
 class Animator:
@@ -67,7 +67,7 @@ def test_every_row_is_made_and_reported_in_order(tmp_path):
 
 def test_a_photo_that_drives_makes_a_picture(tmp_path):
     still = Job("me.jpg", [], "pose.jpg")
-    clip = Job("me.jpg", [], "pose.jpg", following=Following(frames=9))
+    clip = Job("me.jpg", [], "pose.jpg", motion_options=MotionOptions(frames=9))
     batch.run([Row("still", still), Row("clip", clip)], tmp_path, Animator())
     assert (tmp_path / "still.png").is_file() and (tmp_path / "clip.mp4").is_file()
 
@@ -143,7 +143,7 @@ def test_the_progress_bar_begins_behind_what_is_done(tmp_path, capsys):
 
 def test_a_changed_row_is_made_again(tmp_path):
     _again(tmp_path, GOOD)
-    changed = [GOOD[0], _row("b", seed=1), _row("c", following=Following(smooth=0.0))]
+    changed = [GOOD[0], _row("b", seed=1), _row("c", motion_options=MotionOptions(smooth=0.0))]
     assert _again(tmp_path, changed) == ["b.mp4", "c.mp4"]
     assert (tmp_path / "b.mp4").read_text() == "1"
     assert _again(tmp_path, [*changed, _row("d")]) == ["d.mp4"]

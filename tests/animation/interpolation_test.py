@@ -9,7 +9,7 @@ from durian_jax.animation.job import Job
 from input_pipeline.errors import InputError
 from input_pipeline.media import video
 from input_pipeline.media.pictures import write_picture
-from input_pipeline.motion.driver import Following
+from input_pipeline.motion.driver import MotionOptions
 
 SIDE, FRAMES = 64, 3
 
@@ -103,6 +103,6 @@ def test_what_cannot_be_read_is_said_and_leaves_no_grid(tmp_path):
 def test_the_output_is_named_for_its_driver(tmp_path):
     with pytest.raises(InputError, match=r"name it \*\.png, or give frames"):
         interpolation.run(Animator(), _job((0.0, 1.0), "pose.png"), tmp_path / "out.mp4")
-    moving = _job((0.0, 1.0), "pose.png", following=Following(frames=3))
+    moving = _job((0.0, 1.0), "pose.png", motion_options=MotionOptions(frames=3))
     interpolation.run(Animator(), moving, tmp_path / "out.mp4")
     assert len(_squares(tmp_path / "out.mp4")) == FRAMES

@@ -7,7 +7,7 @@ import pytest
 from durian_jax.animation import job_table
 from durian_jax.animation.job import Job
 from input_pipeline.errors import InputError
-from input_pipeline.motion.driver import Following
+from input_pipeline.motion.driver import MotionOptions
 
 HEADER = "portrait,attributes,driving"
 DEFAULTS = Job("", [], "", grow_mask=0.1, seed=7)
@@ -52,7 +52,7 @@ def test_every_column_has_its_say(read, tmp_path):
         portrait_mask=photo("m.png"),
         grow_mask=0.1,
         framed=True,
-        following=Following("absolute", 0.5, 5),
+        motion_options=MotionOptions("absolute", 0.5, 5),
         seed=3,
         towards=[(photo("c.png"), "hair"), (photo("d.png"), "hat")],
         alpha=(0.0, 0.5, 1.0),
@@ -138,9 +138,9 @@ def test_a_table_of_a_spreadsheet_is_read_as_it_is_meant(read, tmp_path, capsys)
     assert first.job.portrait == photo("photos/me.png") and first.job.portrait_mask is None
     assert first.job.attributes == [(photo("photos/her.png"), "hair"), (photo("a.png"), "hat")]
     assert (first.job.seed, first.job.framed, first.job.alpha) == (3, True, (0.5,))
-    assert first.job.following.smooth == 0.5
+    assert first.job.motion_options.smooth == 0.5
     assert second.job.portrait == photo("odd\\name.png") and not second.job.framed
-    assert second.job.following == Following() and second.job.seed == 7
+    assert second.job.following == MotionOptions() and second.job.seed == 7
     read(HEADER, "mö.jpg,,b", encoding="cp1252")
     assert "note: " in (said := capsys.readouterr().out) and "Windows-1252" in said
 

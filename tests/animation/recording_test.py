@@ -14,7 +14,7 @@ from durian_jax.animation.job import Job
 from durian_jax.animation.recording import Recording
 from input_pipeline.errors import InputError
 from input_pipeline.media import video
-from input_pipeline.motion.driver import Following
+from input_pipeline.motion.driver import MotionOptions
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), dtype=np.uint8)
 
@@ -147,8 +147,8 @@ def test_each_kind_of_output(folder, talking_head_clips, talking_head, name, cod
 
 
 def test_a_still_driver_makes_a_clip_of_any_kind(folder):
-    following = Following(frames=5)
+    motion_options = MotionOptions(frames=5)
     for suffix in video.OUTPUT_SUFFIXES:
-        following.check_output(folder / f"a{suffix}", folder / "pose.png")
+        motion_options.check_output(folder / f"a{suffix}", folder / "pose.png")
     with pytest.raises(InputError, match=r"a\.avi: ends in '\.avi'; name the output \*\.mp4 or"):
-        following.check_output(folder / "a.avi", folder / "pose.png")
+        motion_options.check_output(folder / "a.avi", folder / "pose.png")

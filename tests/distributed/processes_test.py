@@ -73,7 +73,7 @@ def test_one_machine_needs_no_environment():
         "processes.initialize()\n"
         "import jax\n"
         "assert jax.process_count() == 1 and not jax.distributed.is_initialized()\n"
-        "processes.part(0)\n"
+        "processes.shutdown(0)\n"
     )
     alone = {
         name: value

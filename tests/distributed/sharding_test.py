@@ -31,7 +31,7 @@ def report():
         print("mesh", dict(mesh.shape))
         leaves = {"large": jnp.zeros((100, 256)), "odd": jnp.zeros((129, 255)),
                   "small": jnp.zeros((4, 4))}
-        for name, leaf in sharding.lay_out(mesh, leaves).items():
+        for name, leaf in sharding.shard_layout(mesh, leaves).items():
             print(name, tuple(leaf.sharding.spec))
         batch = sharding.put_batch({"x": np.arange(16.0).reshape(16, 1)}, mesh)["x"]
         print("batch", len(batch.addressable_shards), batch.addressable_shards[3].data.ravel())

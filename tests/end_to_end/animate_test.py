@@ -41,9 +41,9 @@ def test_command_line_makes_video_grid_and_settings(
     stage2_run, portrait_picture, talking_head_clips, tmp_path, capsys
 ):
     out = tmp_path / "new_folder" / "out.mp4"
-    driver, giver = talking_head_clips / "plain.mp4", talking_head_clips / "warm.mp4"
+    driver, source = talking_head_clips / "plain.mp4", talking_head_clips / "warm.mp4"
     code = main(
-        ["animate", "--portrait", str(portrait_picture), "--attribute", f"{giver}:hair",
+        ["animate", "--portrait", str(portrait_picture), "--attribute", f"{source}:hair",
          "--driving", str(driver), "--checkpoint", str(stage2_run[0]), "--out", str(out),
          "--steps", "3", "--seed", "5"]
     )  # fmt: skip
@@ -56,7 +56,7 @@ def test_command_line_makes_video_grid_and_settings(
     assert grid == ("h264", 60, Fraction(25), 4 * 32) and grid_sound[0] == "aac"
     settings = json.loads(out.with_suffix(".json").read_text())
     assert settings["seed"] == 5 and settings["steps"] == 3 and settings["frames"] == 60
-    assert settings["attributes"] == [f"{giver}:hair"]
+    assert settings["attributes"] == [f"{source}:hair"]
     assert len(settings["weights_sha256"]) == 64
     assert settings["grow_mask"] == smallest.get_config().data.grow / 2
     assert "compiling denoiser" in capsys.readouterr().out
@@ -167,10 +167,10 @@ def untrained():
 def test_a_template_drives_like_its_clip_but_silently(
     untrained, portrait_picture, talking_head_clips, tmp_path
 ):
-    giver, clip = (talking_head_clips / "dark.mp4", "hair"), talking_head_clips / "plain.mp4"
-    driven = untrained(portrait_picture, [giver], clip, steps=2)
+    source, clip = (talking_head_clips / "dark.mp4", "hair"), talking_head_clips / "plain.mp4"
+    driven = untrained(portrait_picture, [source], clip, steps=2)
     driver.write_template(tmp_path / "motion.npz", driven.motion)
-    again = untrained(portrait_picture, [giver], tmp_path / "motion.npz", steps=2)
+    again = untrained(portrait_picture, [source], tmp_path / "motion.npz", steps=2)
     np.testing.assert_array_equal(again.frames, driven.frames)
     again.save(tmp_path / "again.mp4")
     assert _streams(tmp_path / "again.mp4")[1] == (None, None)
@@ -187,7 +187,7 @@ def test_a_photo_drives_a_picture_or_a_clip(
     assert _picture(tmp_path / "out_grid.png").shape == (32, 4 * 32, 3)
     settings = json.loads((tmp_path / "out.json").read_text())
     assert settings["frames"] == 1 and settings["fps"] == "25"
-    clip = untrained(*inputs, steps=2, following=driver.Following(frames=10))
+    clip = untrained(*inputs, steps=2, motion_options=driver.MotionOptions(frames=10))
     assert clip.frames.shape == (10, 32, 32, 3) and clip.grid.shape == (10, 32, 4 * 32, 3)
 
 
@@ -204,8 +204,10 @@ def test_the_model_itself_may_align_the_attribute(
             return {kind: square[None] for kind in present}
 
     monkeypatch.setattr(animator, "_segmenter", Segmenter())
-    giver = talking_head_clips / "warm.mp4"
-    result = animator(portrait_picture, [(giver, "hair")], portrait_picture, steps=2, grow_mask=0.0)
+    source = talking_head_clips / "warm.mp4"
+    result = animator(
+        portrait_picture, [(source, "hair")], portrait_picture, steps=2, grow_mask=0.0
+    )
     shown, own, posed = looked_at
     assert result.settings["aligner"] == "self"
     np.testing.assert_array_equal(posed.keypoints, own.keypoints)
@@ -216,4 +218,4 @@ def test_the_model_itself_may_align_the_attribute(
         animator, "_segmenter", lambda pictures, kinds: {"hair": answers.pop(0)[None]}
     )
     with pytest.raises(InputError, match=r"the model shows no hair \(0\.00%"):
-        animator(portrait_picture, [(giver, "hair")], portrait_picture, steps=2)
+        animator(portrait_picture, [(source, "hair")], portrait_picture, steps=2)

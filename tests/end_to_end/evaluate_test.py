@@ -64,10 +64,10 @@ def test_saved_answers_score_the_same_again(report, case_folder, stage2_run, tmp
 
 def test_the_answer_keeps_the_framing_of_the_portrait(report, case_folder):
     # The model has learned these clips: outside hair and face its frame 0 is the portrait's.
-    answer = next(video.read_frames(report / "predictions" / "0000.mp4")).astype(float)
+    prediction = next(video.read_frames(report / "predictions" / "0000.mp4")).astype(float)
     portrait = read_picture(case_folder / "0000" / "portrait.png").astype(float)
     shifted = np.roll(portrait, 32, 1)
-    assert np.abs(answer - portrait).mean() < 0.8 * np.abs(answer - shifted).mean()
+    assert np.abs(prediction - portrait).mean() < 0.8 * np.abs(prediction - shifted).mean()
 
 
 def test_cases_are_made_from_a_data_set(stage2_run, prepared_dataset, tmp_path):

@@ -12,7 +12,7 @@ from input_pipeline.media.pictures import write_picture
 
 @pytest.fixture(scope="module")
 def photos(portrait_picture, talking_head, tmp_path_factory):
-    """Portrait, two givers, and a photo that drives."""
+    """Portrait, two sources, and a photo that drives."""
     folder = tmp_path_factory.mktemp("photos")
     for name, colours in (("from", [1, 0.9, 0.8]), ("to", [0.5, 0.3, 0.6]), ("pose", [1, 1, 1])):
         write_picture(folder / f"{name}.png", next(talking_head(np.diag(colours))))
@@ -34,7 +34,7 @@ def test_an_interpolation_ends_at_the_plain_animations(photos, random_weights, t
     assert code == 0
     ends = [tmp_path / f"out_{alpha}.png" for alpha in ("0", "0.5", "1")]
     begin, middle, end = map(_picture, ends)
-    jobs = [Job(portrait, [(giver, "hair")], pose, seed=3) for giver in (first, last)]
+    jobs = [Job(portrait, [(source, "hair")], pose, seed=3) for source in (first, last)]
     made = Animator.load(random_weights).animate(jobs, guidance=20.0)
     plain = [np.int32(one.frames[0]) for one in made]
     assert np.abs(plain[0] - plain[1]).mean() > 0.5

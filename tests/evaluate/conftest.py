@@ -4,8 +4,8 @@ from durian_jax.evaluate import scores
 
 
 @pytest.fixture(scope="module")
-def answer(case_set, landmarker):
-    """A function of frames [F, S, S, 3] to an Answer to the first case; default, the truth."""
+def prediction(case_set, landmarker):
+    """A function of frames [F, S, S, 3] to an Prediction to the first case; default, the truth."""
     case = case_set.cases[0]
     pictures = case_set.load(case)
     reference = scores.find_reference(case, pictures, landmarker)
@@ -14,6 +14,6 @@ def answer(case_set, landmarker):
     def make(frames="truth"):
         frames = baselines[frames] if isinstance(frames, str) else frames
         track = scores.find_track(frames, landmarker)
-        return scores.Answer(frames, track, case, pictures, reference)
+        return scores.Prediction(frames, track, case, pictures, reference)
 
     return make

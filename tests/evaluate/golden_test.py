@@ -33,8 +33,8 @@ def compute() -> dict[str, float]:
     return found
 
 
-def _answer(seed: int) -> scores.Answer:
-    """A disc, the attribute, that moves over a wavy background; the answer is noisy and late."""
+def _answer(seed: int) -> scores.Prediction:
+    """A disc, the attribute, moves over a wavy background; the prediction is noisy and late."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:_SIZE, :_SIZE]
     waves = np.stack([np.sin((x * a + y * b) / 9) for a, b in rng.uniform(-1, 1, (3, 2))], -1)
@@ -63,7 +63,7 @@ def _answer(seed: int) -> scores.Answer:
         truth[0], masks[0], truth[:1], masks[:1], truth, Truth(truth, {"hair": masks}, keypoints)
     )
     reference = scores.Reference(keypoints[0], [keypoints[0]], keypoints, keypoints, usable)
-    return scores.Answer(frames, track, case, pictures, reference)
+    return scores.Prediction(frames, track, case, pictures, reference)
 
 
 def test_this_machine_computes_the_stored_numbers():

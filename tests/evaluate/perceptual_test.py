@@ -18,10 +18,10 @@ def _network(name):
     return network
 
 
-def test_lpips_of_an_answer_is_the_mean_over_its_frames(answer):
+def test_lpips_of_an_answer_is_the_mean_over_its_frames(prediction):
     network = _network("lpips")
-    assert network.value(answer("truth")) == 0
-    paste, copy = answer("paste"), answer("copy")
+    assert network.value(prediction("truth")) == 0
+    paste, copy = prediction("paste"), prediction("copy")
     assert 0.01 < network.value(paste) < network.value(copy)
     # Batches are padded: the padding must not count.
     truth = paste.pictures.truth.video / np.float32(255)
@@ -32,16 +32,16 @@ def test_lpips_of_an_answer_is_the_mean_over_its_frames(answer):
     assert network.value(paste) == pytest.approx(np.mean(alone), rel=1e-4)
 
 
-def test_identity_knows_the_portrait_again(answer):
+def test_identity_knows_the_portrait_again(prediction):
     network = _network("identity")
-    copy = network.value(answer("copy"))
+    copy = network.value(prediction("copy"))
     assert copy == pytest.approx(1, abs=0.01)
     # Another frame of the same face, and the same face in strange colours.
-    assert 0.4 < network.value(answer()) < copy
-    frames = answer("copy").frames.copy()
+    assert 0.4 < network.value(prediction()) < copy
+    frames = prediction("copy").frames.copy()
     frames[1] = 0.5
     # A frame without a face is no likeness at all.
-    assert network.value(answer(frames)) == pytest.approx(copy * 5 / 6, abs=0.01)
+    assert network.value(prediction(frames)) == pytest.approx(copy * 5 / 6, abs=0.01)
 
 
 def test_fvd_tells_clips_that_move_from_stills():
@@ -89,7 +89,7 @@ def test_without_the_package_the_cell_says_what_to_install(monkeypatch):
     networks, absent = perceptual.load(None, {})
     assert absent["lpips"] == "no-such-package is not installed: pip install 'durian_jax[eval]'"
     assert {network.name for network in networks} == {"identity", "fvd_kinetics"}
-    # Whoever asks for it by name is not answered by an empty cell.
+    # Whoever asks for it by name is not predicted by an empty cell.
     with pytest.raises(InputError, match=r"^networks lpips: no-such-package is not installed"):
         perceptual.load(["lpips"], {})
 

@@ -54,10 +54,10 @@ def _scripted(tmp_path, name):
     return path
 
 
-def test_fid_is_zero_for_the_truth_and_grows_with_the_error(tmp_path, answer):
+def test_fid_is_zero_for_the_truth_and_grows_with_the_error(tmp_path, prediction):
     network = _load(fid=_scripted(tmp_path, "fid"))
     for method in ("truth", "paste", "copy"):
-        assert network.score(method, answer(method)) == {}
+        assert network.score(method, prediction(method)) == {}
     cells = network.over_all()
     assert cells["truth"]["mean"] == pytest.approx(0, abs=1e-9) and cells["truth"]["samples"] == 6
     assert 0 < cells["paste"]["mean"] < cells["copy"]["mean"]
@@ -72,9 +72,9 @@ def test_fid_resizes_as_clean_fid_does():
     np.testing.assert_allclose(supplied._clean_resize(np.full((64, 64, 3), 7.25), 299), 7.25)
 
 
-def test_fvd_needs_clips_of_16_frames(tmp_path, answer, case_set):
+def test_fvd_needs_clips_of_16_frames(tmp_path, prediction, case_set):
     network = _load(fvd=_scripted(tmp_path, "fvd"))
-    network.score("paste", answer("paste"))
+    network.score("paste", prediction("paste"))
     assert network.over_all()["paste"] == {"not_available": "needs 2 clips of 16 frames"}
     rng = np.random.default_rng(0)
     found = [network.features(rng.random((20, 64, 64, 3), np.float32)) for _ in range(2)]
@@ -105,16 +105,16 @@ def _transformer(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["clip", "dino"])
-def test_similarity_of_the_attribute_looks_at_the_attribute_alone(tmp_path, answer, name):
+def test_similarity_of_the_attribute_looks_at_the_attribute_alone(tmp_path, prediction, name):
     network = _load(**{name: _transformer(tmp_path, name)})
-    truth, paste = answer(), answer("paste")
+    truth, paste = prediction(), prediction("paste")
     assert -1 <= network.value(paste) <= 1
     # Far from the attribute nothing counts.
     changed = truth.frames.copy()
     changed[:, -20:] = 0
-    assert network.value(answer(changed)) == pytest.approx(network.value(truth), abs=1e-3)
+    assert network.value(prediction(changed)) == pytest.approx(network.value(truth), abs=1e-3)
     # Pasted pixels look more like the attribute than the portrait's own.
-    assert network.value(paste) > network.value(answer("copy"))
+    assert network.value(paste) > network.value(prediction("copy"))
 
 
 @pytest.fixture
@@ -136,15 +136,15 @@ def face_network(tmp_path):
     return path
 
 
-def test_identity_compares_aligned_faces(face_network, answer):
+def test_identity_compares_aligned_faces(face_network, prediction):
     network = _load(arcface=face_network)
-    copy = network.value(answer("copy"))
+    copy = network.value(prediction("copy"))
     assert copy == pytest.approx(1, abs=0.01)
-    assert network.value(answer()) < copy
-    frames = answer("copy").frames.copy()
+    assert network.value(prediction()) < copy
+    frames = prediction("copy").frames.copy()
     frames[1] = 0.5
     # A frame without a face is no likeness at all.
-    assert network.value(answer(frames)) == pytest.approx(copy * 5 / 6, abs=0.01)
+    assert network.value(prediction(frames)) == pytest.approx(copy * 5 / 6, abs=0.01)
 
 
 def test_weights_fill_the_columns_of_the_report(face_network, case_folder, tmp_path):

@@ -34,7 +34,7 @@ def test_bytes_are_those_of_one_device():
 
 
 def test_parameters_are_gathered_for_each_pass_and_gradients_scattered():
-    found = estimate.exchanges(*state(fsdp=4), accumulate=1, compute_bytes=2)
+    found = estimate.collective_traffic(*state(fsdp=4), accumulate=1, compute_bytes=2)
     size, small = 128 * 128 * 2, 32 * 2
     # Trained: twice. Frozen: twice where a gradient passes, once elsewhere.
     assert found["all-gather"] == (2 + 2 + 1) * size * 3 / 4
@@ -45,13 +45,13 @@ def test_parameters_are_gathered_for_each_pass_and_gradients_scattered():
 
 def test_copies_only_sum_their_gradients():
     layout, mesh = state(fsdp=1)
-    assert set(estimate.exchanges(layout, mesh, 1, 2)) == {"all-reduce"}
-    alone = estimate.exchanges(*state(fsdp=1, devices=1), accumulate=1, compute_bytes=2)
+    assert set(estimate.collective_traffic(layout, mesh, 1, 2)) == {"all-reduce"}
+    alone = estimate.collective_traffic(*state(fsdp=1, devices=1), accumulate=1, compute_bytes=2)
     assert alone == {}
 
 
 def test_sampling_sums_no_gradients():
-    found = estimate.exchanges(*state(fsdp=4), accumulate=1, compute_bytes=2, train=False)
+    found = estimate.collective_traffic(*state(fsdp=4), accumulate=1, compute_bytes=2, train=False)
     assert found == {"all-gather": 3 * 128 * 128 * 2 * 3 / 4}
 
 

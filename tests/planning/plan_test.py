@@ -72,13 +72,13 @@ def test_plans_survive_json(found):
 
 
 def test_what_does_not_fit_says_which_knob_to_turn(step, found):
-    assert found.fits and not found.knobs and "fits" in found.table()
+    assert found.fits and not found.suggestions and "fits" in found.table()
     tight = with_memory(step, 0.9 * found.memory["total"])
     assert tight.fits is False and "does not fit" in tight.table()
-    first, second, third = tight.knobs
+    first, second, third = tight.suggestions
     assert first.startswith("mesh.fsdp=8") and "model.remat=('attention',)" in second
     assert third.startswith("accumulate=2")
-    assert "use more devices" in with_memory(step, 1000).knobs[-1]
+    assert "use more devices" in with_memory(step, 1000).suggestions[-1]
     assert with_memory(step, None).fits is None
 
 
@@ -88,7 +88,7 @@ def test_a_program_that_overflows_has_a_total_and_nothing_else(step):
         "temporaries (384.00G) exceeds available HBM (139.00G)."
     )
     plan = step._overflow(message)
-    assert plan.memory["total"] == 384 * GIB and plan.fits is False and plan.knobs
+    assert plan.memory["total"] == 384 * GIB and plan.fits is False and plan.suggestions
 
 
 def test_a_cpu_has_no_times(step):

@@ -55,7 +55,7 @@ def test_a_kill_costs_the_steps_since_the_last_checkpoint(killed):
 def test_a_kill_during_a_save_costs_that_save_alone(killed):
     workdir, (*_, dead, last) = killed
     assert dead.returncode == -signal.SIGKILL
-    assert "left over: unfinished save of step 20, removed" in last.stdout
+    assert "unfinished save of step 20, removed" in last.stdout
     assert _resumed(last) == 16
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["20", "24"]
 

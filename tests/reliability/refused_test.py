@@ -55,8 +55,8 @@ def test_a_full_disk_ends_the_run_with_one_line_and_the_last_checkpoint(data_set
     (said,) = [line for line in done.stderr.splitlines() if line.startswith("durian train:")]
     assert said.startswith(f"durian train: {tmp_path}/checkpoints: the checkpoint of step 12")
     assert said.endswith(
-        "the last complete one: step 4: make room or mend the disk, then start the same command "
-        "again"
+        "the last complete one: step 4: free some space or repair the disk, then start the same "
+        "command again"
     )
     kept = runs.read(tmp_path)
     assert kept.step == 4 and json.dumps(kept.data["loader"]) == '{"batch": 4, "corrupt": []}'

@@ -94,8 +94,8 @@ def test_of_a_choice_by_platform_the_branch_for_any_counts():
 
 def test_padding_to_the_matrix_unit_sets_the_ceiling():
     work = flops.count(jnp.dot, shape(1000, 320), shape(320, 640))
-    assert work.ceiling(128) == pytest.approx((320 / 384) * (640 / 640))
-    assert work.ceiling(256) == pytest.approx((320 / 512) * (640 / 768))
+    assert work.padding_efficiency(128) == pytest.approx((320 / 384) * (640 / 640))
+    assert work.padding_efficiency(256) == pytest.approx((320 / 512) * (640 / 768))
 
 
 def test_the_gradient_towards_a_kernel_contracts_pixels_and_pads_no_pictures():
@@ -104,10 +104,10 @@ def test_the_gradient_towards_a_kernel_contracts_pixels_and_pads_no_pictures():
         return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=numbers).sum()
 
     arguments = shape(2, 64, 64, 128), shape(3, 3, 128, 128)
-    assert flops.count(jax.grad(convolve, 1), *arguments).ceiling(128) == 1
+    assert flops.count(jax.grad(convolve, 1), *arguments).padding_efficiency(128) == 1
     # Walked, the window keeps the 64 input channels of another kernel padded to 128.
     arguments = shape(2, 64, 64, 64), shape(3, 3, 64, 128)
-    assert flops.count(convolve, *arguments).ceiling(128) == 0.5
+    assert flops.count(convolve, *arguments).padding_efficiency(128) == 0.5
 
 
 @pytest.fixture(scope="module")

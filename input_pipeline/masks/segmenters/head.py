@@ -1,6 +1,6 @@
 """Where every pixel of a picture lies on the head, by its keypoints.
 
-Lengths and heights are in eye spans, the distance between the outer eye corners.
+Lengths and heights are in outer-canthal distances, the distance between the outer eye corners.
 """
 
 import cv2
@@ -8,7 +8,7 @@ import numpy as np
 
 from input_pipeline.faces.geometry import CONTOURS
 
-SIZE = 256  # of the pictures, the input of the selfie model; an eye span is about 60 pixels
+SIZE = 256  # of the pictures, the input of the selfie model; outer-canthal distance: about 60 px
 
 # Face-mesh indices.
 FOREHEAD, CHIN = 10, 152
@@ -20,7 +20,7 @@ class Head:
     """Where every pixel of the working picture lies on the head. Maps are [SIZE, SIZE].
 
     Attributes:
-      points: [478, 3], pixels. unit: pixels per eye span.
+      points: [478, 3], pixels. unit: pixels per outer-canthal distance.
       height, side: maps, height over the chin along the axis chin-forehead, distance from it.
       nose, eye, brow, top: heights of nose base, eyes, brows and the mesh's end on the forehead.
       oval: bool map, inside the face mesh.
@@ -31,7 +31,7 @@ class Head:
         self.points = points
         xy = points[:, :2]
         up = xy[FOREHEAD] - xy[CHIN]
-        # A turned head shortens the eye span and not the face; a nodding one the other way.
+        # A turned head shortens the outer-canthal distance and not the face; nodding, the other.
         span = np.linalg.norm(xy[EYE_CORNERS[1]] - xy[EYE_CORNERS[0]])
         self.unit = max(span, 0.8 * np.linalg.norm(xy[FOREHEAD] - xy[2]), 1.0)
         up = up / max(np.linalg.norm(up), 1.0) / self.unit

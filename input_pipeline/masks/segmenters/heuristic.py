@@ -6,7 +6,7 @@ and is refined by expectation-maximisation under a prior on where on a head the 
 All frames of a clip share the histograms, and masks are averaged along the optical flow.
 Glasses and beards are regions of the face; they cover what they name and some skin round it.
 
-Lengths and heights are in eye spans, the distance between the outer eye corners.
+Lengths and heights are in outer-canthal distances, the distance between the outer eye corners.
 """
 
 import dataclasses

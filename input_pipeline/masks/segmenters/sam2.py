@@ -18,8 +18,8 @@ _UNDER_NOSE, _BELOW_LIP, _LIPS = 164, 199, (13, 14)
 
 @dataclasses.dataclass(frozen=True)
 class _Prompt:
-    """Where an attribute is and where it is not. Points: (keypoint, right, up), in eye spans away
-    from the keypoint along the head's own axes. box: keypoints; grown by (x, y) eye spans."""
+    """Where an attribute is and where it is not. Points: (keypoint, right, up), in outer-canthal
+    distances from the keypoint along the head's own axes. box: keypoints; grown by (x, y)."""
 
     inside: tuple[tuple[int, float, float], ...]
     outside: tuple[tuple[int, float, float], ...]

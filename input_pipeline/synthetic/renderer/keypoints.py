@@ -60,7 +60,7 @@ class Keypoints(NamedTuple):
 @functools.partial(jax.jit, static_argnames="size")
 def keypoints(person: Person, motion: Motion, size: int) -> Keypoints:
     """Keypoints of one frame in a picture of `size` pixels a side."""
-    at = scene.stance(motion)
+    at = scene.pose_of(motion)
     x, y, z = distances.apply(at.head, *mesh(person.face, motion).T)
     x, y, z = (a + s for a, s in zip((x, y, z), at.shift))
     pixels = render.project(x, y, z, size)
@@ -189,7 +189,7 @@ def _irises(points, face: Face, motion: Motion):
     return points
 
 
-def _visible(points, person: Person, motion: Motion, at: scene.Stance) -> jax.Array:
+def _visible(points, person: Person, motion: Motion, at: scene.Pose) -> jax.Array:
     """Marches from the camera to each point: is what it meets there the skin or an eye?"""
     offset = [p - c for p, c in zip(points, render.CAMERA)]
     reach = distances.length(*offset)

@@ -14,7 +14,7 @@ import numpy as np
 
 from input_pipeline.synthetic.motion import Motion
 from input_pipeline.synthetic.people import KINDS, Person
-from input_pipeline.synthetic.renderer import attire, distances, scene, shading
+from input_pipeline.synthetic.renderer import accessories, distances, scene, shading
 
 CAMERA = (0.0, -0.02, 6.2)  # looks along -z
 FIELD = 0.279  # half the picture's side at distance 1
@@ -132,7 +132,7 @@ def _antialiased(person: Person, motion: Motion, side: int) -> Picture:
 
     Both passes are one loop over the same code, because compiling it is what takes long.
     """
-    at = scene.stance(motion)
+    at = scene.pose_of(motion)
     first_rays = _one_per_pixel(person, motion, at, side)
 
     def render_pass(seen, first):
@@ -269,9 +269,9 @@ def _through_lens(direction, t, person, at):
     """Where rays cross the plane of the lenses, in head axes, and whether inside a lens."""
     origin = scene.to_head(*CAMERA, at)
     dx, dy, dz = distances.apply(at.head.T, *direction)
-    reach = (attire.LENS_Z - origin[2]) / dz
+    reach = (accessories.LENS_Z - origin[2]) / dz
     x, y = origin[0] + reach * dx, origin[1] + reach * dy
-    inside = (attire.lens(x, y, person) < 0) & (reach < t + 0.02) & (dz < -0.2)
+    inside = (accessories.lens(x, y, person) < 0) & (reach < t + 0.02) & (dz < -0.2)
     return x, y, inside & (person.glasses.worn > 0.5)
 
 

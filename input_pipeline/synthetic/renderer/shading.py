@@ -9,9 +9,9 @@ import numpy as np
 
 from input_pipeline.synthetic.motion import Motion
 from input_pipeline.synthetic.people import Person
-from input_pipeline.synthetic.renderer import attire, distances, head, scene
+from input_pipeline.synthetic.renderer import accessories, distances, head, scene
 from input_pipeline.synthetic.renderer.distances import square
-from input_pipeline.synthetic.renderer.scene import Stance
+from input_pipeline.synthetic.renderer.scene import Pose
 
 NORMAL_STEP = 0.004
 _SHADOW_STEPS = 6
@@ -190,7 +190,7 @@ def _hair(x, y, z, strands, person: Person):
     colour = scale(base, 0.45 + 0.9 * strands)
     # A shaved head is skin with short dark dots, fading out at the edge of the hair.
     grain = 0.42 + 0.40 * noise(70 * x, 70 * y, 70 * z)
-    edge = attire.hairline(x, jnp.abs(x), person) - 0.02
+    edge = accessories.hairline(x, jnp.abs(x), person) - 0.02
     thin = grain * jnp.clip(jnp.where(z > 0.2, (y - edge) / 0.10, 1.0), 0.1, 1)
     shaved = mix(list(person.face.skin), list(0.8 * hair.colour), jnp.clip(thin, 0, 1))
     return mix(colour, shaved, hair.stubble)
@@ -231,7 +231,7 @@ def _hat(x, y, z, person: Person):
     return scale(colour, 0.80 + knit + 0.12 * noise(26 * x, 26 * y, 26 * z))
 
 
-def surface(point, direction, material, field, person: Person, motion: Motion, at: Stance):
+def surface(point, direction, material, field, person: Person, motion: Motion, at: Pose):
     """Colour of surface points as the camera sees them.
 
     Args:
@@ -258,9 +258,9 @@ def surface(point, direction, material, field, person: Person, motion: Motion, a
 
 
 def _lit(albedo, point, direction, material, lid, strands, field, person: Person):
-    studio = person.studio
+    lighting = person.lighting
     normal = gradient(point, field)
-    light = studio.light
+    light = lighting.light
 
     def open_to_sky(i, state):
         """Samples along the normal (ambient occlusion), then along the light (soft shadow)."""
@@ -286,7 +286,7 @@ def _lit(albedo, point, direction, material, lid, strands, field, person: Person
     upward = 0.5 + 0.5 * normal[1]
     fill = jnp.clip(-0.7 * normal[0] + 0.1 * normal[1] + 0.6 * normal[2], 0, 1)
     around = [
-        (upward * sky + (1 - upward) * ground + fill * bounce) * occlusion * studio.ambient
+        (upward * sky + (1 - upward) * ground + fill * bounce) * occlusion * lighting.ambient
         for sky, ground, bounce in ((0.34, 0.26, 0.16), (0.38, 0.20, 0.17), (0.46, 0.17, 0.20))
     ]
     half = unit(*(l - d for l, d in zip(light, direction)))
@@ -302,8 +302,8 @@ def _lit(albedo, point, direction, material, lid, strands, field, person: Person
     grazing = (1 - jnp.clip(-dot(normal, direction), 0, 1)) ** 3
     grazing = 0.10 * grazing * occlusion * (material != scene.GLASSES)
     return [
-        albedo[i] * (studio.light_colour[i] * diffuse[i] * 1.05 + around[i])
-        + gloss * shadow * studio.light_colour[i] + grazing * (0.8, 0.9, 1.0)[i]
+        albedo[i] * (lighting.light_colour[i] * diffuse[i] * 1.05 + around[i])
+        + gloss * shadow * lighting.light_colour[i] + grazing * (0.8, 0.9, 1.0)[i]
         for i in range(3)
     ]  # fmt: skip
 
@@ -322,13 +322,13 @@ def gradient(point, field):
 
 def background(u, v, person: Person):
     """Out-of-focus backdrop at picture coordinates u, v in [-1, 1]."""
-    studio = person.studio
-    k, s = studio.background_scale, studio.background_seed
+    lighting = person.lighting
+    k, s = lighting.background_scale, lighting.background_seed
     blend = 0.7 * noise(u * k + s, v * k + s, 0 * u + s) + 0.3 * step(
         2.5 * (v - 0.3 + 0.2 * jnp.sin(s))
     )
     vignette = 1 - 0.12 * (u * u + v * v)
-    return scale(mix(list(studio.background[0]), list(studio.background[1]), blend), vignette)
+    return scale(mix(list(lighting.background[0]), list(lighting.background[1]), blend), vignette)
 
 
 def behind_lens(colour, x, y, person: Person, yaw):
@@ -337,7 +337,7 @@ def behind_lens(colour, x, y, person: Person, yaw):
     streak = step(14 * (jnp.sin(5 * x + 6 * y + 0.1 * yaw) - 0.86))
     glint = (0.30 * streak + 0.04) * (0.5 + 0.5 * (1 - g.tint))
     return [
-        c * (1 - g.tint * (0.95, 0.96, 0.97)[i]) + 0.8 * glint * person.studio.light_colour[i]
+        c * (1 - g.tint * (0.95, 0.96, 0.97)[i]) + 0.8 * glint * person.lighting.light_colour[i]
         for i, c in enumerate(colour)
     ]
 

@@ -24,9 +24,9 @@ def segmenter():
 
 @pytest.fixture(scope="module")
 def scene(portrait_picture, talking_head_clips, landmarker, segmenter):
-    givers = [(talking_head_clips / "warm.mp4", "hair"), (portrait_picture, "glasses")]
+    sources = [(talking_head_clips / "warm.mp4", "hair"), (portrait_picture, "glasses")]
     driving = talking_head_clips / "dark.mp4"
-    return inputs.read_scene(portrait_picture, givers, driving, 96, landmarker, masking(segmenter))
+    return inputs.read_scene(portrait_picture, sources, driving, 96, landmarker, masking(segmenter))
 
 
 def test_scene_gives_the_batch_contract(scene):
@@ -48,8 +48,8 @@ def test_references_come_with_the_keypoints_of_their_faces(scene):
     np.testing.assert_array_equal(
         scene.batch["portrait_keypoints"], scene.portrait.keypoints[:, :2]
     )
-    for points, (giver, _) in zip(scene.batch["attribute_keypoints"], scene.givers):
-        np.testing.assert_array_equal(points, giver.keypoints[:, :2])
+    for points, (source, _) in zip(scene.batch["attribute_keypoints"], scene.sources):
+        np.testing.assert_array_equal(points, source.keypoints[:, :2])
 
 
 def test_portrait_hides_its_own_region_and_the_aligned_one(scene, segmenter):
@@ -70,15 +70,15 @@ def test_models_trained_on_whole_references_get_them_whole(
     sources = [(talking_head_clips / "warm.mp4", "hair")]
     scene = inputs.read_scene(portrait_picture, sources, portrait_picture, 64, landmarker, whole)
     np.testing.assert_array_equal(scene.batch["portrait"], scene.portrait.image)
-    np.testing.assert_array_equal(scene.batch["attribute"][0], scene.givers[0][0].image)
+    np.testing.assert_array_equal(scene.batch["attribute"][0], scene.sources[0][0].image)
     assert scene.batch["portrait_mask"].any() and scene.batch["attribute_mask"].any()
 
 
 def test_the_aligner_says_where_attributes_will_lie(scene):
-    for (giver, kind), mask, aligned in zip(
-        scene.givers, scene.batch["attribute_mask"], scene.aligned
+    for (source, kind), mask, aligned in zip(
+        scene.sources, scene.batch["attribute_mask"], scene.aligned
     ):
-        carried = alignment.align(mask, giver.keypoints, scene.portrait.keypoints, kind, 96)
+        carried = alignment.align(mask, source.keypoints, scene.portrait.keypoints, kind, 96)
         np.testing.assert_array_equal(aligned, carried)
         assert scene.batch["portrait_mask"][aligned].all()
 
@@ -287,7 +287,7 @@ def test_hair_that_a_hat_would_cover_is_left_out_with_a_note(outfit, dress, segm
     hat, hair = outfit[:2]
     lock = _mask_file(tmp_path / "lock.png", 256, 256, slice(20, 34), slice(110, 150))
     scene = dress([hat, (hair[0], "hair", lock)])
-    assert [kind for _, kind in scene.givers] == ["hat"]
+    assert [kind for _, kind in scene.sources] == ["hat"]
     assert scene.batch["attribute"].shape[0] == 1 and len(scene.photos) == 2
     (note,) = scene.notes
     assert "warm.mp4: its hair is left out, the hat would cover it" in note

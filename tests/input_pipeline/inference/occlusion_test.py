@@ -11,9 +11,9 @@ from input_pipeline.inference.subject import read_subject
 @pytest.fixture(scope="module")
 def people(portrait_picture, talking_head_clips, landmarker):
     """Two people, each with painted masks: hair all round the face, a hat down to the brows."""
-    giver = read_subject(portrait_picture, 128, landmarker)
+    source = read_subject(portrait_picture, 128, landmarker)
     other = read_subject(talking_head_clips / "cool.mp4", 128, landmarker)
-    return [(subject, *paint(subject)) for subject in (giver, other)]
+    return [(subject, *paint(subject)) for subject in (source, other)]
 
 
 def paint(subject):

@@ -15,7 +15,7 @@ SIZE = 160
 
 @pytest.fixture(scope="module")
 def head():
-    """float [478, 3]: the astronaut's face without its pose, eye span 1."""
+    """float [478, 3]: the astronaut's face without its pose, outer-canthal distance 1."""
     points = FaceLandmarker().track([astronaut()]).keypoints[0]
     turn, size, place = geometry.head_pose(points)
     return (points - place) @ turn / size
@@ -61,13 +61,13 @@ def test_a_mask_stays_where_it_is_on_the_same_head(head, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_shift_scale_and_tilt_of_the_head_move_the_mask_alike(head, kind):
-    giver = posed(head, yaw=10)
+    source = posed(head, yaw=10)
     tilt = Rotation.from_euler("z", 12, degrees=True).as_matrix()
     middle = np.array([80, 85, 0])
-    portrait = 1.2 * (giver - middle) @ tilt.T + middle + [6, -4, 0]
-    top = giver[10, :2] if kind in ("hair", "hat") else giver[[168, 152]][:, :2].mean(0)
+    portrait = 1.2 * (source - middle) @ tilt.T + middle + [6, -4, 0]
+    top = source[10, :2] if kind in ("hair", "hat") else source[[168, 152]][:, :2].mean(0)
     expected = 1.2 * ([*top, 0] - middle) @ tilt.T + middle + [6, -4, 0]
-    carried = alignment.align(disc(*top, 12), giver, portrait, kind, SIZE)
+    carried = alignment.align(disc(*top, 12), source, portrait, kind, SIZE)
     assert overlap(carried, disc(*expected[:2], 12 * 1.2)) > 0.9
 
 
@@ -79,16 +79,16 @@ def beard(points):
     return mask > 0
 
 
-def in_the_plane(mask, giver, portrait):
+def in_the_plane(mask, source, portrait):
     """The peer: a similarity of all keypoints."""
-    matrix = geometry.similarity(giver[:, :2], portrait[:, :2])
+    matrix = geometry.similarity(source[:, :2], portrait[:, :2])
     return cv2.warpAffine(np.float32(mask), matrix, (SIZE, SIZE)) > 0.5
 
 
 def test_a_beard_stays_on_a_turning_face(head):
-    giver, portrait = posed(head, yaw=-17, pitch=8), posed(head, yaw=16, pitch=-6)
-    truth, flat = beard(portrait), in_the_plane(beard(giver), giver, portrait)
-    carried = alignment.align(beard(giver), giver, portrait, "beard", SIZE)
+    source, portrait = posed(head, yaw=-17, pitch=8), posed(head, yaw=16, pitch=-6)
+    truth, flat = beard(portrait), in_the_plane(beard(source), source, portrait)
+    carried = alignment.align(beard(source), source, portrait, "beard", SIZE)
     assert overlap(carried, truth) > overlap(flat, truth) + 0.2
 
 
@@ -96,34 +96,34 @@ def test_the_mask_follows_the_shape_of_another_face(head):
     long_chin = head.copy()
     low = head[:, 1] > head[1, 1]
     long_chin[low, 1] += 0.4 * (head[low, 1] - head[1, 1])
-    giver, portrait = posed(head), posed(long_chin)
-    carried = alignment.align(disc(*giver[152, :2], 6), giver, portrait, "beard", SIZE)
+    source, portrait = posed(head), posed(long_chin)
+    carried = alignment.align(disc(*source[152, :2], 6), source, portrait, "beard", SIZE)
     assert np.linalg.norm(centre(carried) - portrait[152, :2]) < 4
-    assert portrait[152, 1] - giver[152, 1] > 6
+    assert portrait[152, 1] - source[152, 1] > 6
 
 
 def test_hair_keeps_its_outline_on_a_turning_head(head):
-    giver, portrait = posed(head, yaw=-18), posed(head, yaw=17, pitch=4)
-    carried = alignment.align(shell(giver), giver, portrait, "hair", SIZE)
+    source, portrait = posed(head, yaw=-18), posed(head, yaw=17, pitch=4)
+    carried = alignment.align(shell(source), source, portrait, "hair", SIZE)
     assert overlap(carried, shell(portrait)) > 0.93
-    flat = in_the_plane(shell(giver), giver, portrait)
+    flat = in_the_plane(shell(source), source, portrait)
     assert overlap(flat, shell(portrait)) < 0.8
 
 
 def test_the_result_may_be_of_another_size(head):
-    giver, portrait = posed(head, yaw=10), 2 * posed(head, yaw=-5) + [0.5, 0.5, 0]
-    mask = disc(*giver[152, :2], 10)
-    large = alignment.align(mask, giver, portrait, "beard", 2 * SIZE)
-    small = alignment.align(mask, giver, posed(head, yaw=-5), "beard", SIZE)
+    source, portrait = posed(head, yaw=10), 2 * posed(head, yaw=-5) + [0.5, 0.5, 0]
+    mask = disc(*source[152, :2], 10)
+    large = alignment.align(mask, source, portrait, "beard", 2 * SIZE)
+    small = alignment.align(mask, source, posed(head, yaw=-5), "beard", SIZE)
     assert large.shape == (2 * SIZE, 2 * SIZE)
     assert overlap(large.reshape(SIZE, 2, SIZE, 2).mean((1, 3)) > 0.5, small) > 0.9
 
 
 def test_hats_that_the_picture_cuts_go_on_above_it(head):
-    giver = posed(head, place=(80.0, 40.0))
+    source = posed(head, place=(80.0, 40.0))
     mask = np.zeros((SIZE, SIZE), bool)
     mask[:25, 50:110] = True
-    carried = alignment.align(mask, giver, posed(head, place=(80.0, 90.0)), "hat", SIZE)
+    carried = alignment.align(mask, source, posed(head, place=(80.0, 90.0)), "hat", SIZE)
     assert carried[:60, 80].all()
 
 

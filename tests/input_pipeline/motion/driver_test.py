@@ -135,10 +135,10 @@ def test_a_photo_is_a_motion_of_one_frame(portrait_picture, landmarker, portrait
 
 def test_a_portrait_moves_into_the_pose_of_a_photo(portrait, motion):
     turned = dataclasses.replace(motion, path=Path("a.jpg"), keypoints=motion.keypoints[20:21])
-    (single,) = driver.Following().carry(turned, portrait)
+    (single,) = driver.MotionOptions().retarget(turned, portrait)
     template = dataclasses.replace(turned, path=Path("a.npz"))
-    np.testing.assert_array_equal(driver.Following().carry(template, portrait)[0], single)
-    several = driver.Following(frames=8).carry(turned, portrait)
+    np.testing.assert_array_equal(driver.MotionOptions().retarget(template, portrait)[0], single)
+    several = driver.MotionOptions(frames=8).retarget(turned, portrait)
     assert several.shape == (8, 478, 3)
     np.testing.assert_allclose(several[0], portrait, atol=0.05)
     np.testing.assert_allclose(several[-1], single, atol=1e-3)
@@ -147,13 +147,13 @@ def test_a_portrait_moves_into_the_pose_of_a_photo(portrait, motion):
         angles, geometry.euler_angles(geometry.head_pose(turned.keypoints[0])[0]), atol=3
     )
     with pytest.raises(InputError, match=r"a.jpg: a photo has no motion.*motion absolute"):
-        driver.Following("relative").carry(turned, portrait)
+        driver.MotionOptions("relative").retarget(turned, portrait)
 
 
 def test_a_clip_is_followed_relatively_unless_told_otherwise(portrait, motion):
-    usual = driver.Following(smooth=0).carry(motion, portrait)
+    usual = driver.MotionOptions(smooth=0).retarget(motion, portrait)
     np.testing.assert_allclose(usual[0], portrait, atol=0.02)
-    absolute = driver.Following("absolute", smooth=0).carry(motion, portrait)
+    absolute = driver.MotionOptions("absolute", smooth=0).retarget(motion, portrait)
     turns = [geometry.head_pose(points)[0] for points in (absolute, usual, motion.keypoints)]
     angles, others, drivers = (geometry.euler_angles(turn) for turn in turns)
     assert np.abs(angles - drivers).max() < 3
@@ -165,10 +165,10 @@ def test_smoothing_is_on_by_default(portrait, motion):
     noisy = motion.keypoints + rng.normal(0, 0.2, motion.keypoints.shape).astype(np.float32)
     motion = dataclasses.replace(motion, keypoints=noisy)
 
-    def jitter(following):
-        return np.abs(np.diff(following.carry(motion, portrait), 2, axis=0)).mean()
+    def jitter(motion_options):
+        return np.abs(np.diff(motion_options.retarget(motion, portrait), 2, axis=0)).mean()
 
-    assert jitter(driver.FOLLOWING) < 0.7 * jitter(driver.Following(smooth=0))
+    assert jitter(driver.MOTION_OPTIONS) < 0.7 * jitter(driver.MotionOptions(smooth=0))
 
 
 @pytest.mark.parametrize(
@@ -182,12 +182,12 @@ def test_smoothing_is_on_by_default(portrait, motion):
 )
 def test_settings_that_make_no_sense_are_named(settings, reason):
     with pytest.raises(InputError, match=reason):
-        driver.Following(**settings)
+        driver.MotionOptions(**settings)
 
 
 def test_a_number_of_frames_is_for_photos(portrait, motion):
     with pytest.raises(InputError, match=r"^frames 9 goes with a photo.*cool.mp4, 60 frames"):
-        driver.Following(frames=9).carry(motion, portrait)
+        driver.MotionOptions(frames=9).retarget(motion, portrait)
 
 
 def test_a_hard_cut_is_named_with_its_frame(tmp_path, talking_head, landmarker):
@@ -234,7 +234,7 @@ def test_a_picture_that_moves_is_a_clip(tmp_path, talking_head, landmarker, name
     first, *rest = map(Image.fromarray, list(talking_head(np.eye(3), False, 0.0))[:6])
     first.save(tmp_path / name, save_all=True, append_images=rest, duration=40)
     assert not driver.is_still(tmp_path / name)
-    assert driver.FOLLOWING.suffix(tmp_path / name) == ".mp4"
+    assert driver.MOTION_OPTIONS.suffix(tmp_path / name) == ".mp4"
     motion = driver.read_motion(tmp_path / name, landmarker)
     assert len(motion.keypoints) == 6 and motion.fps == 25 and motion.sound is None
     assert len(list(motion.frames(64))) == 6

@@ -35,9 +35,9 @@ def test_all_people_have_the_same_structure_in_float32_and_colours_in_range():
     assert {leaf.dtype for person in crowd for leaf in _leaves(person)} == {np.dtype("float32")}
     for person in crowd:
         colours = [person.face.skin, person.face.lip_colour, person.hair.colour, person.hat.colour]
-        colours += [person.glasses.colour, person.clothes.colour, person.studio.background]
+        colours += [person.glasses.colour, person.clothes.colour, person.lighting.background]
         assert all(colour.min() >= 0 and colour.max() <= 1 for colour in colours)
-        np.testing.assert_allclose(np.linalg.norm(person.studio.light), 1, rtol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(person.lighting.light), 1, rtol=1e-5)
 
 
 def test_people_are_varied():

@@ -59,7 +59,7 @@ def inside(keypoints, name, size=512):
 
 
 def at(keypoints, index, up=0.0, right=0.0):
-    """The pixel (row, column) so many eye spans away from a keypoint."""
+    """The pixel (row, column) so many outer-canthal distances away from a keypoint."""
     span = np.linalg.norm(keypoints[263, :2] - keypoints[33, :2])
     x, y = keypoints[index, :2]
     return round(float(y - up * span)), round(float(x + right * span))

@@ -41,13 +41,14 @@ _TRIES = 50
 class Plan(NamedTuple):
     """A case before it is rendered.
 
-    target: A, wearing what is copied; own: A as in the portrait; givers: who shows each attribute.
+    target: A, wearing what is copied; own: A as in the portrait; attribute_sources: who shows
+    each attribute.
     """
 
     case: case_files.Case
     own: Person
     target: Person
-    givers: list[Person]
+    attribute_sources: list[Person]
     driver: Person
     portrait: Motion
     shown: list[Motion]
@@ -66,16 +67,23 @@ def draw_case(settings: Settings, index: int, attempt: int = 0) -> Plan:
     shown = [sample_still(rng, calm=True) for _ in range(2)]
     if interpolates:
         alpha = _ALPHAS[int(rng.integers(len(_ALPHAS)))]
-        givers = _interpolation(rng, group)
+        attribute_sources = _interpolation(rng, group)
         attributes = [case_files.Attribute("hair", w) for w in (1 - alpha, alpha)]
         hair = jax.tree.map(
-            lambda a, b: np.float32((1 - alpha) * a + alpha * b), givers[0].hair, givers[1].hair
+            lambda a, b: np.float32((1 - alpha) * a + alpha * b),
+            attribute_sources[0].hair,
+            attribute_sources[1].hair,
         )
         target = dataclasses.replace(own, hair=hair)
     else:
-        givers = [_giver(rng, kind, motion, settings) for kind, motion in zip(kinds, shown)]
+        attribute_sources = [
+            _source_person(rng, kind, motion, settings) for kind, motion in zip(kinds, shown)
+        ]
         attributes = [case_files.Attribute(kind) for kind in kinds]
-        worn = {kind: getattr(giver, kind) for kind, giver in zip(kinds, givers)}
+        worn = {
+            kind: getattr(attribute_source, kind)
+            for kind, attribute_source in zip(kinds, attribute_sources)
+        }
         target = dataclasses.replace(own, **worn)
     case = case_files.Case(
         id=f"{index:05d}",
@@ -84,11 +92,20 @@ def draw_case(settings: Settings, index: int, attempt: int = 0) -> Plan:
         frames=settings.frames,
         people={
             "portrait": f"case_{index:05d}_a",
-            "attributes": [f"case_{index:05d}_b{i}" for i in range(len(givers))],
+            "attributes": [f"case_{index:05d}_b{i}" for i in range(len(attribute_sources))],
             "driving": f"case_{index:05d}_c",
         },
     )
-    return Plan(case, own, target, givers, driver, portrait, shown[: len(givers)], driving)
+    return Plan(
+        case,
+        own,
+        target,
+        attribute_sources,
+        driver,
+        portrait,
+        shown[: len(attribute_sources)],
+        driving,
+    )
 
 
 def _visible(kinds: tuple[str, ...], worn: dict[str, bool]) -> dict[str, bool]:
@@ -100,13 +117,15 @@ def _visible(kinds: tuple[str, ...], worn: dict[str, bool]) -> dict[str, bool]:
     return worn
 
 
-def _giver(rng: np.random.Generator, kind: str, shown: Motion, settings: Settings) -> Person:
+def _source_person(
+    rng: np.random.Generator, kind: str, shown: Motion, settings: Settings
+) -> Person:
     """Somebody who shows the attribute clearly."""
     for _ in range(_TRIES):
-        giver = sample_person(rng, _visible((kind,), {kind: True}))
-        seen = render.render(giver, shown, settings.size, settings.oversample).mask(kind)
+        attribute_source = sample_person(rng, _visible((kind,), {kind: True}))
+        seen = render.render(attribute_source, shown, settings.size, settings.oversample).mask(kind)
         if np.mean(np.asarray(seen) >= 0.5) >= _LEAST_AREA:
-            return giver
+            return attribute_source
     raise RuntimeError(f"{_TRIES} people in a row do not show their {kind}")
 
 
@@ -139,7 +158,7 @@ def pictures(plan: Plan, settings: Settings) -> case_files.Pictures:
     hidden = np.zeros(portrait.shape[:2], bool)
     for kind in plan.case.kinds:
         hidden |= own.get(kind, False)
-    shown = [photo(*pair) for pair in zip(plan.givers, plan.shown)]
+    shown = [photo(*pair) for pair in zip(plan.sources, plan.shown)]
     driving, _ = clip(plan.driver, plan.driving)
     moving = compose(plan.portrait, plan.driving)
     answer, masks = clip(plan.target, moving)

@@ -5,21 +5,21 @@ import numpy as np
 import pytest
 
 from input_pipeline.dataset import cases
-from input_pipeline.synthetic import population, twins
+from input_pipeline.synthetic import counterfactuals, population
 
 SETTINGS = population.Settings(people=1, clips=1, frames=3, size=64, seed=5)
 
 
 def _plan(group):
-    return twins.draw_case(SETTINGS, twins.GROUPS.index(group))
+    return counterfactuals.draw_case(SETTINGS, counterfactuals.GROUPS.index(group))
 
 
 def test_every_kind_pairs_and_interpolations_take_turns():
-    singles = {group for group in twins.GROUPS if group in cases.KINDS}
+    singles = {group for group in counterfactuals.GROUPS if group in cases.KINDS}
     assert singles == set(cases.KINDS)
-    pairs = {frozenset(group.split("+")) for group in twins.GROUPS if "+" in group}
+    pairs = {frozenset(group.split("+")) for group in counterfactuals.GROUPS if "+" in group}
     assert len(pairs) == 6
-    assert {"interpolation/colour", "interpolation/length"} <= set(twins.GROUPS)
+    assert {"interpolation/colour", "interpolation/length"} <= set(counterfactuals.GROUPS)
 
 
 @pytest.mark.parametrize("group", ["hair", "glasses+beard"])
@@ -28,7 +28,7 @@ def test_the_target_is_the_portrait_but_for_the_copied_attributes(group):
     for name in vars(plan.own):
         source = plan.own
         if name in plan.case.kinds:
-            source = plan.givers[plan.case.kinds.index(name)]
+            source = plan.sources[plan.case.kinds.index(name)]
         jax.tree.map(
             np.testing.assert_array_equal, getattr(plan.target, name), getattr(source, name)
         )
@@ -37,7 +37,7 @@ def test_the_target_is_the_portrait_but_for_the_copied_attributes(group):
 def test_interpolated_hair_lies_between_its_sources():
     for group, name in (("interpolation/colour", "colour"), ("interpolation/length", "length")):
         plan = _plan(group)
-        first, second = (getattr(giver.hair, name) for giver in plan.givers)
+        first, second = (getattr(attribute_source.hair, name) for attribute_source in plan.sources)
         weights = [attribute.weight for attribute in plan.case.attributes]
         np.testing.assert_allclose(
             getattr(plan.target.hair, name), weights[0] * first + weights[1] * second, rtol=1e-5
@@ -46,13 +46,13 @@ def test_interpolated_hair_lies_between_its_sources():
         same = [field.name for field in dataclasses.fields(plan.own.hair)]
         same = [field for field in same if field not in ("colour", "grey", "length")]
         for field in same:
-            a, b = (getattr(giver.hair, field) for giver in plan.givers)
+            a, b = (getattr(attribute_source.hair, field) for attribute_source in plan.sources)
             assert a == b == getattr(plan.target.hair, field)
 
 
 def test_cases_on_disk_say_what_is_true(small_set):
     found = cases.CaseSet.read(small_set / "counterfactual")
-    assert [case.group for case in found.cases] == list(twins.GROUPS[:4])
+    assert [case.group for case in found.cases] == list(counterfactuals.GROUPS[:4])
     for case in found.cases:
         pictures = found.load(case)
         kind = case.kinds[0]
