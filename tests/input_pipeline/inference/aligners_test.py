@@ -11,7 +11,7 @@ from input_pipeline.media.pictures import write_picture
 
 @pytest.fixture
 def people(portrait_picture, landmarker, tmp_path):
-    """A attribute_source, and a portrait: the same face elsewhere in a larger photo."""
+    """An attribute source, and a portrait: the same face elsewhere in a larger photo."""
     photo = np.zeros((640, 700, 3), np.uint8)
     photo[128:, 100:612] = astronaut()
     write_picture(tmp_path / "portrait.png", photo)
