@@ -1,4 +1,4 @@
-"""What ends a command in good order: input the user can mend, or the system's wish to stop."""
+"""What ends a command in good order: input the user can correct, or the system's wish to stop."""
 
 import traceback
 from pathlib import Path

@@ -105,7 +105,7 @@ def unwrapped(weights: dict[str, Stored]) -> dict[str, Stored]:
 def match(
     network: str, shapes: dict[str, tuple[int, ...]], weights: dict[str, Stored], grown: str = ""
 ) -> dict[str, Stored]:
-    """A tensor for every parameter of a network, and no tensor left over.
+    """A tensor for every parameter of a network, and no tensor unused.
 
     Args:
       network: for messages.
@@ -117,7 +117,7 @@ def match(
       Parameter path -> tensor of its shape and layout.
 
     Raises:
-      InputError: keys missing, left over, of another shape or dtype; one line says which.
+      InputError: keys missing, unused, of another shape or dtype; one line says which.
     """
     wanted = {torch_key(path): path for path in shapes}
     tables = {key for key in weights if key.endswith(".pe")}

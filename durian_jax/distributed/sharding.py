@@ -20,7 +20,7 @@ def make_mesh(fsdp: int = 1, devices=None) -> Mesh | AbstractMesh:
 
     Args:
       fsdp: -1 for all devices.
-      devices: of all processes, or of a topology that is not at hand; None for all there are; a
+      devices: of all processes, or of a topology that is not available; None for all there are; a
         number for a mesh that only has a shape.
 
     Raises:

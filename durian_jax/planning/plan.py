@@ -1,7 +1,7 @@
 """What a step will need of each device: memory, collective traffic, time; nothing is run.
 
 Arithmetic first (`Step.estimate`), then the real compiler (`Step.compile`), for this machine or
-for a TPU slice that is not at hand. The model of time is a roofline: products padded to the width
+for a TPU slice that is not available. The model of time is a roofline: products padded to the width
 of the matrix unit at peak, memory traffic at peak, collective traffic at the rate of the links; the
 longest of the three is the predicted time (all overlap), their sum the time if none does.
 """

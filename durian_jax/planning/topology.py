@@ -1,4 +1,4 @@
-"""The machine that a plan is for: this one, a TPU slice that is not at hand, or chips by number."""
+"""The machine that a plan is for: this one, a TPU slice that is not here, or chips by number."""
 
 import dataclasses
 import math
@@ -28,7 +28,7 @@ class Topology:
     """Accelerators and how they are wired.
 
     Attributes:
-      name: as given, such as "v5e:4x4"; that of the chip for the machine at hand.
+      name: as given, such as "v5e:4x4"; that of the chip for this machine.
       chip: what each of them is.
       count: how many.
       shape: of the torus; () where there is none.
@@ -43,7 +43,7 @@ class Topology:
 
     @classmethod
     def parse(cls, text: str | None) -> "Topology":
-        """From "v5e:4x4", "h200:8", or None for the machine at hand.
+        """From "v5e:4x4", "h200:8", or None for this machine.
 
         Raises:
           InputError: another form, an unknown chip, or a shape that its links do not form.

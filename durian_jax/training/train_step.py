@@ -290,7 +290,7 @@ def make_update(
 def _accumulate(function: Callable, inputs, count: int):
     """The sum of `function` over `count` equal parts of the inputs' leading axis, part by part.
 
-    A part takes every count-th row: each device then has its share of every part at hand.
+    A part takes every count-th row: each device then has its share of every part already.
     """
     if count == 1:
         return function(inputs)

@@ -64,7 +64,7 @@ def reading(manager: ocp.CheckpointManager):
             raise
         raise InputError(
             f"{manager.directory / str(manager.latest_step())}: damaged checkpoint "
-            f"({first_line(error)}): delete this folder to go on from the one before"
+            f"({first_line(error)}): delete this folder to resume from the one before"
         ) from error
 
 

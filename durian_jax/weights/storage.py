@@ -236,7 +236,7 @@ def _download(repository: str, revision: str | None) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"{repository}: no such folder, and not to be had from the hub ({reason}): check name, "
+            f"{repository}: no such folder, and not available from the hub ({reason}): check name, "
             "revision and connection"
         ) from None
     if not is_folder(folder):

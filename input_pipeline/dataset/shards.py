@@ -130,7 +130,7 @@ def finish(
 def install(out: Store) -> None:
     """Replaces the data set by the one in STAGING if that is complete, else does nothing.
 
-    May be stopped anywhere: the next call goes on.
+    May be stopped anywhere: the next call resumes.
     """
     if not out.exists(f"{STAGING}/metadata.json"):
         return

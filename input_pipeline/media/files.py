@@ -74,7 +74,7 @@ def written_beside(path: Path, shared: bool = False) -> Iterator[Path]:
     """A path to write to, in the same folder; becomes `path` if all goes well, else goes away.
 
     shared: another process may write the same file now; neither may see the other's half of it.
-    Otherwise the name is always the same, so that nothing is left over after a killed one's rerun.
+    Otherwise the name is always the same, so that nothing remains after a killed one's rerun.
 
     WriteError: not writable, at once; or later: the disk is full, the folder vanished.
     """

@@ -192,11 +192,11 @@ def _middle(keypoints: np.ndarray) -> np.ndarray:
 
 def _symmetric(shape: np.ndarray) -> np.ndarray:
     """[478, 3]: mean of a pose-free face and its mirror image."""
-    return (shape + shape[_twins()] * _MIRRORED) / 2
+    return (shape + shape[_mirrored_indices()] * _MIRRORED) / 2
 
 
 @functools.cache
-def _twins() -> np.ndarray:
+def _mirrored_indices() -> np.ndarray:
     """int [478]: for each point that on the other side of the face."""
     mean = np.load(_ASSETS / "head_mesh.npy")
     return ((mean[:, None] - mean * _MIRRORED) ** 2).sum(-1).argmin(1)

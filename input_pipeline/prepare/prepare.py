@@ -1,7 +1,7 @@
 """Clip folder -> data set: one face followed, cropped, masked, and cut into chunks.
 
 Each clip is read twice: once to follow the face and to find repeated frames and cuts, once to write
-the crops. A finished clip leaves its records in OUT/.work, so a run that was stopped goes on where
+the crops. A finished clip leaves its records in OUT/.work, so a run that was stopped resumes where
 it was; shards, then the data set, come at the end, whole or not at all. Clips that the data set in
 OUT already holds are taken from there.
 """

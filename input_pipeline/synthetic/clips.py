@@ -31,7 +31,7 @@ from input_pipeline.synthetic.renderer import render
 
 def write_clips(out: str | Path, settings: Settings) -> int:
     """Renders all clips; returns their number. Clips that are there already are kept, so that a
-    stopped run goes on; equal settings give equal bytes.
+    stopped run resumes; equal settings give equal bytes.
 
     Raises:
       InputError: `out` is not writable, or holds clips of other settings.

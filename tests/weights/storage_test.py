@@ -142,7 +142,7 @@ def test_hub_repositories_of_another_kind(hub):
 
 def test_unknown_hub_ids(hub):
     for name in ("user/other", "user/name@gone"):
-        with pytest.raises(InputError, match="not to be had from the hub"):
+        with pytest.raises(InputError, match="not available from the hub"):
             storage.locate(name)
 
 
