@@ -5,7 +5,7 @@ from skimage.data import astronaut
 
 from input_pipeline.faces import geometry
 from input_pipeline.faces.landmarker import FaceLandmarker
-from input_pipeline.motion.retarget import approach, neutral, retarget
+from input_pipeline.motion.retarget import ease_to, neutral, retarget
 
 UPPER_LIDS = [246, 161, 160, 159, 158, 157, 173, 466, 388, 387, 386, 385, 384, 398]
 LOWER_LIDS = [7, 163, 144, 145, 153, 154, 155, 249, 390, 373, 374, 380, 381, 382]
@@ -191,11 +191,11 @@ def test_the_neutral_face_is_found_between_words_and_blinks(driver):
 
 def test_a_portrait_approaches_its_pose_slowly_at_both_ends(face, driver):
     target = retarget(driver, face)[11]
-    result = approach(face, target, 9)
+    result = ease_to(face, target, 9)
     np.testing.assert_allclose(result[[0, -1]], [face, target], atol=1e-2)
     steps = np.linalg.norm(np.diff(result, axis=0), axis=(1, 2))
     assert steps[3] > 2 * steps[0] and steps[4] > 2 * steps[-1]
-    np.testing.assert_allclose(approach(face, target, 1)[0], target, atol=1e-2)
+    np.testing.assert_allclose(ease_to(face, target, 1)[0], target, atol=1e-2)
 
 
 def test_irises_keep_their_place_between_the_corners_of_the_eye(face, driver):
