@@ -140,7 +140,7 @@ def test_a_table_of_a_spreadsheet_is_read_as_it_is_meant(read, tmp_path, capsys)
     assert (first.job.seed, first.job.framed, first.job.alpha) == (3, True, (0.5,))
     assert first.job.motion_options.smooth == 0.5
     assert second.job.portrait == photo("odd\\name.png") and not second.job.framed
-    assert second.job.following == MotionOptions() and second.job.seed == 7
+    assert second.job.motion_options == MotionOptions() and second.job.seed == 7
     read(HEADER, "mö.jpg,,b", encoding="cp1252")
     assert "note: " in (said := capsys.readouterr().out) and "Windows-1252" in said
 

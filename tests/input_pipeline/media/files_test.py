@@ -1,3 +1,5 @@
+import contextlib
+
 """Files and folders that appear whole or not at all, and never in place of an input."""
 
 import os
@@ -66,14 +68,17 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
             pass
 
 
-@pytest.fixture
-def full_disk():
-    """Function of a number of bytes, beyond which no file can grow."""
+@contextlib.contextmanager
+def _full_disk():
+    """Here no file can grow beyond 1000 bytes, not even what the tests say goes into."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, handler)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
@@ -106,12 +111,11 @@ def test_a_name_that_is_too_long_is_found_before_the_work(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, full_disk):
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("old")
-    full_disk(1000)
     told = pytest.raises(InputError, match=r"a\.csv: cannot be written \(File too large\)")
-    with told, files.written_beside(path) as beside:
+    with _full_disk(), told, files.written_beside(path) as beside:
         beside.write_bytes(bytes(2000))
     assert [file.name for file in tmp_path.iterdir()] == ["a.csv"] and path.read_text() == "old"
 
@@ -133,13 +137,12 @@ def test_files_that_belong_together_appear_together(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out.json", "out.mp4"]
 
 
-def test_of_files_that_belong_together_none_is_replaced_if_one_fails(tmp_path, full_disk):
+def test_of_files_that_belong_together_none_is_replaced_if_one_fails(tmp_path):
     out = tmp_path / "out.mp4"
     for name in ("out.mp4", "out.json"):
         (tmp_path / name).write_text("old")
-    full_disk(1000)
     told = pytest.raises(InputError, match=rf"{tmp_path}/out\.csv: cannot be written")
-    with told, files.gathered(out, last=".json") as folder:
+    with _full_disk(), told, files.gathered(out, last=".json") as folder:
         (folder / "out.mp4").write_text("new")
         with files.written_beside(folder / "out.csv") as beside:
             beside.write_bytes(bytes(2000))
