@@ -1,7 +1,6 @@
-import contextlib
-
 """Files and folders that appear whole or not at all, and never in place of an input."""
 
+import contextlib
 import os
 import resource
 import signal
