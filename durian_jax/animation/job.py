@@ -34,6 +34,7 @@ class Job:
         distances, linear between them.
       paste_back: put the result back into the whole portrait photo.
       report: write OUT_report.csv: identity and flicker by the second.
+      references: more photos of the person, for a system that takes several.
 
     Raises:
       InputError: a value out of range, a link for a file, or `towards` and `alpha` that do not fit.
@@ -51,6 +52,7 @@ class Job:
     alpha: tuple[float, ...] = ()
     paste_back: bool = False
     report: bool = False
+    references: list = dataclasses.field(default_factory=list)
 
     def __post_init__(self):
         for name in ("portrait", "portrait_mask", "driving"):
@@ -98,6 +100,7 @@ class Job:
             "seed": self.seed,
             "paste_back": self.paste_back,
             "report": self.report,
+            "references": [str(path) for path in self.references],
         }
 
 

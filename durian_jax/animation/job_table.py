@@ -11,7 +11,8 @@ from input_pipeline.media import booleans, files, tables
 
 REQUIRED = ("portrait", "attributes", "driving")
 OPTIONAL = (
-    "name", "seed", "portrait_mask", "towards", "alpha", "motion", "smooth", "frames", "framed"
+    "name", "seed", "portrait_mask", "towards", "alpha", "motion", "smooth", "frames", "framed",
+    "align", "best_frame", "references",
 )  # fmt: skip
 _LONGEST_NAME = 200
 
@@ -36,11 +37,11 @@ def read(path: str | Path, defaults: Job) -> list[Row]:
 
     The first line names the columns: those of REQUIRED and any of OPTIONAL, in any order.
     `attributes` are IMAGE:KIND or IMAGE:KIND:MASK, joined by ";"; `towards` likewise, what they
-    become at alpha = 1. `alpha` is a number, or several joined by ";" for one that changes over the
-    clip. `framed` is yes or no, see `booleans.parse`. Paths are relative to the folder of the file;
-    backslashes in them may stand for slashes. A cell left empty, or marked as missing (nan, N/A),
-    is as if there were no such column. A name may end in the suffix of the output. Rows without a
-    name are job-0001 and so on, by their number.
+    become at alpha = 1. `references` are photos, joined by ";". `alpha` is a number, or several
+    joined by ";" for one that changes over the clip. `framed` is yes or no, see `booleans.parse`.
+    Paths are relative to the folder of the file; backslashes in them may stand for slashes. A cell
+    left empty, or marked as missing (nan, N/A), is as if there were no such column. A name may end
+    in the suffix of the output. Rows without a name are job-0001 and so on, by their number.
 
     Args:
       defaults: a job that gives what the rows leave open.
@@ -125,6 +126,9 @@ def _job(cells: dict[str, str], folder: Path, defaults: Job, separator: str) -> 
                 tuple(part if i == 1 else _path(str(part), folder) for i, part in enumerate(one))
                 for one in _parsed(name, given[name], _attributes)
             ]
+    if "references" in given:
+        photos = given["references"].split(";")
+        fields["references"] = [_path(one.strip(), folder) for one in photos if one.strip()]
     if "alpha" in given:
         text = given["alpha"]
         if separator != "," or ";" in text:
@@ -135,10 +139,8 @@ def _job(cells: dict[str, str], folder: Path, defaults: Job, separator: str) -> 
         fields["seed"] = _parsed("seed", given["seed"], _whole)
     if "framed" in given:
         fields["framed"] = _yes_or_no("framed", given["framed"])
-    motion_options = {
-        name: _parsed(name, given[name], kind)
-        for name, kind in (("motion", str), ("smooth", _number), ("frames", _whole))
-        if name in given
+    following = {
+        name: _parsed(name, given[name], kind) for name, kind in _FOLLOWING.items() if name in given
     }
     return replace(
         defaults, **fields, motion_options=replace(defaults.motion_options, **motion_options)
@@ -185,6 +187,12 @@ def _whole(text: str) -> int:
         if not _number(text).is_integer():
             raise
         return int(_number(text))
+
+
+# Columns of `Following`.
+_FOLLOWING = {
+    "motion": str, "smooth": _number, "frames": _whole, "align": str, "best_frame": _whole,
+}  # fmt: skip
 
 
 def _attributes(text: str) -> list[tuple]:

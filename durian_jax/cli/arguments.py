@@ -13,7 +13,7 @@ from durian_jax.animation.job import Job, parse_alphas, parse_attribute
 from durian_jax.cli import fields
 from input_pipeline.errors import InputError
 from input_pipeline.kinds import KINDS
-from input_pipeline.motion.driver import MotionOptions
+from input_pipeline.motion.driver import ALIGNMENTS, Following
 
 _ATTRIBUTE = "IMAGE:KIND[:MASK]"
 _MASKS = {
@@ -134,8 +134,16 @@ def _animate(verb: argparse.ArgumentParser) -> None:
         help=f"photo, what to take from it ({', '.join(KINDS)}), and if you have one a mask, white "
         "where the attribute shows; may be repeated",
     )  # fmt: skip
+    verb.add_argument(
+        "--reference", dest="references", type=fields.path, action="append", default=[],
+        metavar="PHOTO",
+        help="one more photo of the person, for a model that takes several; may be repeated",
+    )  # fmt: skip
     fields.add(verb, Job, "driving")
-    fields.add(verb, MotionOptions, motion={"metavar": "CONVENTION"})
+    fields.add(
+        verb, Following, motion={"metavar": "CONVENTION"}, align={"choices": ALIGNMENTS},
+        best_frame={"metavar": "N"},
+    )  # fmt: skip
     _add_job(verb)
     verb.add_argument("--debug-masks", action="store_true", help="write OUT_masks.png, too")
     verb.add_argument("--save-motion", type=fields.path, metavar="FILE.npz", help="to drive again")
@@ -159,7 +167,7 @@ def _interpolate(verb: argparse.ArgumentParser) -> None:
         "--over-time", action="store_true", help="one clip that goes through the alphas instead"
     )
     fields.add(verb, Job, "driving")
-    fields.add(verb, MotionOptions, motion={"metavar": "CONVENTION"})
+    fields.add(verb, Following, "motion", "smooth", "frames", motion={"metavar": "CONVENTION"})
     _add_job(verb)
     verb.add_argument("--out", type=fields.path, required=True, help="OUT.mp4, .mov, .webm or .gif")
 
@@ -176,7 +184,7 @@ def _batch(verb: argparse.ArgumentParser) -> None:
 def _add_job(verb: argparse.ArgumentParser) -> None:
     """What all verbs with jobs take."""
     from durian_jax.animation.animator import Animator
-    from durian_jax.diffusion.solvers import SOLVERS, Sampling
+    from durian_jax.diffusion.solvers import SOLVERS, SPACINGS, STARTS, WINDOWS, Sampling
 
     fields.add(
         verb, Animator.load, "masks", "aligner", "landmarks",
@@ -192,7 +200,8 @@ def _add_job(verb: argparse.ArgumentParser) -> None:
         verb, Sampling, default="config.sample", solver={"choices": SOLVERS},
         guidance_interval={"type": _interval, "metavar": "FROM:TO"},
         guidance_rescale={"metavar": "SHARE"},
-        window={"metavar": "FRAMES"}, overlap={"metavar": "FRAMES"},
+        window={"metavar": "FRAMES"}, overlap={"metavar": "FRAMES"}, windows={"choices": WINDOWS},
+        spacing={"choices": SPACINGS}, start={"choices": STARTS},
     )  # fmt: skip
     fields.add(verb, Job, "seed", "paste_back", "report")
 
@@ -230,10 +239,12 @@ def _evaluate(verb: argparse.ArgumentParser) -> None:
 
 
 def _convert(verb: argparse.ArgumentParser) -> None:
+    from durian_jax.convert.exporter import LAYOUTS
+    from durian_jax.convert.importer import SOURCES
+
     verb.add_argument(
         "--from", dest="kinds", action="append", default=[], metavar="KIND",
-        help="diffusers, diffusers-flax, animatediff, moore, arcface or durian; may be repeated, "
-        "each with its --source",
+        help=f"{', '.join(SOURCES)}; may be repeated, each with its --source",
     )  # fmt: skip
     verb.add_argument(
         "--source",
@@ -242,7 +253,8 @@ def _convert(verb: argparse.ArgumentParser) -> None:
         default=[],
         help="folder or file of that kind",
     )
-    verb.add_argument("--to", choices=("diffusers", "safetensors"), help="the other way")
+    kinds = ("diffusers", "safetensors", *LAYOUTS)
+    verb.add_argument("--to", choices=kinds, help="the other way")
     verb.add_argument(
         "--checkpoint", type=fields.path, help="with --to: run, folder or name to export"
     )

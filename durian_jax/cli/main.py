@@ -275,6 +275,8 @@ def _convert(options: argparse.Namespace, _) -> None:
     elif options.to == "safetensors":
         dtype = "float16" if options.half else "float32"
         exporter.to_safetensors(options.checkpoint, options.out, not options.raw, dtype)
+    elif options.to:
+        exporter.to_layout(options.to, options.checkpoint, options.out, ema=not options.raw)
     else:
         importer.convert(list(zip(options.kinds, options.source)), options.out)
     print(f"{options.out}: written")

@@ -10,13 +10,14 @@ from durian_jax.convert import card
 from durian_jax.convert.importer import join, save, with_progress
 from durian_jax.convert.names import to_torch, torch_key, turned
 from durian_jax.convert.shapes import unet_shapes
-from durian_jax.convert.sources import durian
+from durian_jax.convert.sources import durian, x_portrait
 from durian_jax.convert.sources.diffusers import EXPORT
 from durian_jax.models.temporal import frame_positions
 from durian_jax.models.unet import UNet
 from durian_jax.systems.system import System, build
 from durian_jax.weights import storage
 from durian_jax.weights.storage import Stored
+from input_pipeline.errors import InputError
 from input_pipeline.media.files import folder_beside
 
 # Folder and file of each network.
@@ -27,12 +28,13 @@ FOLDERS = {
     "attribute_encoder": ("attribute_encoder", _DIFFUSERS),
     "autoencoder": ("vae", _DIFFUSERS),
     "clip": ("image_encoder", _PLAIN),
-    "control": ("controlnet", _DIFFUSERS),
     "keypoint_encoder": ("keypoint_encoder", _DIFFUSERS),
     "face_projection": ("face_projection", _PLAIN),
     "arcface": ("arcface", _PLAIN),
 }
-_UNETS = ("denoiser", "portrait_encoder", "attribute_encoder", "control")
+# Writers of (config, networks, new folder) in the layout of another code.
+LAYOUTS = {"x-portrait": x_portrait.write}
+_UNETS = ("denoiser", "portrait_encoder", "attribute_encoder")
 
 
 def to_safetensors(source: Path, out: Path, ema: bool = True, dtype: str = "float32") -> None:
@@ -52,16 +54,21 @@ def to_diffusers(source: Path, out: Path, ema: bool = True) -> None:
     """Writes each network as a folder of its own, under torch keys and with a config.json.
 
     The denoiser loads as UNet2DConditionModel, or UNetMotionModel with motion modules, the
-    encoders as UNet2DConditionModel, vae, image_encoder and controlnet as AutoencoderKL,
-    CLIPVisionModelWithProjection and ControlNetModel. What these classes demand and our networks
-    lack (the encoders' output head, cross-attention without a context, tables of positions) is
-    added with values that change nothing, and noted in durian.json, so that reading the export
-    drops it again.
+    encoders as UNet2DConditionModel, vae and image_encoder as AutoencoderKL and
+    CLIPVisionModelWithProjection. What these classes demand and our networks lack (the encoders'
+    output head, cross-attention without a context, tables of positions) is added with values that
+    change nothing, and noted in durian.json, so that reading the export drops it again.
 
     Raises:
-      InputError: nothing to read there, or `out` is already there.
+      InputError: nothing to read there, a network that diffusers has no class for, or `out` is
+        already there.
     """
     joined = join([durian.read(source, ema)])
+    if foreign := [network for network in joined.networks if network not in FOLDERS]:
+        raise InputError(
+            f"{source}: diffusers has no class for its {foreign[0]}: export it as safetensors or "
+            f"{', '.join(LAYOUTS)}"
+        )
     system = build(joined.config)
     bar = contextlib.closing(with_progress(joined.networks))
     with bar as networks, folder_beside(out) as folder:
@@ -88,6 +95,17 @@ def to_diffusers(source: Path, out: Path, ema: bool = True) -> None:
         (folder / "README.md").write_text(card.text(joined, source, ema, list(files)))
 
 
+def to_layout(kind: str, source: Path, out: Path, ema: bool = True) -> None:
+    """Writes a run or a folder of weights as another code's checkpoint, a kind of LAYOUTS.
+
+    Raises:
+      InputError: nothing to read there, weights of another system, or `out` is already there.
+    """
+    joined = join([durian.read(source, ema)])
+    with folder_beside(out) as folder:
+        LAYOUTS[kind](joined.config, joined.networks, folder)
+
+
 def _added(network: str, system: System, tensors: dict[str, Stored]) -> dict[str, Stored]:
     """Tensors that diffusers' class demands besides the network's own."""
     if network not in _UNETS:
@@ -110,13 +128,12 @@ def _held(key: str, array: np.ndarray) -> Stored:
 
 def _whole_unet(network: str, system: System) -> UNet:
     """The UNet with everything that diffusers' class has."""
-    model, control = system.config, network == "control"
+    model = system.config
     return UNet(
         model.unet(
             in_channels=_inputs(network, system),
-            out_channels=0 if control else model.latent_shape[-1],
+            out_channels=model.latent_shape[-1],
             context_dim=_context(model), temporal=network == "denoiser" and model.temporal,
-            control_channels=model.control_channels if control else (),
         )
     )  # fmt: skip
 
@@ -192,13 +209,6 @@ def _unet_config(network: str, system: System) -> dict:
         "act_fn": "silu",
         "cross_attention_dim": _context(model),
     }
-    if network == "control":
-        for name in ("sample_size", "out_channels", "up_block_types"):
-            del values[name]
-        values |= {
-            "_class_name": "ControlNetModel",
-            "conditioning_embedding_out_channels": list(model.control_channels),
-        }
     if not temporal:
         return values | {
             "attention_head_dim": model.heads,

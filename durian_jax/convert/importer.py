@@ -20,7 +20,10 @@ from durian_jax.convert.sources import (
     diffusers,
     diffusers_flax,
     durian,
+    ldm,
     moore,
+    prompt,
+    x_portrait,
 )
 from durian_jax.diffusion.process import make_process
 from durian_jax.diffusion.solvers import Sampling
@@ -37,6 +40,9 @@ SOURCES = {
     "animatediff": animatediff.read,
     "moore": moore.read,
     "arcface": arcface.read,
+    "ldm": ldm.read,
+    "x-portrait": x_portrait.read,
+    "prompt": prompt.read,
     "durian": durian.read,
 }
 _HEAD: Table = ((r"^conv_norm_out\.|^conv_out\.", None),)
@@ -200,13 +206,15 @@ def _build(system: str, sources: list[Source]) -> System:
             fields[name], origin[name] = value, source.name
     channels = fields.pop("latent_channels", None)
     size = fields.pop("latent_size", None)
-    # Without ArcFace weights the portrait encoder has no cross-attention.
-    fields.setdefault("arcface", None)
     default = build({"system": system, "model": {}}).config
+    if hasattr(default, "arcface"):
+        # Without ArcFace weights the portrait encoder has no cross-attention.
+        fields.setdefault("arcface", None)
     kl = _autoencoder(fields, channels, default)
-    clip = fields.setdefault("clip", {"projection_dim": fields.get("context_dim", 768)})
-    if clip is not None and "context_dim" not in fields:
-        fields["context_dim"] = clip["projection_dim"]
+    if hasattr(default, "clip"):
+        clip = fields.setdefault("clip", {"projection_dim": fields.get("context_dim", 768)})
+        if clip is not None and "context_dim" not in fields:
+            fields["context_dim"] = clip["projection_dim"]
     try:
         if size is not None and "resolution" not in fields:
             fields["resolution"] = size * 2 ** (len(kl["block_out_channels"]) - 1)
@@ -229,7 +237,7 @@ def _autoencoder(fields: dict, channels: int | None, default) -> dict:
         widths = default.kl.block_out_channels[: len(stages)]
         fields["kl"] = {"block_out_channels": widths, "latent_channels": channels or 4}
     kl = fields["kl"] or {}
-    if "block_out_channels" in kl:
+    if "block_out_channels" in kl and hasattr(default, "keypoint_channels"):
         levels = len(kl["block_out_channels"])
         fields.setdefault("keypoint_channels", default.keypoint_channels[:levels])
     return kl

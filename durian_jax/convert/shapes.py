@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
-from durian_jax.models.conditions import KeypointEncoder
+from durian_jax.models.conditions import ConstantContext, KeypointEncoder
 from durian_jax.models.unet import UNet
 from durian_jax.systems.system import System
 
@@ -23,9 +23,11 @@ def network_shapes(system: System, name: str) -> Shapes:
         return unet_shapes(module)
     if name == "autoencoder":
         return _trace(module, (1, 16, 16, 3), _encode_and_decode)
-    sizes = {"clip": config.clip, "arcface": config.arcface}
-    if name in sizes:
-        return _trace(module, (1, sizes[name].image_size, sizes[name].image_size, 3))
+    if isinstance(module, ConstantContext):
+        return {"embedding": (module.tokens, module.width)}
+    if name in ("clip", "arcface"):
+        side = getattr(config, name).image_size
+        return _trace(module, (1, side, side, 3))
     if name == "face_projection":
         return _trace(module, (1, config.arcface.embedding))
     return _trace(module, (1, 2 * config.factor, 2 * config.factor, 3), _run_keypoints)
@@ -51,7 +53,8 @@ def _run_unet(module: UNet, x: jax.Array):
     now = jnp.zeros(1, jnp.int32)
     if config.control_channels:
         side = x.shape[1] * 2 ** (len(config.control_channels) - 1)
-        return module.control(x, now, jnp.zeros((1, side, side, 3)), context)
+        features = module.encode_pictures(jnp.zeros((1, side, side, 3)))
+        return module.control(x, now, features, context)
     call = module if config.out_channels else module.capture
     return call(x, now, context)
 

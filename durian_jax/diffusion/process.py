@@ -49,8 +49,9 @@ class Process(Protocol):
     def level(self, t: jax.Array) -> jax.Array:
         """How far t is from clean (0) to noise (below 1), float32 of its shape."""
 
-    def spaced(self, steps: int) -> np.ndarray:
-        """[steps], decreasing times to sample at, from pure noise."""
+    def spaced(self, steps: int, spacing: str = "trailing") -> np.ndarray:
+        """Decreasing times to sample at: `steps` of them from pure noise, where it is "trailing";
+        see `Discrete.spaced`."""
 
     def scales(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """signal(t), sigma(t), float64 of the shape of t."""
@@ -153,17 +154,29 @@ class Discrete:
         """t / T, float32."""
         return t / jnp.float32(self.num_timesteps)
 
-    def spaced(self, steps):
-        """Evenly spaced timesteps from T - 1, the "trailing" spacing of 2305.08891, table 2.
+    def spaced(self, steps, spacing="trailing"):
+        """Evenly spaced timesteps, see 2305.08891, table 2.
 
-        The only spacing that starts at pure noise, as a zero-terminal-SNR model needs.
+        "trailing": from T - 1. The only spacing that starts at pure noise, as a zero-terminal-SNR
+        model needs. "leading": down to 1 at whole distances of T // steps, as the first code of
+        latent diffusion samples; where that does not divide T, there are more of them than steps.
 
         Raises:
-          InputError: steps outside 1 .. T.
+          InputError: steps outside 1 .. T, or "leading" ones that would begin beyond T - 1.
         """
         total = self.num_timesteps
         if not 1 <= steps <= total:
             raise InputError(f"steps is {steps}: use 1 to {total}")
+        if spacing == "leading":
+            times = np.arange(0, total, total // steps, np.int32)[::-1] + 1
+            if times[0] >= total:
+                fits = [n for n in range(1, total + 1) if (total - 1) % (total // n)]
+                near = sorted(fits, key=lambda n: abs(n - steps))[:2]
+                raise InputError(
+                    f"steps is {steps}: with leading spacing the first of them would be at "
+                    f"{times[0]}, beyond {total - 1}: use {' or '.join(map(str, sorted(near)))}"
+                )
+            return times
         return np.round(total - np.arange(steps) * (total / steps)).astype(np.int32) - 1
 
     def scales(self, t):

@@ -13,6 +13,9 @@ from input_pipeline.errors import InputError
 # Stands for a signal of 0 where its logarithm is needed; diffusers takes the same.
 ZERO_SIGNAL = 2.0**-12
 SOLVERS = ("ddim", "dpm++", "lcm")
+SPACINGS = ("trailing", "leading")
+STARTS = ("noise", "source")
+WINDOWS = ("overlapping", "circular")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +38,15 @@ class Sampling:
         standard deviation of the prediction without it (2305.08891, Eq. 15-16), 0 = off, to 1.
       window: frames denoised together; a longer clip goes in several.
       overlap: least number of frames that neighbouring windows share.
+      windows: overlapping, in constant memory, or circular: through the end to the beginning, from
+        another frame at each step; that holds the whole clip's latents.
+      spacing: of the steps: trailing, from pure noise down to clean latents, or leading, as a model
+        of X-Portrait's kind was made for: from some signal, often one step more, down to little
+        noise.
+      start: noise, or source: the portrait under as much noise as there is in training.
 
     Raises:
-      InputError: a value out of range, or an unknown solver.
+      InputError: a value out of range, or an unknown name.
     """
 
     steps: int = 30
@@ -47,10 +56,15 @@ class Sampling:
     guidance_rescale: float = 0.0
     window: int = 24
     overlap: int = 4
+    windows: str = "overlapping"
+    spacing: str = "trailing"
+    start: str = "noise"
 
     def __post_init__(self):
-        if self.solver not in SOLVERS:
-            raise InputError(f"solver {self.solver!r}: choose {', '.join(SOLVERS)}")
+        names = {"solver": SOLVERS, "windows": WINDOWS, "spacing": SPACINGS, "start": STARTS}
+        for name, known in names.items():
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} {getattr(self, name)!r}: choose {', '.join(known)}")
         for scale in self.scales:
             if not np.isfinite(scale) or scale < 0:
                 raise InputError(f"guidance {scale:g}: use 0 or more; 1 is none, 2 to 5 usual")
@@ -95,7 +109,8 @@ class Schedule:
 
     Attributes:
       times: [S], decreasing, as the process has them.
-      signal_next, sigma_next: float32 [S], scales after each step; 1 and 0 after the last.
+      signal_next, sigma_next: float32 [S], scales after each step; after the last 1 and 0, with
+        leading spacing those of time 0.
       clean_weights, noise_weights: float32 [S], how much of that change is added to x_0, and taken
         from eps; 0 for DDIM.
       renewed: int32 [S], the draw of new noise that is taken for eps; None for solvers without.
@@ -117,10 +132,10 @@ class Schedule:
         """The steps of `Process.spaced`.
 
         Raises:
-          InputError: more steps than the process has.
+          InputError: steps that the process does not have.
         """
-        steps = sampling.steps
-        times = process.spaced(steps)
+        times = process.spaced(sampling.steps, sampling.spacing)
+        steps = len(times)
         signal, sigma = process.scales(times)
         clean = np.zeros(steps)
         if sampling.solver == "dpm++":
@@ -131,7 +146,8 @@ class Schedule:
         begin, end = sampling.guidance_interval
         fraction = np.arange(steps) / steps
         inside = ((begin <= fraction) & (fraction < end))[:, None]
-        after = np.append(signal[1:], 1.0), np.append(sigma[1:], 0.0)
+        ends = process.scales(np.array(0)) if sampling.spacing == "leading" else (1.0, 0.0)
+        after = np.append(signal[1:], ends[0]), np.append(sigma[1:], ends[1])
         return cls(
             times,
             *(x.astype(np.float32) for x in (*after, clean, noise)),

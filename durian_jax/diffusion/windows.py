@@ -5,6 +5,9 @@ At each step every window is predicted and the predictions are blended where win
 Done step by step that would hold the whole clip. But a window needs only its neighbours to be one
 step behind, so `Overlapping` takes each as far as these allow: a band of frames is in progress, and
 what leaves it at its lower end is finished. The result is the same.
+
+`Circular` windows do go step by step: they go on through the end of the clip to its beginning, and
+from another frame at each step, so that no place in the clip is a border at all of them.
 """
 
 from collections.abc import Callable, Iterator
@@ -86,6 +89,55 @@ class Overlapping:
                     done[step] += 1
                     yield step, i
                     break
+
+
+class Circular:
+    """Windows that go round the clip, from another frame at each step, with plain averages.
+
+    X-Portrait's scheme. Of a clip shorter than a window there is one window. Offsets depend on the
+    step alone, so that a clip does not depend on what is sampled beside it.
+    """
+
+    def __init__(
+        self,
+        num_frames: int,
+        window: int,
+        overlap: int,
+        offset: Callable[[int], int] | None = None,
+    ):
+        """
+        Args:
+          window, overlap: frames of a window, and of those that the next shares.
+          offset: step -> first frame, 0 to num_frames - 1. Default: drawn, always the same.
+        """
+        self.num_frames, self.length = num_frames, min(window, num_frames)
+        self._stride = max(1, self.length - overlap) if num_frames > window else self.length
+        self._offset = offset or self._drawn
+
+    def __len__(self) -> int:
+        """Windows of a step."""
+        return -(-(self.num_frames - self.length) // self._stride) + 1
+
+    def tasks(self, steps: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """See Windowing."""
+        starts = np.arange(len(self)) * self._stride
+        for step in range(steps):
+            places = self._offset(step) + starts[:, None] + np.arange(self.length)
+            places = (places % self.num_frames).astype(np.int32)
+            weights = 1 / np.bincount(places.ravel())[places]
+            for frames, weight in zip(places, weights):
+                yield step, frames, weight.astype(np.float32)
+
+    def _drawn(self, step: int) -> int:
+        return int(np.random.default_rng((_SEED, step)).integers(self.num_frames))
+
+
+_SEED = 999
+
+
+def make(num_frames: int, kind: str, window: int, overlap: int) -> Overlapping | Circular:
+    """The windows of a clip; kind: "overlapping" or "circular"."""
+    return {"overlapping": Overlapping, "circular": Circular}[kind](num_frames, window, overlap)
 
 
 def _spread(total: int, length: int, overlap: int) -> np.ndarray:

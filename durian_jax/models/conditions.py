@@ -202,6 +202,23 @@ def _places(coordinates):
     )
 
 
+class ConstantContext(nn.Module):
+    """Cross-attention tokens that are the same for all pictures, such as those of one prompt.
+
+    Attributes:
+        tokens, width: number and size of the tokens.
+    """
+
+    tokens: int
+    width: int
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        """float32 [1, tokens, width]."""
+        drawn = nn.initializers.normal(1.0)
+        return self.param("embedding", drawn, (self.tokens, self.width))[None]
+
+
 class FaceProjection(nn.Module):
     """ArcFace embedding -> context tokens, the projection of IP-Adapter-FaceID.
 

@@ -46,6 +46,9 @@ class UNetConfig:
         control_channels: of the encoder of control pictures, see KeypointEncoder; they make it a
             control trunk (ControlNet, arXiv 2302.05543), without a way up. () for the others.
         temporal: whether there are motion modules, after every layer and in the middle block.
+        temporal_mid: whether there is one in the middle block (AnimateDiff v2) or not (v1, v3).
+        temporal_after_upsampler: whether the last motion module of a level on the way up comes
+            behind its up-sampler, on the doubled grid (X-Portrait), or before it.
         temporal_heads, max_frames, temporal_norm: of the motion modules, see MotionModule.
         dtype: compute dtype, "bfloat16" or "float32"; parameters are float32 either way.
         remat: for each level what is recomputed in the backward pass, see `blocks.remat`; () for
@@ -65,6 +68,8 @@ class UNetConfig:
     norm_groups: int = 32
     control_channels: tuple[int, ...] = ()
     temporal: bool = False
+    temporal_mid: bool = True
+    temporal_after_upsampler: bool = False
     temporal_heads: int = 8
     max_frames: int = 32
     temporal_norm: str = "frame"
@@ -105,6 +110,7 @@ class _Level(nn.Module):
         layers: number of transformers and motion modules.
         attention: whether there are transformers.
         resample: whether the level ends in a down- or up-sampler.
+        motion: whether there are motion modules.
     """
 
     config: UNetConfig
@@ -113,6 +119,7 @@ class _Level(nn.Module):
     layers: int
     attention: bool
     resample: bool = False
+    motion: bool = False
 
     def setup(self):
         config, width = self.config, self.config.block_out_channels[self.level]
@@ -133,19 +140,22 @@ class _Level(nn.Module):
                 statistics=config.temporal_norm,
                 **shared,
             )
-            for _ in range(self.layers if config.temporal else 0)
+            for _ in range(self.layers if self.motion else 0)
         ]
 
-    def _attend(self, i, x, time, context, references):
-        """Transformer i and motion module i, as far as they exist: new x, captured tokens."""
-        captured = ()
-        if self.attentions:
-            x, tokens = self.attentions[i](x, context, references[i])
-            captured = (tokens,)
-        if self.motion_modules:
-            clip = x.reshape(len(time), -1, *x.shape[1:])
-            x = self.motion_modules[i](clip).reshape(x.shape)
-        return x, captured
+    def _attend(self, i, x, context, references):
+        """Transformer i, if there is one: new x, captured tokens."""
+        if not self.attentions:
+            return x, ()
+        x, tokens = self.attentions[i](x, context, references[i])
+        return x, (tokens,)
+
+    def _move(self, i, x, time):
+        """Motion module i, if there is one."""
+        if not self.motion_modules:
+            return x
+        clip = x.reshape(len(time), -1, *x.shape[1:])
+        return self.motion_modules[i](clip).reshape(x.shape)
 
 
 class DownBlock(_Level):
@@ -161,7 +171,8 @@ class DownBlock(_Level):
         """Returns the new x, the list of skip tensors and the tuple of captured tokens."""
         skips, captured = [], ()
         for i, resnet in enumerate(self.resnets):
-            x, tokens = self._attend(i, resnet(x, time), time, context, references)
+            x, tokens = self._attend(i, resnet(x, time), context, references)
+            x = self._move(i, x, time)
             skips.append(x)
             captured += tokens
         if self.resample:
@@ -176,8 +187,8 @@ class MidBlock(_Level):
     def __call__(self, x, time, context, references):
         """Returns the new x and the tuple of captured tokens."""
         x = self.resnets[0](x, time)
-        x, captured = self._attend(0, x, time, context, references)
-        return self.resnets[1](x, time), captured
+        x, captured = self._attend(0, x, context, references)
+        return self.resnets[1](self._move(0, x, time), time), captured
 
 
 class UpBlock(_Level):
@@ -191,14 +202,16 @@ class UpBlock(_Level):
 
     def __call__(self, x, skips, time, context, references):
         """Takes skip tensors in order of use; returns the new x and the captured tokens."""
-        captured = ()
+        captured, behind = (), self.resample and self.config.temporal_after_upsampler
         for i, (resnet, skip) in enumerate(zip(self.resnets, skips, strict=True)):
             x = resnet(jnp.concatenate([x, skip], axis=-1), time)
-            x, tokens = self._attend(i, x, time, context, references)
+            x, tokens = self._attend(i, x, context, references)
             captured += tokens
+            if i < len(self.resnets) - 1 or not behind:
+                x = self._move(i, x, time)
         if self.resample:
             x = self.upsamplers[0](x)
-        return x, captured
+        return (self._move(-1, x, time) if behind else x), captured
 
 
 class UNet(nn.Module):
@@ -218,11 +231,16 @@ class UNet(nn.Module):
         for level, width in enumerate(widths):
             in_widths = (skips[-1],) + (width,) * (layers - 1)
             attention, resample = level in config.attention_levels, level < last
-            down_blocks.append(DownBlock(config, level, in_widths, layers, attention, resample))
+            down_blocks.append(
+                DownBlock(config, level, in_widths, layers, attention, resample, config.temporal)
+            )
             skips += [width] * (layers + resample)
         self.down_blocks = down_blocks
 
-        self.mid_block = MidBlock(config, last, (widths[last],) * 2, 1, attention=True)
+        in_middle = config.temporal and config.temporal_mid
+        self.mid_block = MidBlock(
+            config, last, (widths[last],) * 2, 1, attention=True, motion=in_middle
+        )
 
         if config.control_channels:
             channels = config.control_channels
@@ -239,7 +257,9 @@ class UNet(nn.Module):
                 in_widths += (width + skips.pop(),)
                 width = widths[level]
             attention, resample = level in config.attention_levels, level > 0
-            up_blocks.append(UpBlock(config, level, in_widths, layers + 1, attention, resample))
+            up_blocks.append(
+                UpBlock(config, level, in_widths, layers + 1, attention, resample, config.temporal)
+            )
         self.up_blocks = up_blocks
 
         if config.out_channels:
@@ -290,24 +310,32 @@ class UNet(nn.Module):
         """
         return self._blocks(x, timesteps, context, None, features)[1]
 
+    def encode_pictures(self, pictures: jax.Array) -> jax.Array:
+        """What a control trunk is told to follow -> `features` of `control`, whatever the time.
+
+        Args:
+            pictures: [b, H, W, 3], H / h the shrink factor of `control_channels`; in [0, 1] for
+                ControlNets of diffusers, in [-1, 1] for X-Portrait's.
+        """
+        return self.controlnet_cond_embedding(pictures)
+
     def control(
         self,
         x: jax.Array,
         timesteps: jax.Array,
-        pictures: jax.Array,
+        features: jax.Array,
         context: jax.Array | None = None,
     ) -> tuple[jax.Array, ...]:
         """What a control trunk adds to a denoiser of its shape; zero before it is trained.
 
         Args:
             x, timesteps, context: as the denoiser gets them.
-            pictures: [B * F, H, W, 3] in [0, 1], H / h the shrink factor of `control_channels`.
+            features: of `encode_pictures`, [B * F, h, w, C0].
 
         Returns:
             `residuals` of the denoiser: one for every skip tensor, from fine to coarse, and one
             for the output of the middle block.
         """
-        features = self.controlnet_cond_embedding(pictures)
         x, _, skips = self._blocks(x, timesteps, context, None, features)
         zeros = (*self.controlnet_down_blocks, self.controlnet_mid_block)
         return tuple(zero(tensor) for zero, tensor in zip(zeros, [*skips, x], strict=True))

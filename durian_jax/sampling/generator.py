@@ -6,9 +6,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from durian_jax.diffusion import solvers
+from durian_jax.diffusion import solvers, windows
 from durian_jax.diffusion.process import make_process
-from durian_jax.diffusion.windows import Overlapping, denoise_windows
 from durian_jax.distributed import sharding
 from durian_jax.sampling import sampler
 from durian_jax.sampling.program import Program, Stopwatch
@@ -22,7 +21,8 @@ class Generator:
       system, process: what the config describes.
       params: whole on every device.
       mesh: of the devices; clips are split over it.
-      encode_clip, encode_frames, noise, predict, advance, decode: the programs.
+      encode_clip, at_time, encode_frames, noise, source, noised, predict, advance, decode: the
+        programs.
     """
 
     def __init__(self, params: dict, config: dict, devices: list | None = None):
@@ -41,12 +41,22 @@ class Generator:
         def encode_clip(params, batch):
             return sampler.encode_clip(system, params, batch)
 
+        def at_time(params, clip, now):
+            return sampler.at_time(system, params, clip, now)
+
         def encode_frames(params, batch):
             return sampler.encode_frames(system, params, batch)
 
         def noise(params, seeds, frames):
             del params
             return sampler.initial_noise(system, self.process, seeds, frames)
+
+        def source(params, batch):
+            return sampler.encode_source(system, params, batch)
+
+        def noised(params, source, noise):
+            del params
+            return sampler.noised(self.process, source, noise)
 
         def predict(params, z, clip, frames, now):
             return sampler.predict(system, params, z, clip, frames, now)
@@ -62,6 +72,9 @@ class Generator:
         self.encode_clip = Program(
             "references", encode_clip, mesh, remedy=f"fewer attributes, or {more}"
         )
+        self.at_time = Program("references", at_time, mesh)
+        self.source = Program("source", source, mesh, spread)
+        self.noised = Program("source", noised, mesh, spread)
         self.encode_frames = Program("motion", encode_frames, mesh, spread)
         self.noise = Program("noise", noise, mesh, spread)
         self.predict = Program("denoiser", predict, mesh, spread, windowed=True)
@@ -97,11 +110,14 @@ class Generator:
         count = len(next(iter(moving.values()))[0])
         seeds = self._put(np.array([seeds[i] for i in filled], np.uint32))
         schedule = sampler.make_schedule(self.system, self.process, sampling)
-        windows = Overlapping(count, sampling.window, sampling.overlap)
-        clip = self.encode_clip(watch, self.params, self._put(batch))
-        length = windows.length
+        walk = windows.make(count, sampling.windows, sampling.window, sampling.overlap)
+        batch, source = self._put(batch), None
+        clip = self.encode_clip(watch, self.params, batch)
+        if sampling.start == "source":
+            source = self.source(watch, self.params, {"portrait": batch["portrait"]})
+        length = walk.length
         held = np.zeros((len(filled), 0, *self.system.latent_shape), np.float32)
-        for latents in self._denoise(windows, clip, moving, seeds, schedule, watch):
+        for latents in self._denoise(walk, clip, moving, seeds, source, schedule, watch):
             held = np.concatenate([held, latents], 1)
             while held.shape[1] >= length:
                 yield self._decode(held[:, :length], watch)[: len(inputs)]
@@ -110,12 +126,15 @@ class Generator:
             padded = np.pad(held, ((0, 0), (0, length - rest), *((0, 0),) * 3), "edge")
             yield self._decode(padded, watch)[: len(inputs), :rest]
 
-    def _denoise(self, windows, clip, moving, seeds, schedule, watch) -> Iterator[np.ndarray]:
+    def _denoise(self, walk, clip, moving, seeds, source, schedule, watch) -> Iterator[np.ndarray]:
         """Latents [B, n, h, w, c] of the next frames, see `denoise_windows`."""
+        steps, total = len(schedule), len(schedule) * len(walk)
         known = {}  # the encoded frames of the last window: short clips have no other
+        told, left = {}, [len(walk)] * steps  # clips at steps under way, windows to come at each
 
         def noise(frames):
-            return self.noise(watch, self.params, seeds, frames)
+            drawn = self.noise(watch, self.params, seeds, frames)
+            return drawn if source is None else self.noised(watch, self.params, source, drawn)
 
         def predict(z, frames, step):
             if (window := tuple(frames)) not in known:
@@ -123,7 +142,12 @@ class Generator:
                 inputs = self._put({name: x[:, frames] for name, x in moving.items()})
                 known[window] = self.encode_frames(watch, self.params, inputs)
             now = schedule.step(step)
-            return self.predict(watch, self.params, self._put(z), clip, known[window], now)
+            if step not in told:
+                timed = self.system.timed
+                told[step] = self.at_time(watch, self.params, clip, now) if timed else clip
+            left[step] -= 1
+            this = told[step] if left[step] else told.pop(step)
+            return self.predict(watch, self.params, self._put(z), this, known[window], now)
 
         def advance(z, clean, prediction, frames, step):
             z, clean, prediction = self._put((z, clean, prediction))
@@ -131,10 +155,8 @@ class Generator:
             at = self.advance(watch, self.params, at, prediction, schedule.step(step))
             return at.latents, at.clean
 
-        steps = len(schedule)
-        total = steps * len(windows)
         with tqdm(total=total, desc="denoising", unit="step", disable=watch.quiet) as bar:
-            yield from denoise_windows(windows, steps, noise, predict, advance, bar.update)
+            yield from windows.denoise_windows(walk, steps, noise, predict, advance, bar.update)
 
     def _decode(self, latents: np.ndarray, watch: Stopwatch) -> np.ndarray:
         return np.asarray(self.decode(watch, self.params, self._put(latents)))

@@ -31,6 +31,7 @@ def sample(
     schedule: Schedule,
     *,
     process: Process,
+    start: str = "noise",
 ) -> jax.Array:
     """A video for every clip of the batch; jit or pmap it with system and process fixed.
 
@@ -38,23 +39,28 @@ def sample(
       batch: the batch contract without `video`; its `frame_inputs` set the number of frames, at
         most as many as the system takes at a time.
       seeds: uint32 [B]; the noise of a clip depends on its own alone.
+      start: see `Sampling`.
 
     Returns:
       float32 [B, F, H, W, 3], about [-1, 1].
     """
     clip, frames = encode_clip(system, params, batch), encode_frames(system, params, batch)
     places = jnp.arange(jax.tree.leaves(frames)[0].shape[1], dtype=jnp.int32)
-    start = SamplerState.start(initial_noise(system, process, seeds, places), seeds, places)
-    end = denoise(system, params, start, clip, frames, schedule, process=process)
+    latents = initial_noise(system, process, seeds, places)
+    if start == "source":
+        latents = noised(process, encode_source(system, params, batch), latents)
+    state = SamplerState.start(latents, seeds, places)
+    end = denoise(system, params, state, clip, frames, schedule, process=process)
     return decode(system, params, end.latents)
 
 
 def from_config(system: System, process: Process, settings) -> Callable:
     """`sample` by the settings of `config.sample`: a function of (params, batch, seeds)."""
-    schedule = make_schedule(system, process, Sampling.from_settings(settings))
+    sampling = Sampling.from_settings(settings)
+    schedule = make_schedule(system, process, sampling)
 
     def run(params: dict, batch: dict, seeds: jax.Array) -> jax.Array:
-        return sample(system, params, batch, seeds, schedule, process=process)
+        return sample(system, params, batch, seeds, schedule, process=process, start=sampling.start)
 
     return run
 
@@ -78,6 +84,14 @@ def encode_clip(system: System, params: dict, batch: dict) -> Tree:
     return system.apply({"params": params}, batch, method="encode_clip")
 
 
+def at_time(system: System, params: dict, clip: Tree, now: Schedule) -> Tree:
+    """What `predict` is told of a clip at a step; see `System.at_time`."""
+    if not system.timed:
+        return clip
+    t = jnp.broadcast_to(now.times, jax.tree.leaves(clip)[0].shape[:1])
+    return system.apply({"params": params}, clip, t, method="at_time")
+
+
 def encode_frames(system: System, params: dict, batch: dict) -> Tree:
     """See `System.encode_frames`; frame by frame, as control pictures may be large."""
     inputs = {name: batch[name] for name in system.frame_inputs if name in batch}
@@ -93,6 +107,18 @@ def initial_noise(
     return noise_of(seeds, places, process.num_timesteps, system.latent_shape)
 
 
+def encode_source(system: System, params: dict, batch: dict) -> jax.Array:
+    """Clean latents of the batch's `portrait`, float32 [B, 1, h, w, c]."""
+    video = batch["portrait"][:, None]
+    return system.apply({"params": params}, video, method="encode_video")
+
+
+def noised(process: Process, source: jax.Array, noise: jax.Array) -> jax.Array:
+    """The source [B, 1, h, w, c] under as much noise [B, F, h, w, c] as there is in training."""
+    most = jnp.full(len(source), process.num_timesteps - 1, jnp.int32)
+    return process.add_noise(source, noise, most)
+
+
 def denoise(
     system: System,
     params: dict,
@@ -106,7 +132,8 @@ def denoise(
     """The state after the steps of the schedule."""
 
     def step(at, now):
-        prediction = predict(system, params, at.latents, clip, frames, now)
+        told = at_time(system, params, clip, now)
+        prediction = predict(system, params, at.latents, told, frames, now)
         return advance(process, at, prediction, now), None
 
     return jax.lax.scan(step, state, schedule)[0]
@@ -115,7 +142,7 @@ def denoise(
 def predict(
     system: System, params: dict, z: jax.Array, clip: Tree, frames: Tree, now: Schedule
 ) -> jax.Array:
-    """The guided prediction at noisy latents z [B, F, h, w, c]; `now` is one step.
+    """The guided prediction at noisy latents z [B, F, h, w, c]; `now` is one step, clip `at_time`.
 
     The branches are those of `branch_weights`; one whose weight is 0 is not run.
     """

@@ -30,6 +30,7 @@ class System(Protocol):
       temporal: whether the frames of a clip see each other, and so share their time.
       parts: conditions that training drops and guidance leaves out, each after those it needs.
       frame_inputs: keys of the batch that have an axis of frames and that `encode_frames` reads.
+      timed: whether what a clip tells depends on the time; then there is `at_time`.
       networks: top-level names of the parameters, the denoiser first.
     """
 
@@ -40,6 +41,7 @@ class System(Protocol):
     temporal: bool
     parts: tuple[str, ...]
     frame_inputs: tuple[str, ...]
+    timed: bool
     networks: tuple[str, ...]
 
     def blank_batch(self, clips: int, frames: int) -> dict[str, jax.Array]:
@@ -58,6 +60,11 @@ class System(Protocol):
     def encode_clip(self, batch: Batch) -> Tree:
         """What holds for a whole clip and every step."""
 
+    def at_time(self, clip: Tree, t: jax.Array) -> Tree:
+        """What `predict` is told of a clip at times t, where that differs: once a step, however
+        many windows of frames there are. t: int32 [B], or [B, F] as in `predict`. The leaves of
+        `clip` begin with B."""
+
     def encode_frames(self, batch: Batch) -> Tree:
         """What belongs to single frames; leaves [B, F, ...], so that a window is a slice."""
 
@@ -74,6 +81,7 @@ class System(Protocol):
 
         Args:
           z: [B, F, h, w, c], noisy. t: [B], or [B, F] where frames do not see each other.
+          clip: of `encode_clip`, or of `at_time` where `timed`. frames: of `encode_frames`.
           parts: the conditions that are there at all; static, so that an absent one costs nothing.
           keep: bool [B, len(parts)]; False drops a condition of a clip, as training does.
 
@@ -97,6 +105,8 @@ def build(config: Mapping) -> System:
     """
     name, values = system_name(config), dict(config["model"].items())
     values.pop("references", None)
+    if not values.get("control_channels", True):  # of configs of before x_portrait had them
+        del values["control_channels"]
     known = sorted(found.name for found in pkgutil.iter_modules(systems.__path__) if found.ispkg)
     if name not in known:
         raise InputError(f"config: system={name!r}: choose {', '.join(known)}")

@@ -77,7 +77,8 @@ class Scene:
     def photos(self) -> list[np.ndarray]:
         """uint8 [S, S, 3]: the portrait, and all attributes as the model sees them."""
         others = self.towards.photos[1:] if self.towards else []
-        return [self.portrait.image, *self.batch["attribute"][: len(self.sources)], *others]
+        seen = [*self.batch.get("attribute", ())[: len(self.givers)]]
+        return [self.portrait.image, *self.batch.get("references", ()), *seen, *others]
 
     def preview(self) -> np.ndarray:
         """uint8 picture of all masks: the portrait with its own, for each attribute the source with
@@ -207,7 +208,7 @@ def _dressed(
         aligned=np.array(aligned, bool).reshape(-1, size, size),
         motion=motion,
         batch=batch,
-        notes=_notes(subjects, motion) + doubts + covered,
+        notes=notes_on(subjects, motion) + doubts + covered,
     )
 
 
@@ -276,7 +277,7 @@ def _doubts(sources: list[tuple[Subject, str]], segmenter: segmenters.Segmenter)
     ]
 
 
-def _notes(subjects: list[Subject], motion: Motion) -> list[str]:
+def notes_on(subjects: list[Subject], motion: Motion) -> list[str]:
     notes = [
         f"{subject.path}: {subject.face_count} faces, the largest is used"
         for subject in subjects

@@ -20,6 +20,7 @@ from input_pipeline.motion import retarget
 from input_pipeline.motion.smoothing import smooth
 
 TEMPLATE = ".npz"
+ALIGNMENTS = ("face", "none")
 _VERSION = 1
 _STILL_FPS = Fraction(25)
 
@@ -77,15 +78,28 @@ class MotionOptions:
       smooth: strength of the smoothing of the motion, 0 = off.
       frames: with a photo: length of the clip in which the portrait moves into its pose (default
         1).
+      align: of a model that follows the driver's pictures: face (the default) lays them onto the
+        portrait's face, none leaves them where they are.
+      best_frame: the driver's frame, from 0, by which they are laid there (default: the one whose
+        face is most like the portrait's).
 
-    Raises InputError: an unknown motion, a negative strength, no frames.
+    Raises InputError: an unknown motion or alignment, a negative strength or frame, no frames.
     """
 
     motion: str | None = None
     smooth: float = 1.0
     frames: int | None = None
+    align: str | None = None
+    best_frame: int | None = None
 
     def __post_init__(self):
+        if self.align not in (None, *ALIGNMENTS):
+            raise InputError(f"{self.align!r}: choose {', '.join(ALIGNMENTS)}", option="align")
+        if self.best_frame is not None and (self.best_frame < 0 or self.align == "none"):
+            raise InputError(
+                f"{self.best_frame}: use a number from 0 on, and none without alignment",
+                option="best_frame",
+            )
         if self.motion not in (None, *retarget.MOTIONS):
             choice = ", ".join(retarget.MOTIONS)
             raise InputError(f"motion {self.motion!r}: unknown: choose from {choice}")
@@ -113,8 +127,15 @@ class MotionOptions:
     def retarget(self, driver: Motion, portrait: np.ndarray) -> np.ndarray:
         """float32 [F, 478, 3]: the motion on a portrait [478, 3], in its pixels.
 
-        Raises InputError: a photo (a single frame) relatively, or a number of frames for a clip.
+        Raises InputError: a photo (a single frame) relatively, a number of frames for a clip, or
+        what is for pictures.
         """
+        if self.align is not None or self.best_frame is not None:
+            given = "align" if self.align is not None else "best_frame"
+            raise InputError(
+                "is of models that follow pictures, this one follows keypoints: leave it out",
+                option=given,
+            )
         points = driver.keypoints
         if len(points) == 1:
             if self.motion == "relative":

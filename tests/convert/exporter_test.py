@@ -164,23 +164,6 @@ def test_models_without_contexts_and_motion(tmp_path):
     _same(loading.load(tmp_path / "back")[0], loading.load(tmp_path / "ours")[0])
 
 
-def test_a_controlnet_leaves_as_it_came(model, tmp_path):
-    """Under diffusers' keys, with a config.json that its class would have written, bit for bit."""
-    folder = folders.write_model(tmp_path / "controlnet", "controlnet")
-    importer.convert([("durian", model), ("diffusers", folder)], tmp_path / "ours")
-    exporter.to_diffusers(tmp_path / "ours", tmp_path / "there")
-    weights = load_file(tmp_path / "there/controlnet/diffusion_pytorch_model.safetensors")
-    wanted = folders.tensors("controlnet")
-    assert weights.keys() == wanted.keys()
-    for key, array in wanted.items():
-        np.testing.assert_array_equal(weights[key], array)
-    config = json.loads((tmp_path / "there/controlnet/config.json").read_text())
-    theirs = folders.config("controlnet")
-    assert {name: theirs.get(name) for name in config} == config
-    importer.convert([("diffusers", tmp_path / "there")], tmp_path / "back")
-    _same(loading.load(tmp_path / "back")[0], loading.load(tmp_path / "ours")[0])
-
-
 def test_a_missing_added_key_is_named(exported, tmp_path):
     shutil.copytree(exported, tmp_path / "cut")
     file = tmp_path / "cut/attribute_encoder/diffusion_pytorch_model.safetensors"

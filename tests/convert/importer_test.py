@@ -20,6 +20,7 @@ from durian_jax.models.clip import ClipConfig
 from durian_jax.models.temporal import frame_positions
 from durian_jax.systems.durian.config import DurianConfig
 from durian_jax.systems.durian.model import Durian
+from durian_jax.systems.system import build
 from durian_jax.training import train_step
 from durian_jax.weights import loading, storage
 from input_pipeline.errors import InputError
@@ -196,25 +197,10 @@ def test_motion_modules_join_a_run(from_diffusers, pipeline, tmp_path):
         np.testing.assert_array_equal(leaves[name], array)
 
 
-@pytest.mark.parametrize("later", [False, True])
-def test_a_controlnet_joins_what_it_controls(later, from_diffusers, pipeline, tmp_path):
-    folder, first = other_weights.write_controlnet(tmp_path / "controlnet"), ("diffusers", pipeline)
-    if later:
-        importer.convert([first], tmp_path / "stage1")
-        first = ("durian", tmp_path / "stage1")
-    leaves, manifest = convert(tmp_path / "ckpt", first, ("diffusers", folder))
-    assert complete(leaves, manifest) and not manifest["absent"]
-    assert manifest["config"]["model"]["control_channels"] == [7, 9]
-    control = {f"control/{path}": array for path, array in other_weights.linen("control").items()}
-    assert leaves.keys() == from_diffusers[0].keys() | control.keys()
-    for name, array in (from_diffusers[0] | control).items():
-        np.testing.assert_array_equal(leaves[name], array)
-
-
 def test_every_key_of_a_full_size_controlnet():
     """The digest covers the 340 keys and shapes of diffusers' ControlNetModel at the size of
     Stable Diffusion 1.5. If it changes, a parameter was renamed, added or reshaped: undo that."""
-    shapes = network_shapes(Durian(DurianConfig(control_channels=(16, 32, 96, 256))), "control")
+    shapes = network_shapes(build({"system": "x_portrait", "model": {}}), "control")
     keys = {
         torch_key(path): to_torch(np.broadcast_to(np.float32(0), shape), path).shape
         for path, shape in shapes.items()
@@ -434,35 +420,6 @@ def test_configs_that_do_not_fit(part, changes, message, broken, tmp_path, capsy
     assert message in line and str(broken.folder) in line
 
 
-@pytest.mark.parametrize(
-    "changes,message",
-    [
-        ({"controlnet_conditioning_channel_order": "bgr"}, "is 'bgr'; only 'rgb' is supported"),
-        ({"conditioning_channels": 1}, "conditioning_channels is 1; only 3 is supported"),
-        ({"global_pool_conditions": True}, "global_pool_conditions is True"),
-        ({"conditioning_embedding_out_channels": []}, "is []; only positive whole numbers fit"),
-        ({"conditioning_embedding_out_channels": ["7", 9]}, "only positive whole numbers fit"),
-        ({"conditioning_embedding_out_channels": 7}, "unusable values"),
-        ({"conditioning_embedding_out_channels": [7, 9, 9]},
-         "control_channels shrink the picture 4 times, but a latent cell is 2 pixels wide"),
-        ({"cross_attention_dim": 20}, "context_dim is 20, but 14 in"),
-        ({"in_channels": 8}, "latent_channels is 8, but 4 in"),
-    ],
-)  # fmt: skip
-def test_controlnets_that_do_not_fit(changes, message, pipeline, tmp_path, capsys):
-    folder = other_weights.write_controlnet(tmp_path / "controlnet", **changes)
-    line = fails(capsys, tmp_path / "out", ("diffusers", pipeline), ("diffusers", folder))
-    assert message in line and str(folder) in line
-
-
-def test_a_controlnet_without_one_of_its_zero_convolutions(tmp_path, capsys):
-    weights = other_weights.torch("control")
-    del weights["controlnet_down_blocks.3.weight"]
-    folder = other_weights.write_controlnet(tmp_path / "controlnet", weights)
-    line = fails(capsys, tmp_path / "out", ("diffusers", folder))
-    assert "do not fit control: 1 missing (controlnet_down_blocks.3.weight)" in line
-
-
 def test_folders_of_another_kind(pipeline, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     text = "text_encoder/config.json: a CLIPTextModel is none of"
@@ -471,6 +428,9 @@ def test_folders_of_another_kind(pipeline, tmp_path, capsys):
     original = folders.write_torch(
         tmp_path / "sd.ckpt", one | {"model.diffusion_model.a": np.ones(1, np.float32)}
     )
+    control = tmp_path / "control"
+    control.mkdir()
+    (control / "config.json").write_text('{"_class_name": "ControlNetModel"}')
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "config.json").write_text('{"_class_name": "MotionAdapter"}')
@@ -481,6 +441,7 @@ def test_folders_of_another_kind(pipeline, tmp_path, capsys):
         ("diffusers", tmp_path / "empty", "no model here"),
         ("diffusers", tmp_path / "nowhere", "no such folder"),
         ("diffusers", pipeline / "text_encoder", text),
+        ("diffusers", control, "a ControlNetModel: only x_portrait has such networks"),
         ("diffusers", moore, "config.json: a model without a name is none of the models"),
         ("diffusers-flax", pipeline, "no Flax weights"),
         ("moore", pipeline / "unet", "a UNet2DConditionModel folder, not Moore's"),

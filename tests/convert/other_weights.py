@@ -41,13 +41,6 @@ MODEL = {
              "patch_size": 4, "projection_dim": CONTEXT},
     "arcface": {"layers": [1, 2], "widths": [4, 6], "image_size": 8, "embedding": 10},
 }  # fmt: skip
-CONTROLNET_JSON = {
-    name: value for name, value in UNET_JSON.items()
-    if name not in ("up_block_types", "out_channels", "sample_size")
-} | {
-    "_class_name": "ControlNetModel", "conditioning_embedding_out_channels": [7, 9],
-    "controlnet_conditioning_channel_order": "rgb", "mid_block_type": "UNetMidBlock2DCrossAttn",
-}  # fmt: skip
 
 
 def parameter_shapes(config: dict) -> dict:
@@ -57,9 +50,6 @@ def parameter_shapes(config: dict) -> dict:
 
 
 SHAPES = parameter_shapes({"model": MODEL})
-SHAPES["control"] = network_shapes(
-    build({"model": MODEL | {"control_channels": [7, 9]}}), "control"
-)
 
 
 def linen(network: str, pattern: str = "") -> dict[str, np.ndarray]:
@@ -103,16 +93,6 @@ def write_diffusers(root: Path) -> Path:
         save_file(contiguous, root / name / f"{file}.safetensors")
     (root / "scheduler").mkdir()
     (root / "model_index.json").write_text("{}")
-    return root
-
-
-def write_controlnet(root: Path, weights: dict[str, np.ndarray] | None = None, **changes) -> Path:
-    """A ControlNet folder for that pipeline; changes are of its config.json."""
-    root.mkdir(parents=True)
-    (root / "config.json").write_text(json.dumps(CONTROLNET_JSON | changes))
-    weights = torch("control") if weights is None else weights
-    contiguous = {key: np.ascontiguousarray(array) for key, array in weights.items()}
-    save_file(contiguous, root / "diffusion_pytorch_model.safetensors")
     return root
 
 

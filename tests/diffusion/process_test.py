@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from durian_jax.diffusion.process import Discrete
+from input_pipeline.errors import InputError
 
 PROCESSES = [
     Discrete(),
@@ -107,3 +108,29 @@ def test_eps_with_zero_terminal_snr_is_refused():
 def test_unknown_prediction_is_refused():
     with pytest.raises(ValueError, match="choose v, eps or x0"):
         Discrete(prediction="noise")
+
+
+@pytest.mark.parametrize(
+    ("steps", "count", "first"), [(30, 31, 991), (25, 25, 961), (15, 16, 991), (7, 8, 995)]
+)
+def test_leading_timesteps_go_down_to_one_at_whole_distances(steps, count, first):
+    """As LDM's code has them: c = T // steps apart, from 1."""
+    times = Discrete(prediction="eps", zero_terminal_snr=False).spaced(steps, "leading")
+    assert (len(times), times[0], times[-1]) == (count, first, 1)
+    assert (np.diff(times) == -(1000 // steps)).all()
+
+
+def test_leading_timesteps_that_would_pass_the_last_name_their_neighbours():
+    process = Discrete(prediction="eps", zero_terminal_snr=False)
+    refused = []
+    for steps in range(1, 101):
+        try:
+            process.spaced(steps, "leading")
+        except InputError:
+            refused.append(steps)
+    # Those in which the official sampler reads beyond its tables.
+    assert refused == [3, 9, 27, 36, 37]
+    with pytest.raises(InputError, match="at 1000, beyond 999: use 2 or 4"):
+        process.spaced(3, "leading")
+    with pytest.raises(InputError, match="steps is 0: use 1 to 1000"):
+        process.spaced(0, "leading")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from durian_jax.diffusion.windows import Overlapping, denoise_windows
+from durian_jax.diffusion.windows import Circular, Overlapping, denoise_windows
 
 CASES = [(1, 24, 4), (24, 24, 4), (25, 24, 4), (115, 24, 4), (9, 4, 0), (100, 8, 7)]
 
@@ -83,3 +83,49 @@ def test_walking_in_a_band_is_walking_all_frames_step_by_step(frames, window, ov
     assert len(calls) == steps * len(windows) and len(parts) == len(windows)
     expected = _whole(frames, window, overlap, steps)
     np.testing.assert_allclose(np.concatenate(parts, 1), expected, atol=1e-5)
+
+
+ROUND = [(8, 4, 2), (7, 4, 2), (5, 16, 4), (3, 16, 4), (16, 16, 4), (17, 16, 4), (40, 16, 0)]
+
+
+@pytest.mark.parametrize("frames,window,overlap", ROUND)
+def test_circular_windows_average_every_frame_at_every_step(frames, window, overlap):
+    walk, firsts = Circular(frames, window, overlap), []
+    for step in range(4):
+        total, count = np.zeros(frames), 0
+        tasks = [task for task in walk.tasks(4) if task[0] == step]
+        for _, places, weights in tasks:
+            assert len(set(places.tolist())) == len(places) == walk.length == min(window, frames)
+            assert ((np.diff(places) - 1) % frames == 0).all()
+            np.add.at(total, places, weights)
+            count += 1
+        np.testing.assert_allclose(total, 1, atol=1e-6)
+        assert count == len(walk)
+        firsts.append(tasks[0][1][0])
+    assert len(set(firsts)) > 1
+    if frames > window:
+        assert len(walk) == -(-(frames - overlap) // (window - overlap))
+
+
+def test_circular_windows_begin_where_they_are_told_and_go_on_through_the_end():
+    tasks = list(Circular(7, 4, 2, lambda step: 5 - step).tasks(2))
+    assert [task[1].tolist() for task in tasks] == [
+        [5, 6, 0, 1], [0, 1, 2, 3], [2, 3, 4, 5],
+        [4, 5, 6, 0], [6, 0, 1, 2], [1, 2, 3, 4],
+    ]  # fmt: skip
+    assert tasks[0][2].tolist() == [0.5, 1.0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("frames", [3, 8, 11])
+def test_circular_windows_take_the_whole_clip_through_each_step(frames):
+    walk, steps = Circular(frames, 4, 2), 3
+    parts = list(denoise_windows(walk, steps, _noise, _model, _advance))
+    z, clean = _noise(np.arange(frames)), 0.0
+    for step in range(steps):
+        blended = np.zeros_like(z)
+        for at, places, weights in walk.tasks(steps):
+            if at == step:
+                mine = _model(z[:, places], places, step)
+                blended[:, places] += weights[:, None, None, None] * mine
+        z, clean = _advance(z, clean, blended, None, step)
+    np.testing.assert_allclose(np.concatenate(parts, 1), z, atol=1e-5)

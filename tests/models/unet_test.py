@@ -150,11 +150,15 @@ def trunk(inputs, fill):
     module, (x, timesteps, context) = UNet(CONTROL), inputs
     pictures = np.random.default_rng(1).random((4, 8, 8, 3), np.float32)
     call = x, timesteps, pictures, context
-    init = functools.partial(module.init, jax.random.key(0), *call, method="control")
+
+    def residuals(module, x, timesteps, pictures, context):
+        return module.control(x, timesteps, module.encode_pictures(pictures), context)
+
+    init = functools.partial(module.init, jax.random.key(0), *call, method=residuals)
     params = fill(jax.eval_shape(init))["params"]
     # Under jit only what is returned gets drawn.
     own = jax.jit(lambda: {k: v for k, v in init()["params"].items() if "controlnet" in k})()
-    run = jax.jit(functools.partial(module.apply, method="control"))
+    run = jax.jit(functools.partial(module.apply, method=residuals))
     return own, run({"params": params | own}, *call), params
 
 

@@ -5,15 +5,13 @@ writes the zip archive of `torch.save` (a test reads one that torch itself wrote
 """
 
 import json
-import pickle
 import re
-import zipfile
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from safetensors.numpy import save_file
 
+from durian_jax.convert.archive import write_torch
 from durian_jax.models.temporal import frame_positions
 from tests.parity import drawn
 
@@ -91,63 +89,3 @@ def write_model(folder: Path, network: str, weights: dict[str, np.ndarray] | Non
     name = "model" if network == "clip" else "diffusion_pytorch_model"
     save_file(tensors(network) if weights is None else weights, folder / f"{name}.safetensors")
     return folder
-
-
-def write_torch(path: Path, content) -> Path:
-    """The zip archive that torch.save(content) writes; arrays become tensors."""
-    storages: list[np.ndarray] = []
-    with zipfile.ZipFile(path, "w") as archive:
-        with archive.open("archive/data.pkl", "w") as file:
-            _Pickler(file, storages).dump(content)
-        archive.writestr("archive/byteorder", "little")
-        for number, storage in enumerate(storages):
-            archive.writestr(f"archive/data/{number}", storage.tobytes())
-        archive.writestr("archive/version", "3\n")
-    return path
-
-
-class _Global:
-    """A class or function to pickle by name, whether it can be imported or not."""
-
-    def __init__(self, name: str):
-        self.module, _, self.name = name.rpartition(".")
-
-
-class _Storage:
-    def __init__(self, number: int, array: np.ndarray):
-        kinds = {"float32": "Float", "float16": "Half", "bfloat16": "BFloat16", "int64": "Long"}
-        self.kind, self.number, self.size = kinds[str(array.dtype)], str(number), array.size
-
-
-class _Pickler(pickle._Pickler):
-    """Pickles arrays as torch pickles tensors."""
-
-    dispatch: ClassVar[dict] = dict(pickle._Pickler.dispatch)
-
-    def __init__(self, file, storages: list[np.ndarray]):
-        super().__init__(file, protocol=2)
-        self.storages, self.alive = storages, []
-
-    def persistent_id(self, value):
-        if isinstance(value, _Storage):
-            kind = _Global(f"torch.{value.kind}Storage")
-            self.alive.append(kind)
-            return "storage", kind, value.number, "cpu", value.size
-        return None
-
-    def save_name(self, value: _Global):
-        self.write(f"c{value.module}\n{value.name}\n".encode())
-
-    def save_array(self, array: np.ndarray):
-        strides = tuple(step // array.itemsize for step in array.copy().strides)
-        storage = _Storage(len(self.storages), array)
-        self.storages.append(np.ascontiguousarray(array))
-        arguments = (storage, 0, tuple(array.shape), strides, False, {})
-        # What a pickler has seen must stay alive: it is known by its address.
-        self.alive += [storage, arguments, rebuild := _Global("torch._utils._rebuild_tensor_v2")]
-        self.save(rebuild)
-        self.save(arguments)
-        self.write(pickle.REDUCE)
-
-    dispatch[_Global] = save_name
-    dispatch[np.ndarray] = save_array

@@ -13,6 +13,7 @@ import pytest
 from flax.traverse_util import unflatten_dict
 
 from durian_jax.convert import importer
+from durian_jax.convert.names import match
 from durian_jax.convert.shapes import network_shapes
 from durian_jax.diffusion import solvers
 from durian_jax.diffusion.process import Discrete
@@ -21,7 +22,10 @@ from durian_jax.models.unet import UNet
 from durian_jax.sampling import sampler
 from durian_jax.systems.durian.config import DurianConfig
 from durian_jax.systems.durian.model import Durian, Frames, build
+from durian_jax.systems.x_portrait.config import XPortraitConfig
+from durian_jax.systems.x_portrait.model import XPortrait
 from durian_jax.weights import loading
+from durian_jax.weights.storage import Stored
 from tests.parity import drawn, folders
 from tests.parity.conftest import MODEL, QUICK
 
@@ -97,15 +101,25 @@ def test_capture_at_every_site(unet, scene, outputs, report):
 
 
 @pytest.fixture(scope="module")
-def control(tmp_path_factory):
-    """The ControlNet of the fixtures as `--from diffusers` makes a control trunk of it."""
-    folder = folders.write_model(tmp_path_factory.mktemp("control") / "controlnet", "controlnet")
-    out = folder.parent / "checkpoint"
-    importer.convert([("diffusers", folder)], out)
-    params, manifest = loading.load(out)
-    system = build(manifest["config"]["model"] | {"dtype": "float32"})
-    network, _ = system.bind({}).control.unbind()
-    return network, {"params": params["control"]}
+def control():
+    """The ControlNet of the fixtures in a control trunk."""
+    config = XPortraitConfig.from_dict(
+        {
+            name: MODEL[name]
+            for name in MODEL
+            if name not in ("clip", "arcface", "keypoint_channels")
+        }
+        | {"control_channels": MODEL["keypoint_channels"]}
+    )
+    shapes = network_shapes(XPortrait(config), "control")
+    weights = {
+        key: Stored(folders.FIXTURES, key, array.shape, "float32", lambda array=array: array)
+        for key, array in folders.tensors("controlnet").items()
+    }
+    found = match("control", shapes, weights)
+    network, _ = XPortrait(config).bind({}).control.unbind()
+    leaves = {path: stored.read() for path, stored in found.items()}
+    return network, {"params": unflatten_dict(leaves, sep="/")}
 
 
 def test_controlnet(control, unet, scene, outputs, report):
@@ -117,7 +131,8 @@ def test_controlnet(control, unet, scene, outputs, report):
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def controlled(trunk_variables, variables):
-        residuals = trunk.apply(trunk_variables, *some, pictures, context, method="control")
+        features = trunk.apply(trunk_variables, pictures, method="encode_pictures")
+        residuals = trunk.apply(trunk_variables, *some, features, context, method="control")
         return residuals, network.apply(variables, *some, context, residuals=residuals)
 
     with jax.default_matmul_precision("highest"):
@@ -299,6 +314,7 @@ class _StandIn:
     """A smooth model for the schedulers alone, the same as in generate.py."""
 
     parts = ("references",)
+    timed = False
 
     def apply(self, variables, z, t, clip, frames, parts, method):
         angle = t[0].astype(jnp.float32) / 250

@@ -70,27 +70,6 @@ def test_exports_load_and_compute_the_same(exported, scene, outputs):
     assert np.linalg.norm(denoised - wanted) <= 1e-5 * np.linalg.norm(wanted)
 
 
-@torch.no_grad()
-def test_an_exported_controlnet_loads_and_computes_the_same(tmp_path, scene, outputs):
-    from tests.parity import generate
-
-    folder = folders.write_model(tmp_path / "controlnet", "controlnet")
-    importer.convert([("diffusers", folder)], tmp_path / "ours")
-    exporter.to_diffusers(tmp_path / "ours", tmp_path / "there")
-    net, report = diffusers.ControlNetModel.from_pretrained(
-        tmp_path / "there" / "controlnet", output_loading_info=True
-    )
-    assert not any(report.values()), report
-    noisy = generate.first(scene["noise"].reshape(-1, 8, 8, 4)[2:4])
-    pictures = generate.first(scene["keypoint_pictures"].reshape(-1, 16, 16, 3)[2:4])
-    context = torch.from_numpy(scene["context"][2:4])
-    down, middle = net(noisy, torch.tensor([40, 900]), context, pictures, return_dict=False)
-    for site, residual in enumerate([*down, middle]):
-        wanted = outputs[f"control/residual_{site}"]
-        gap = np.linalg.norm(generate.last(residual) - wanted)
-        assert gap <= 1e-5 * np.linalg.norm(wanted)
-
-
 def _build(name):
     """A full-size network: Stable Diffusion 1.5's UNet and autoencoder, CLIP ViT-L/14."""
     if name == "clip":

@@ -24,6 +24,7 @@ class Oracle:
     """
 
     latent_shape, parts, frame_inputs = (3, 3, 2), ("references",), ("keypoints",)
+    timed = False
 
     def __init__(self, process=PROCESS):
         self.process = process
@@ -232,3 +233,49 @@ def test_settings_of_a_config_and_changes_to_them():
     assert sampling == Sampling(12, "dpm++", 2.0, window=8)
     changed = sampling.changed(steps=4, guidance=None)
     assert changed == Sampling(4, "dpm++", 2.0, window=8)
+
+
+def test_leading_steps_end_at_the_noise_of_time_zero():
+    process = Discrete(prediction="eps", zero_terminal_snr=False)
+    schedule = _schedule(30, process=process, spacing="leading")
+    signal, sigma = process.scales(np.array(0))
+    assert len(schedule) == 31 and schedule.guidance.shape == (31, 1)
+    np.testing.assert_allclose([schedule.signal_next[-1], schedule.sigma_next[-1]], [signal, sigma])
+    video, clean = _sample(10, process=process, spacing="leading")
+    # What noise is left is that of time 0: its deviation is 0.029.
+    assert 0.01 < np.abs(video - signal * clean).std() < 0.04
+
+
+class Still(Oracle):
+    """Predicts no noise at all, so that what it starts from is what comes out, scaled."""
+
+    def predict(self, z, t, clip, clean, parts):
+        return jnp.zeros_like(z)
+
+    def encode_video(self, video):
+        return video
+
+
+def test_a_clip_may_start_from_its_portrait_under_the_noise_of_the_last_step():
+    process = Discrete(prediction="eps", zero_terminal_snr=False)
+    clean = jnp.zeros((2, 5, 3, 3, 2))
+    portrait = jax.random.normal(jax.random.key(1), (2, 3, 3, 2))
+    schedule = _schedule(2, process=process)
+
+    def run(start):
+        return sampler.sample(
+            Still(process), {}, {"keypoints": clean, "portrait": portrait}, SEEDS, schedule,
+            process=process, start=start,
+        )  # fmt: skip
+
+    noise, source = run("noise"), run("source")
+    signal, sigma = process.scales(np.array(999))
+    wanted = noise * sigma + portrait[:, None]
+    np.testing.assert_allclose(source, wanted, atol=1e-4 * np.abs(wanted).max())
+    assert signal < 0.07
+
+
+@pytest.mark.parametrize("name", ["solver", "windows", "spacing", "start"])
+def test_unknown_names_are_refused_with_those_there_are(name):
+    with pytest.raises(InputError, match=f"{name} 'nothing': choose "):
+        Sampling(**{name: "nothing"})

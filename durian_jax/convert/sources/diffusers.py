@@ -7,7 +7,6 @@ needed. What each model becomes:
     AutoencoderKL                           autoencoder
     CLIPVisionModelWithProjection           clip
     MotionAdapter                           motion modules of the denoiser
-    ControlNetModel                         control
 """
 
 import contextlib
@@ -47,10 +46,6 @@ _UNET_FIXED = {
     "dual_cross_attention": False, "transformer_layers_per_block": 1, "conv_in_kernel": 3,
     "conv_out_kernel": 3, "mid_block_scale_factor": 1, "time_cond_proj_dim": None,
 }  # fmt: skip
-_CONTROLNET_FIXED = _UNET_FIXED | {
-    "mid_block_type": "UNetMidBlock2DCrossAttn", "conditioning_channels": 3,
-    "controlnet_conditioning_channel_order": "rgb", "global_pool_conditions": False,
-}  # fmt: skip
 _VAE_FIXED = {
     "act_fn": "silu", "use_quant_conv": True, "use_post_quant_conv": True, "in_channels": 3,
     "out_channels": 3, "mid_block_add_attention": True, "shift_factor": None,
@@ -87,6 +82,11 @@ def read_folder(path: Path, open_weights: Callable[[Path], dict[str, Stored]]) -
         # A pipeline has parts that are of no use here; a folder given by itself has none.
         if family in _OTHERS and folder != path:
             continue
+        if family == "ControlNetModel":
+            raise InputError(
+                f"{folder / 'config.json'}: a ControlNetModel: only x_portrait has such networks, "
+                "and its checkpoint brings them along"
+            )
         if family not in _READERS:
             raise InputError(
                 f"{folder / 'config.json'}: a {family} is none of the models known here: "
@@ -120,13 +120,13 @@ def plain_values(path: Path):
         raise InputError(f"{path}: unusable values ({error}): download it again") from error
 
 
-def unet_fields(values: dict, where: str, fixed: dict = _UNET_FIXED) -> dict:
+def unet_fields(values: dict, where: str) -> dict:
     """Fields of `config.model` from a UNet's config.json; what is absent is Stable Diffusion 1.5's.
 
     Raises:
       InputError: a value that our UNet cannot have.
     """
-    _check_fixed(values, fixed, where)
+    _check_fixed(values, _UNET_FIXED, where)
     channels = tuple(values.get("block_out_channels", (320, 640, 1280, 1280)))
     down = values.get("down_block_types", ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"])
     up = values.get("up_block_types", [kind.replace("Down", "Up") for kind in reversed(down)])
@@ -211,20 +211,6 @@ def _clip(values: dict, weights: dict[str, Stored], folder: Path) -> tuple[dict,
     return {"clip": shape}, {"clip": rename(weights, _CLIP)}
 
 
-def _controlnet(values: dict, weights: dict[str, Stored], folder: Path) -> tuple[dict, dict]:
-    where = f"{folder / 'config.json'}"
-    # A ControlNet has no output of its own.
-    values = values | {"out_channels": values.get("in_channels", 4)}
-    fields = unet_fields(values, where, _CONTROLNET_FIXED)
-    channels = values.get("conditioning_embedding_out_channels", (16, 32, 96, 256))
-    if not channels or not all(isinstance(width, int) and width > 0 for width in channels):
-        raise InputError(
-            f"{where}: conditioning_embedding_out_channels is {channels!r}; only positive whole "
-            "numbers fit"
-        )
-    return fields | {"control_channels": tuple(channels)}, {"control": weights}
-
-
 _READERS = {
     "UNet2DConditionModel": _unet,
     "UNetMotionModel": _motion_unet,
@@ -232,7 +218,6 @@ _READERS = {
     "CLIPVisionModelWithProjection": _clip,
     "CLIPModel": _clip,
     "MotionAdapter": _motion_adapter,
-    "ControlNetModel": _controlnet,
 }
 
 

@@ -32,7 +32,7 @@ _STORAGES = {
 }  # fmt: skip
 
 
-_TORCH = (".pth", ".pt", ".ckpt", ".bin")
+_TORCH = (".pth", ".pt", ".th", ".ckpt", ".bin")
 _INDEX = re.compile(r"\.index(\.\w+)?\.json$")
 _ADAPTER = re.compile(r"lora|hada_w\d|lokr_w\d", re.IGNORECASE)
 

@@ -78,8 +78,8 @@ def refuse(path: Path) -> NoReturn:
             keys = open_weights(file)
             if any("diffusion_model." in key or "first_stage_model." in key for key in keys):
                 raise InputError(
-                    f"{file}: a single file as of the first Stable Diffusion: make a model folder "
-                    "of it with diffusers (from_single_file, save_pretrained)"
+                    f"{file}: a single file as of the first Stable Diffusion: that is of the kind "
+                    "ldm"
                 )
     if path.is_file():
         raise InputError(f"{path}: a file: give a model folder with a config.json")

@@ -11,7 +11,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from durian_jax.models.arcface import IResNet
 from durian_jax.models.attention import KeyValue, PaddedTokens, References
@@ -24,6 +23,7 @@ from durian_jax.models.conditions import (
 )
 from durian_jax.models.unet import UNet
 from durian_jax.systems.durian.config import DurianConfig
+from durian_jax.systems.shape import align_encoders
 
 
 def build(values: Mapping) -> "Durian":
@@ -68,6 +68,7 @@ class Durian(nn.Module):
 
     parts = ("references",)
     frame_inputs = ("keypoints", "alpha")
+    timed = False
 
     @property
     def size(self) -> int:
@@ -93,7 +94,6 @@ class Durian(nn.Module):
             "portrait_encoder": True,
             "attribute_encoder": config.reference_encoders == 2,
             "keypoint_encoder": True,
-            "control": bool(config.control_channels),
             "face_projection": config.arcface is not None,
             "autoencoder": config.autoencoder == "kl",
             "clip": config.clip is not None,
@@ -113,27 +113,8 @@ class Durian(nn.Module):
 
     @nn.nowrap
     def align(self, params: dict) -> dict:
-        """Initial parameters with which training from scratch finds the references sooner.
-
-        The reference encoders start as copies of the denoiser, as they do where all come from the
-        same pre-trained U-Net, and keys start as queries do. Attention then begins by matching what
-        is alike, such as the same place of a face, instead of having to find out what to match.
-
-        Args:
-            params: freshly drawn; a mask channel of an encoder stays as it was drawn.
-        """
-        leaves = flatten_dict(params)
-        for path in leaves:
-            if path[0] in ("portrait_encoder", "attribute_encoder"):
-                like, own = leaves.get(("denoiser", *path[1:])), leaves[path]
-                if like is not None and like.shape == own.shape:
-                    leaves[path] = like
-                elif path[1:] == ("conv_in", "kernel"):
-                    leaves[path] = jnp.concatenate([like, own[:, :, like.shape[2] :]], axis=2)
-        for path in leaves:
-            if path[-3:-1] == ("attn1", "to_k") and "motion_modules" not in "/".join(path):
-                leaves[path] = leaves[(*path[:-2], "to_q", path[-1])]
-        return unflatten_dict(leaves)
+        """See `align_encoders`; a mask channel stays as it was drawn."""
+        return align_encoders(params, ("portrait_encoder", "attribute_encoder"))
 
     def setup(self):
         config, dtype = self.config, jnp.dtype(self.config.dtype)
@@ -166,16 +147,6 @@ class Durian(nn.Module):
             )
         )
 
-        if config.control_channels:
-            self.control = UNet(
-                config.unet(
-                    in_channels=channels,
-                    out_channels=0,
-                    context_dim=look_dim,
-                    control_channels=config.control_channels,
-                )
-            )
-
     def __call__(
         self,
         batch: Mapping[str, jax.Array],
@@ -192,9 +163,6 @@ class Durian(nn.Module):
         if self.is_initializing():
             self.decode_video(self.encode_video(batch["video"]))
         clip, frames = self.encode_clip(batch), self.encode_frames(batch)
-        if self.is_initializing() and self.config.control_channels:
-            context = None if clip.context is None else clip.context[0][:, None]
-            self.encode_control(z, t, batch["video"] / 255.0, context)
         return self.predict(z, t, clip, frames, self.parts, keep)
 
     def encode_video(self, video: jax.Array, noise: jax.Array | None = None) -> jax.Array:
@@ -293,29 +261,6 @@ class Durian(nn.Module):
         tokens, context = jax.tree.map(lambda x: x[None], (tokens, context))
         return Conditions(tokens, context)
 
-    def encode_control(
-        self,
-        latents: jax.Array,
-        timesteps: jax.Array,
-        pictures: jax.Array,
-        context: jax.Array | None = None,
-    ) -> tuple[jax.Array, ...]:
-        """What the ControlNet, if there is one, adds to the denoiser, see `UNet.control`.
-
-        Durian itself has no use for it: `__call__` and the sampler leave it out.
-
-        Args:
-            latents, timesteps: as `predict` gets them.
-            pictures: what it is told to follow, [B, F, H, W, 3] in [0, 1].
-            context: cross-attention tokens [B, 1, M, d] or [B, F, M, d].
-
-        Returns:
-            `residuals` of `predict`.
-        """
-        if context is not None:
-            context = _fold(context)
-        return self.control.control(_fold(latents), timesteps, _fold(pictures), context)
-
     def predict(
         self,
         z: jax.Array,
@@ -324,7 +269,6 @@ class Durian(nn.Module):
         frames: Frames,
         parts: tuple[str, ...],
         keep: jax.Array | None = None,
-        residuals: tuple[jax.Array, ...] | None = None,
     ) -> jax.Array:
         """One evaluation of the denoiser.
 
@@ -336,7 +280,6 @@ class Durian(nn.Module):
             parts: () is the unconditional branch of guidance: no reference tokens and a zero
                 context. Keypoints stay.
             keep: bool [B, len(parts)]; False makes a single clip unconditional.
-            residuals: of `encode_control`, possibly scaled.
 
         Returns:
             float32 [B, F, h, w, c], in the units of the training target.
@@ -359,7 +302,7 @@ class Durian(nn.Module):
             if parts and clip.count is not None:
                 context = PaddedTokens(context, jnp.repeat(clip.count, repeats))
         output = self.denoiser(
-            _fold(z), t.reshape(-1), context, references, _fold(frames.keypoints), residuals
+            _fold(z), t.reshape(-1), context, references, _fold(frames.keypoints)
         )
         return output.reshape(z.shape)
 

@@ -277,36 +277,6 @@ def test_bfloat16_keeps_float32_parameters_latents_and_output(batch, inputs):
     assert conditions.references[0].key.dtype == jnp.bfloat16
 
 
-def test_a_controlnet_is_one_more_network(params, batch, inputs, fill):
-    """It adds parameters of its own alone, and its residuals reach the denoiser."""
-    config = dataclasses.replace(CONFIG, control_channels=(4, 4, 8))
-    module, (latents, timesteps, features) = Durian(config), inputs
-    abstract = jax.eval_shape(module.init, jax.random.key(0), batch, *inputs[:2])["params"]
-    assert sorted(abstract) == sorted([*params, "control"])
-    variables = {"params": params | {"control": fill(abstract["control"])}}
-
-    @jax.jit
-    def run(scale, pictures):
-        context = jnp.zeros((B, 1, 1, 6))
-        residuals = module.apply(
-            variables, latents, timesteps, pictures, context, method="encode_control"
-        )
-        residuals = jax.tree.map(lambda residual: scale * residual, residuals)
-        return module.apply(
-            variables, latents, timesteps, None, Frames(features), (), residuals=residuals,
-            method="predict",
-        )  # fmt: skip
-
-    pictures = batch["video"] / np.float32(255)
-    controlled = run(1.0, pictures)
-    assert np.abs(controlled - run(0.0, pictures)).max() > 0.01
-    # A picture acts on its own frame alone.
-    other = pictures.copy()
-    other[0, 1] = 1 - other[0, 1]
-    changed = np.abs(run(1.0, other) - controlled).max((2, 3, 4))
-    assert changed[0, 1] > 1e-3 and np.delete(changed.ravel(), 1).max() == 0
-
-
 def test_video_survives_the_latents(model, batch):
     variables = {"params": model.params}
     latents = model.module.apply(variables, batch["video"], method="encode_video")
@@ -332,10 +302,6 @@ def test_default_config_is_the_full_size():
         (
             {"patch": 8},
             "keypoint_channels shrink the picture 4 times, but a latent cell is 8 pixels",
-        ),
-        (
-            {"control_channels": [4, 8]},
-            "control_channels shrink the picture 2 times, but a latent cell is 4 pixels",
         ),
         ({"reference_encoders": 3}, "reference_encoders=3: use 2 or 1"),
         ({"reference_encoders": 1}, "takes no contexts: set clip and arcface to None"),

@@ -29,6 +29,7 @@ class Toy(nn.Module):
     frame_inputs = ("keypoints",)
     networks = ("denoiser", "autoencoder")
     temporal = False
+    timed = False
 
     @property
     def size(self):

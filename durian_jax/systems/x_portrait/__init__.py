@@ -1,0 +1,1 @@
+"""X-Portrait: a reference network, and pictures of the driver for control."""

@@ -1,0 +1,102 @@
+"""A photo and a clip -> the batch of a system that follows pictures of the driver."""
+
+from pathlib import Path
+
+import numpy as np
+
+from input_pipeline.errors import InputError
+from input_pipeline.faces.landmarker import FaceLandmarker
+from input_pipeline.inference.inputs import Masking, Scene, notes_on
+from input_pipeline.inference.subject import read_subject
+from input_pipeline.motion import control_pictures
+from input_pipeline.motion.driver import FOLLOWING, TEMPLATE, Following, Motion, read_motion
+from input_pipeline.motion.smoothing import smooth
+
+
+def read_controlled(
+    portrait: str | Path,
+    attributes: list[tuple],
+    driving: str | Path,
+    size: int,
+    landmarker: FaceLandmarker,
+    masking: Masking,
+    *,
+    portrait_mask: str | Path | None = None,
+    framed: bool = False,
+    following: Following = FOLLOWING,
+    towards: list[tuple] = (),
+    references: list[str | Path] = (),
+) -> Scene:
+    """As `read_scene`, for systems that take no attributes and see the driver's pictures.
+
+    The driver's face is laid onto the portrait's, by one move for the whole clip: that of the
+    frame which is most like the portrait, or `following.best_frame`, or none.
+
+    Args:
+      references: more photos of the person.
+
+    Raises:
+      InputError: an unusable photo or clip, or what this system cannot do.
+    """
+    del masking
+    if attributes or towards:
+        raise InputError("this model takes no attributes, only a portrait: leave them out")
+    if portrait_mask is not None:
+        raise InputError(f"{portrait_mask}: this model hides nothing of the portrait: leave it out")
+    driving = Path(driving)
+    if driving.suffix == TEMPLATE:
+        raise InputError(
+            f"{driving}: this model follows the driver's pictures, a template has none: give the "
+            "clip"
+        )
+    if following.motion == "relative":
+        raise InputError(
+            "relative: this model follows the driver's pictures as they are: leave it out",
+            option="motion",
+        )
+    if following.frames is not None:
+        raise InputError(
+            f"{following.frames}: this model follows the driver's pictures, one for each: leave it "
+            "out",
+            option="frames",
+        )
+    person = read_subject(portrait, size, landmarker, None, framed)
+    others = [read_subject(path, size, landmarker, None, framed) for path in references]
+    motion = read_motion(driving, landmarker, framed)
+    whole, local = _pictures(motion, control_pictures.landmarks(person.keypoints), size, following)
+    batch = {"portrait": person.image, "control": whole, "local_control": local}
+    if others:
+        batch["references"] = np.stack([other.image for other in others])
+    nothing = np.zeros((0, size, size), bool)
+    return Scene(
+        portrait=person,
+        givers=[],
+        own=np.zeros((size, size), bool),
+        aligned=nothing,
+        motion=motion,
+        batch=batch,
+        notes=notes_on([person, *others], motion),
+    )
+
+
+def _pictures(
+    motion: Motion, portrait: np.ndarray, size: int, following: Following
+) -> tuple[np.ndarray, np.ndarray]:
+    """The control pictures, uint8 [F, S, S, 3] each; portrait: landmarks [68, 2]."""
+    keypoints = smooth(motion.keypoints, float(motion.fps), following.smooth)
+    points = control_pictures.landmarks(motion.crop.points(keypoints, size))
+    matrix = np.eye(2, 3)
+    if following.align != "none":
+        best = following.best_frame
+        if best is None:
+            best = control_pictures.best_frame(points, portrait)
+        elif best >= len(points):
+            raise InputError(
+                f"{best}: {motion.path} has {len(points)} frames: use 0 to {len(points) - 1}",
+                option="best_frame",
+            )
+        matrix = control_pictures.alignment(points[best], portrait)
+    points = control_pictures.moved(points, matrix)
+    whole = [control_pictures.warped(frame, matrix) for frame in motion.frames(size)]
+    local = [control_pictures.local_picture(*pair) for pair in zip(whole, points, strict=True)]
+    return np.stack(whole), np.stack(local)

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from input_pipeline.motion import control_pictures
+from tests.parity.folders import FIXTURES
+
+
+@pytest.fixture(scope="module")
+def official():
+    """Landmarks and what the official code made of them."""
+    found = load_file(FIXTURES / "x_portrait.safetensors")
+    return {name.removeprefix("prepare/"): x for name, x in found.items() if name[:8] == "prepare/"}
+
+
+def test_best_frame_and_alignment_are_the_official_ones(official):
+    driver, portrait = official["landmarks_driving"], official["landmarks_source"]
+    assert control_pictures.best_frame(driver, portrait) == official["best_frame"][0]
+    # The official code computes in single precision.
+    matrix = control_pictures.alignment(driver[1], portrait)
+    np.testing.assert_allclose(matrix, official["matrix_256"], atol=1e-4)
+
+
+def test_squares_lie_where_the_official_ones_do(official):
+    white = np.full((256, 256, 3), 255, np.uint8)
+    shown = control_pictures.local_picture(white, official["landmarks_driving"][2])
+    wanted = np.unpackbits(official["local_shown"], axis=-1).astype(bool)
+    np.testing.assert_array_equal(shown.any(-1), wanted)
+
+
+@pytest.mark.parametrize("size", [64, 512])
+def test_squares_keep_their_place_at_other_sizes(official, size):
+    white = np.full((size, size, 3), 255, np.uint8)
+    points = official["landmarks_driving"][2] * size / 256
+    shown = control_pictures.local_picture(white, points).any(-1)
+    wanted = np.unpackbits(official["local_shown"], axis=-1).astype(bool)
+    fine, coarse = (shown, wanted) if size > 256 else (wanted, shown)
+    factor = len(fine) // len(coarse)
+    np.testing.assert_allclose(shown.mean(), wanted.mean(), atol=0.01)
+    assert (fine[::factor, ::factor] != coarse).mean() < 0.02
+
+
+def test_the_box_of_one_face_falls_onto_the_box_of_the_other():
+    rng = np.random.default_rng(0)
+    driver, portrait = rng.uniform(20, 200, (2, 68, 2))
+    points = control_pictures.moved(driver, control_pictures.alignment(driver, portrait))
+    np.testing.assert_allclose(points.mean(0), portrait.mean(0))
+    np.testing.assert_allclose(np.ptp(points, axis=0), np.ptp(portrait, axis=0))
+
+
+def test_a_picture_moves_as_its_points_do_and_is_black_beyond():
+    picture = np.zeros((40, 40, 3), np.uint8)
+    picture[10, 20] = 255
+    matrix = np.array([[1.0, 0, 5], [0, 1, -3]])
+    moved = control_pictures.warped(picture, matrix)
+    x, y = control_pictures.moved(np.array([20, 10]), matrix)
+    assert moved[int(y), int(x)].all() and moved.sum() == 3 * 255
+    white = np.full((40, 40, 3), 255, np.uint8)
+    assert not control_pictures.warped(white, matrix)[:, :4].any()
+
+
+def test_landmarks_are_a_face_of_68_points():
+    keypoints = np.stack([np.arange(478), -np.arange(478), np.zeros(478)], -1)
+    points = control_pictures.landmarks(keypoints[None])
+    assert points.shape == (1, 68, 2) and len(np.unique(points[0, :, 0])) == 68
