@@ -7,7 +7,7 @@ import jax
 import pytest
 from flax.traverse_util import flatten_dict
 
-from configs import ablations, durian, small, tiny
+from configs import ablations, durian, small, tiny, x_portrait, x_portrait_tiny
 from durian_jax.diffusion.process import Discrete
 from durian_jax.diffusion.solvers import Sampling
 from durian_jax.systems.system import build, init_params
@@ -105,3 +105,30 @@ def test_each_ablation_changes_one_thing():
         build(changed)
     with pytest.raises(ValueError, match="unknown ablation 'nothing': choose full, "):
         ablations.get_config("nothing")
+
+
+@pytest.mark.parametrize("module", [x_portrait, x_portrait_tiny])
+def test_the_stages_of_x_portrait_build_and_train_what_they_are_meant_to(module):
+    wanted = {
+        "stage1": {"portrait_encoder"},
+        "stage2": {"portrait_encoder", "control", "local_control"},
+        "stage3": {"denoiser (motion modules)"},
+    }
+    for stage, groups in wanted.items():
+        config = module.get_config(stage)
+        trained, _ = partition(_shapes(module, stage), config.stage.trainable, config.stage.frozen)
+        found = set(_counts(trained))
+        if module is x_portrait or stage == "stage3":
+            assert found == groups
+        assert loop.sample_options(config).frames <= config.sample.window <= config.model.max_frames
+        train_step.Training.build(config)
+    with pytest.raises(ValueError, match="choose stage1, stage2 or stage3"):
+        module.get_config("stage4")
+
+
+def test_full_size_parameter_counts_of_x_portrait():
+    counts = _counts(_shapes(x_portrait, "stage3"))
+    assert counts["denoiser"] == 859_520_964
+    assert counts["denoiser (motion modules)"] == 166_855_040 + 250_282_560
+    assert counts["control"] == counts["local_control"] == 361_279_120
+    assert counts["autoencoder"] == 83_653_863

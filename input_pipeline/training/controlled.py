@@ -1,0 +1,78 @@
+"""Training samples of systems that follow pictures of the driver."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+
+from input_pipeline.dataset.donors import NOBODY, Donors
+from input_pipeline.dataset.records import Chunk, decode_frame
+from input_pipeline.errors import InputError
+from input_pipeline.media.pictures import resize
+from input_pipeline.motion import control_pictures
+from input_pipeline.training.augmentation import augment, jitter_matrix, warp
+from input_pipeline.training.transforms import SampleOptions, choose_frames
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlledOptions(SampleOptions):
+    """As SampleOptions; what that says of attributes and masks is not used.
+
+    The control pictures are the target frames in other colours. Both kinds are stretched each by
+    itself, and differently across and down, or the result would take the driver's face shape.
+
+    Attributes, beside those of `SampleOptions`:
+      control_scale: largest stretch of width and of height, 0.25 for 1 / 1.25 to 1.25.
+      control_shift: largest shift, as a share of the side.
+    """
+
+    control_scale: float = 0.25
+    control_shift: float = 0.05
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("control_scale", "control_shift"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"data.{name} is {getattr(self, name):g}: use 0 to below 1")
+
+    def make(self, chunk: Chunk, rng: np.random.Generator, donors: Donors = NOBODY) -> dict:
+        """One training sample: the batch contract of X-Portrait without batch axis and `id`.
+
+        Returns:
+          video uint8 [F, H, W, 3]; portrait uint8 [H, W, 3], another frame of the clip; control,
+          local_control uint8 [F, H, W, 3].
+
+        Raises:
+          ValueError: the chunk is broken or too short for F target frames and a reference.
+        """
+        del donors
+        target, candidates = choose_frames(len(chunk.frames), self, rng)
+        source = decode_frame(chunk.frames[int(candidates[0])])
+        nothing = np.zeros((self.size, self.size), np.float32)
+        portrait, _, _ = augment(
+            resize(source, self.size), nothing, self.ranges("portrait"), rng,
+            cv2.BORDER_REFLECT_101,
+        )  # fmt: skip
+        video = [resize(decode_frame(chunk.frames[i]), self.size) for i in target]
+        scale = self.size / source.shape[0]
+        points = control_pictures.landmarks((chunk.keypoints[target] + 0.5) * scale - 0.5)
+        colours = jitter_matrix(self, rng)
+        whole = [cv2.transform(frame, colours) for frame in video]
+        local = [control_pictures.local_picture(*pair) for pair in zip(whole, points)]
+        return {
+            "video": np.stack(video),
+            "portrait": portrait,
+            "control": self._stretched(whole, rng),
+            "local_control": self._stretched(local, rng),
+        }
+
+    def _stretched(self, pictures: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+        """All pictures by one random stretch and shift; black where there is nothing."""
+        reach = np.log1p(self.control_scale)
+        scale = np.exp(rng.uniform(-reach, reach, 2))
+        shift = rng.uniform(-self.control_shift, self.control_shift, 2) * self.size
+        centre = (self.size - 1) / 2
+        matrix = np.column_stack([np.diag(scale), (1 - scale) * centre + shift])
+        return np.stack(
+            [warp(picture, matrix, self.size, cv2.BORDER_CONSTANT) for picture in pictures]
+        )
