@@ -279,7 +279,7 @@ class Animator:
         return self._read_scene(
             job.portrait, job.attributes, job.driving, self.size, self._landmarker,
             inputs.Masking(self._segmenter, self._align, self._growth(job), self._masked),
-            portrait_mask=job.portrait_mask, framed=job.framed, following=job.following,
+            portrait_mask=job.portrait_mask, framed=job.framed, motion_options=job.motion_options,
             towards=job.towards, references=job.references,
         )  # fmt: skip
 

@@ -139,8 +139,10 @@ def _job(cells: dict[str, str], folder: Path, defaults: Job, separator: str) -> 
         fields["seed"] = _parsed("seed", given["seed"], _whole)
     if "framed" in given:
         fields["framed"] = _yes_or_no("framed", given["framed"])
-    following = {
-        name: _parsed(name, given[name], kind) for name, kind in _FOLLOWING.items() if name in given
+    motion_options = {
+        name: _parsed(name, given[name], kind)
+        for name, kind in _MOTION_OPTIONS.items()
+        if name in given
     }
     return replace(
         defaults, **fields, motion_options=replace(defaults.motion_options, **motion_options)
@@ -189,8 +191,8 @@ def _whole(text: str) -> int:
         return int(_number(text))
 
 
-# Columns of `Following`.
-_FOLLOWING = {
+# Columns of `MotionOptions`.
+_MOTION_OPTIONS = {
     "motion": str, "smooth": _number, "frames": _whole, "align": str, "best_frame": _whole,
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ from durian_jax.animation.job import Job, parse_alphas, parse_attribute
 from durian_jax.cli import fields
 from input_pipeline.errors import InputError
 from input_pipeline.kinds import KINDS
-from input_pipeline.motion.driver import ALIGNMENTS, Following
+from input_pipeline.motion.driver import ALIGNMENTS, MotionOptions
 
 _ATTRIBUTE = "IMAGE:KIND[:MASK]"
 _MASKS = {
@@ -141,7 +141,7 @@ def _animate(verb: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     fields.add(verb, Job, "driving")
     fields.add(
-        verb, Following, motion={"metavar": "CONVENTION"}, align={"choices": ALIGNMENTS},
+        verb, MotionOptions, motion={"metavar": "CONVENTION"}, align={"choices": ALIGNMENTS},
         best_frame={"metavar": "N"},
     )  # fmt: skip
     _add_job(verb)
@@ -167,7 +167,7 @@ def _interpolate(verb: argparse.ArgumentParser) -> None:
         "--over-time", action="store_true", help="one clip that goes through the alphas instead"
     )
     fields.add(verb, Job, "driving")
-    fields.add(verb, Following, "motion", "smooth", "frames", motion={"metavar": "CONVENTION"})
+    fields.add(verb, MotionOptions, "motion", "smooth", "frames", motion={"metavar": "CONVENTION"})
     _add_job(verb)
     verb.add_argument("--out", type=fields.path, required=True, help="OUT.mp4, .mov, .webm or .gif")
 

@@ -9,7 +9,13 @@ from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.inference.inputs import Masking, Scene, notes_on
 from input_pipeline.inference.subject import read_subject
 from input_pipeline.motion import control_pictures
-from input_pipeline.motion.driver import FOLLOWING, TEMPLATE, Following, Motion, read_motion
+from input_pipeline.motion.driver import (
+    MOTION_OPTIONS,
+    TEMPLATE,
+    Motion,
+    MotionOptions,
+    read_motion,
+)
 from input_pipeline.motion.smoothing import smooth
 
 
@@ -23,14 +29,14 @@ def read_controlled(
     *,
     portrait_mask: str | Path | None = None,
     framed: bool = False,
-    following: Following = FOLLOWING,
+    motion_options: MotionOptions = MOTION_OPTIONS,
     towards: list[tuple] = (),
     references: list[str | Path] = (),
 ) -> Scene:
     """As `read_scene`, for systems that take no attributes and see the driver's pictures.
 
     The driver's face is laid onto the portrait's, by one move for the whole clip: that of the
-    frame which is most like the portrait, or `following.best_frame`, or none.
+    frame which is most like the portrait, or `motion_options.best_frame`, or none.
 
     Args:
       references: more photos of the person.
@@ -49,28 +55,30 @@ def read_controlled(
             f"{driving}: this model follows the driver's pictures, a template has none: give the "
             "clip"
         )
-    if following.motion == "relative":
+    if motion_options.motion == "relative":
         raise InputError(
             "relative: this model follows the driver's pictures as they are: leave it out",
             option="motion",
         )
-    if following.frames is not None:
+    if motion_options.frames is not None:
         raise InputError(
-            f"{following.frames}: this model follows the driver's pictures, one for each: leave it "
-            "out",
+            f"{motion_options.frames}: this model follows the driver's pictures, one for each: "
+            "leave it out",
             option="frames",
         )
     person = read_subject(portrait, size, landmarker, None, framed)
     others = [read_subject(path, size, landmarker, None, framed) for path in references]
     motion = read_motion(driving, landmarker, framed)
-    whole, local = _pictures(motion, control_pictures.landmarks(person.keypoints), size, following)
+    whole, local = _pictures(
+        motion, control_pictures.landmarks(person.keypoints), size, motion_options
+    )
     batch = {"portrait": person.image, "control": whole, "local_control": local}
     if others:
         batch["references"] = np.stack([other.image for other in others])
     nothing = np.zeros((0, size, size), bool)
     return Scene(
         portrait=person,
-        givers=[],
+        sources=[],
         own=np.zeros((size, size), bool),
         aligned=nothing,
         motion=motion,
@@ -80,14 +88,14 @@ def read_controlled(
 
 
 def _pictures(
-    motion: Motion, portrait: np.ndarray, size: int, following: Following
+    motion: Motion, portrait: np.ndarray, size: int, motion_options: MotionOptions
 ) -> tuple[np.ndarray, np.ndarray]:
     """The control pictures, uint8 [F, S, S, 3] each; portrait: landmarks [68, 2]."""
-    keypoints = smooth(motion.keypoints, float(motion.fps), following.smooth)
+    keypoints = smooth(motion.keypoints, float(motion.fps), motion_options.smooth)
     points = control_pictures.landmarks(motion.crop.points(keypoints, size))
     matrix = np.eye(2, 3)
-    if following.align != "none":
-        best = following.best_frame
+    if motion_options.align != "none":
+        best = motion_options.best_frame
         if best is None:
             best = control_pictures.best_frame(points, portrait)
         elif best >= len(points):

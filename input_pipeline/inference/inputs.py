@@ -77,7 +77,7 @@ class Scene:
     def photos(self) -> list[np.ndarray]:
         """uint8 [S, S, 3]: the portrait, and all attributes as the model sees them."""
         others = self.towards.photos[1:] if self.towards else []
-        seen = [*self.batch.get("attribute", ())[: len(self.givers)]]
+        seen = [*self.batch.get("attribute", ())[: len(self.sources)]]
         return [self.portrait.image, *self.batch.get("references", ()), *seen, *others]
 
     def preview(self) -> np.ndarray:

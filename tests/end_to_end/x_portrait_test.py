@@ -122,10 +122,10 @@ def test_pictures_without_a_face(checkpoint, clip, tmp_path, capsys):
 
 
 def test_options_for_pictures_are_refused_by_systems_of_keypoints(clip, tmp_path, capsys):
-    giver = f"--attribute={EXAMPLE / 'attribute_0.png'}:hair"
+    attribute_source = f"--attribute={EXAMPLE / 'attribute_0.png'}:hair"
     for option, message in (
         ("--best-frame=0", "--best-frame is of models that follow pictures"),
         (f"--reference={EXAMPLE / 'portrait.png'}", "this model takes one photo of the person"),
     ):
-        assert _animate("small", clip, tmp_path / "out.mp4", giver, option) == 2
+        assert _animate("small", clip, tmp_path / "out.mp4", attribute_source, option) == 2
         assert message in capsys.readouterr().err
