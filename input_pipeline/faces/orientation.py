@@ -11,6 +11,7 @@ from input_pipeline.faces.landmarker import Face, FaceLandmarker
 # 0.68 upright, and 0.03 to 0.2 less in every other turn of the picture.
 _SURE = 0.68
 _MARGIN = 0.02
+_LEAST = 0.64  # for a turn to be believed: in noise the detector finds faces of up to 0.62
 _LOOKS, _STEP, _PATIENCE = 3, 5, 100  # frames looked at, every so many, of so many
 
 
@@ -18,7 +19,7 @@ def turns(frames: Iterable[np.ndarray], landmarker: FaceLandmarker) -> int:
     """Quarter turns that set the face upright, 0 to 3, counterclockwise as in np.rot90.
 
     frames: of a clip, of which the first few that show a face are looked at; or one photo. 0 where
-    no face is found, however it is turned.
+    no face is surely found, however it is turned.
     """
     total, looks = np.zeros(4), 0
     for image in itertools.islice(frames, 0, _PATIENCE, _STEP):
@@ -34,7 +35,8 @@ def turns(frames: Iterable[np.ndarray], landmarker: FaceLandmarker) -> int:
         if looks == _LOOKS:
             break
     best = int(total.argmax())
-    return best if total[best] > total[0] + _MARGIN * looks else 0
+    least = max(total[0] + _MARGIN * looks, _LEAST * looks)
+    return best if total[best] > least else 0
 
 
 def turn(image: np.ndarray, turns: int) -> np.ndarray:

@@ -158,7 +158,7 @@ def pictures(plan: Plan, settings: Settings) -> case_files.Pictures:
     hidden = np.zeros(portrait.shape[:2], bool)
     for kind in plan.case.kinds:
         hidden |= own.get(kind, False)
-    shown = [photo(*pair) for pair in zip(plan.sources, plan.shown)]
+    shown = [photo(*pair) for pair in zip(plan.attribute_sources, plan.shown)]
     driving, _ = clip(plan.driver, plan.driving)
     moving = compose(plan.portrait, plan.driving)
     answer, masks = clip(plan.target, moving)

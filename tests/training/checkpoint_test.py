@@ -240,7 +240,9 @@ def test_a_full_disk_is_reported_by_the_next_save_at_the_latest(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(state, {}, META)
     checkpoints.wait()
-    failed = pytest.raises(InputError, match=r"not written .*last complete one: step 5: make room")
+    failed = pytest.raises(
+        InputError, match=r"not written .*last complete one: step 5: free some space"
+    )
     with _full_disk(), failed:
         for step in (6, 7):
             checkpoints.save(state.replace(step=jnp.int32(step)), {}, META)

@@ -28,7 +28,7 @@ def test_the_target_is_the_portrait_but_for_the_copied_attributes(group):
     for name in vars(plan.own):
         source = plan.own
         if name in plan.case.kinds:
-            source = plan.sources[plan.case.kinds.index(name)]
+            source = plan.attribute_sources[plan.case.kinds.index(name)]
         jax.tree.map(
             np.testing.assert_array_equal, getattr(plan.target, name), getattr(source, name)
         )
@@ -37,7 +37,9 @@ def test_the_target_is_the_portrait_but_for_the_copied_attributes(group):
 def test_interpolated_hair_lies_between_its_sources():
     for group, name in (("interpolation/colour", "colour"), ("interpolation/length", "length")):
         plan = _plan(group)
-        first, second = (getattr(attribute_source.hair, name) for attribute_source in plan.sources)
+        first, second = (
+            getattr(attribute_source.hair, name) for attribute_source in plan.attribute_sources
+        )
         weights = [attribute.weight for attribute in plan.case.attributes]
         np.testing.assert_allclose(
             getattr(plan.target.hair, name), weights[0] * first + weights[1] * second, rtol=1e-5
@@ -46,7 +48,9 @@ def test_interpolated_hair_lies_between_its_sources():
         same = [field.name for field in dataclasses.fields(plan.own.hair)]
         same = [field for field in same if field not in ("colour", "grey", "length")]
         for field in same:
-            a, b = (getattr(attribute_source.hair, field) for attribute_source in plan.sources)
+            a, b = (
+                getattr(attribute_source.hair, field) for attribute_source in plan.attribute_sources
+            )
             assert a == b == getattr(plan.target.hair, field)
 
 
