@@ -16,4 +16,5 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     ]
     traces = sum((root**2).sum() for root in roots)
     cross = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
-    return float(difference @ difference + traces - 2 * cross)
+    # Of equal features rounding leaves a little, above or below 0.
+    return max(float(difference @ difference + traces - 2 * cross), 0.0)
