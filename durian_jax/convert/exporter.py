@@ -8,7 +8,7 @@ import numpy as np
 
 from durian_jax.convert import card
 from durian_jax.convert.importer import join, save, with_progress
-from durian_jax.convert.names import to_torch, torch_key, turned
+from durian_jax.convert.names import to_torch, torch_key, transposed
 from durian_jax.convert.shapes import unet_shapes
 from durian_jax.convert.sources import durian, x_portrait
 from durian_jax.convert.sources.diffusers import EXPORT
@@ -76,7 +76,7 @@ def to_diffusers(source: Path, out: Path, ema: bool = True) -> None:
         for network, tensors in networks:
             name, file = FOLDERS[network]
             torch = {
-                torch_key(path): turned(stored, path, to_torch, "torch")
+                torch_key(path): transposed(stored, path, to_torch, "torch")
                 for path, stored in tensors.items()
             }
             added = _added(network, system, tensors)

@@ -60,7 +60,7 @@ def to_torch(array: np.ndarray, path: str) -> np.ndarray:
     return array
 
 
-def turned(stored: Stored, path: str, turn, layout: str) -> Stored:
+def transposed(stored: Stored, path: str, turn, layout: str) -> Stored:
     """The tensor with `to_linen` or `to_torch` applied when it is read."""
     shape = turn(np.broadcast_to(np.float32(0), stored.shape), path).shape
     return dataclasses.replace(
@@ -103,7 +103,7 @@ def unwrapped(weights: dict[str, Stored]) -> dict[str, Stored]:
 
 
 def match(
-    network: str, shapes: dict[str, tuple[int, ...]], weights: dict[str, Stored], grown: str = ""
+    network: str, shapes: dict[str, tuple[int, ...]], weights: dict[str, Stored], padded: str = ""
 ) -> dict[str, Stored]:
     """A tensor for every parameter of a network, and no tensor unused.
 
@@ -111,7 +111,7 @@ def match(
       network: for messages.
       shapes: parameter path -> shape.
       weights: torch key -> tensor. Tables of temporal positions (".pe") are compared with ours.
-      grown: path of the kernel that may have one input channel more than its tensor; it is zero.
+      padded: path of the kernel that may have one input channel more than its tensor; it is zero.
 
     Returns:
       Parameter path -> tensor of its shape and layout.
@@ -127,7 +127,7 @@ def match(
     for key, path in wanted.items():
         if key in weights:
             stored = weights[key]
-            fitted = _fit(stored, path, shapes[path], path == grown)
+            fitted = _fit(stored, path, shapes[path], path == padded)
             if stored.dtype not in _FLOATS:
                 misfits.append(f"{stored.key} is {stored.dtype}, not {', '.join(_FLOATS)}")
             elif fitted is None:
@@ -148,10 +148,10 @@ def match(
     return found
 
 
-def _fit(stored: Stored, path: str, shape: tuple[int, ...], grown: bool) -> Stored | None:
+def _fit(stored: Stored, path: str, shape: tuple[int, ...], padded: bool) -> Stored | None:
     """The tensor in the layout and shape of a parameter; None if it cannot be."""
     if stored.layout == "torch":
-        stored = turned(stored, path, to_linen, "linen")
+        stored = transposed(stored, path, to_linen, "linen")
     if stored.shape == shape:
         return stored
     # A 1x1 convolution and a linear layer are the same.
@@ -161,7 +161,7 @@ def _fit(stored: Stored, path: str, shape: tuple[int, ...], grown: bool) -> Stor
         and set(stored.shape[:-2] + shape[:-2]) <= {1}
     ):
         return dataclasses.replace(stored, shape=shape, read=lambda: stored.read().reshape(shape))
-    if grown and stored.shape == (*shape[:2], shape[2] - 1, shape[3]):
+    if padded and stored.shape == (*shape[:2], shape[2] - 1, shape[3]):
         pad = ((0, 0), (0, 0), (0, 1), (0, 0))
         return dataclasses.replace(stored, shape=shape, read=lambda: np.pad(stored.read(), pad))
     return None

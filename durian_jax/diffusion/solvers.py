@@ -167,7 +167,7 @@ class Schedule:
 def branch_weights(scales: jax.Array) -> jax.Array:
     """Weights of the predictions whose sum is the guided one.
 
-    Conditions are nested: branch k is told the first k parts, and scale k says how far to go from
+    Conditions are nested: branch k is given the first k parts, and scale k says how far to go from
     branch k - 1 to branch k. The guided prediction p_0 + sum_k s_k (p_k - p_{k-1}) has the weights
     s_k - s_{k+1}, with s_0 = 1 and s_{K+1} = 0; with one part that is classifier-free guidance.
 

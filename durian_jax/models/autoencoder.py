@@ -18,6 +18,11 @@ from durian_jax.models.conv import Conv
 from durian_jax.models.norm import GroupNorm
 
 
+def signed(pictures: jax.Array) -> jax.Array:
+    """Pictures uint8, any shape, as autoencoders take them: float32 in [-1, 1]."""
+    return pictures.astype(jnp.float32) / 127.5 - 1
+
+
 @dataclasses.dataclass(frozen=True)
 class AutoencoderConfig:
     """Shape of the KL autoencoder; the defaults are Stable Diffusion 1.x (sd-vae-ft-mse).

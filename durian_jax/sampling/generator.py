@@ -110,14 +110,14 @@ class Generator:
         count = len(next(iter(moving.values()))[0])
         seeds = self._put(np.array([seeds[i] for i in filled], np.uint32))
         schedule = sampler.make_schedule(self.system, self.process, sampling)
-        walk = windows.make(count, sampling.windows, sampling.window, sampling.overlap)
+        windowing = windows.make(count, sampling.windows, sampling.window, sampling.overlap)
         batch, source = self._put(batch), None
         clip = self.encode_clip(watch, self.params, batch)
         if sampling.start == "source":
             source = self.source(watch, self.params, {"portrait": batch["portrait"]})
-        length = walk.length
+        length = windowing.length
         held = np.zeros((len(filled), 0, *self.system.latent_shape), np.float32)
-        for latents in self._denoise(walk, clip, moving, seeds, source, schedule, watch):
+        for latents in self._denoise(windowing, clip, moving, seeds, source, schedule, watch):
             held = np.concatenate([held, latents], 1)
             while held.shape[1] >= length:
                 yield self._decode(held[:, :length], watch)[: len(inputs)]
@@ -126,11 +126,14 @@ class Generator:
             padded = np.pad(held, ((0, 0), (0, length - rest), *((0, 0),) * 3), "edge")
             yield self._decode(padded, watch)[: len(inputs), :rest]
 
-    def _denoise(self, walk, clip, moving, seeds, source, schedule, watch) -> Iterator[np.ndarray]:
+    def _denoise(
+        self, windowing, clip, moving, seeds, source, schedule, watch
+    ) -> Iterator[np.ndarray]:
         """Latents [B, n, h, w, c] of the next frames, see `denoise_windows`."""
-        steps, total = len(schedule), len(schedule) * len(walk)
+        steps, total = len(schedule), len(schedule) * len(windowing)
         known = {}  # the encoded frames of the last window: short clips have no other
-        told, left = {}, [len(walk)] * steps  # clips at steps under way, windows to come at each
+        # The clip at each step that is in progress, and the windows that it will still be used for.
+        at_step, remaining = {}, [len(windowing)] * steps
 
         def noise(frames):
             drawn = self.noise(watch, self.params, seeds, frames)
@@ -142,11 +145,11 @@ class Generator:
                 inputs = self._put({name: x[:, frames] for name, x in moving.items()})
                 known[window] = self.encode_frames(watch, self.params, inputs)
             now = schedule.step(step)
-            if step not in told:
+            if step not in at_step:
                 timed = self.system.timed
-                told[step] = self.at_time(watch, self.params, clip, now) if timed else clip
-            left[step] -= 1
-            this = told[step] if left[step] else told.pop(step)
+                at_step[step] = self.at_time(watch, self.params, clip, now) if timed else clip
+            remaining[step] -= 1
+            this = at_step[step] if remaining[step] else at_step.pop(step)
             return self.predict(watch, self.params, self._put(z), this, known[window], now)
 
         def advance(z, clean, prediction, frames, step):
@@ -156,7 +159,9 @@ class Generator:
             return at.latents, at.clean
 
         with tqdm(total=total, desc="denoising", unit="step", disable=watch.quiet) as bar:
-            yield from windows.denoise_windows(walk, steps, noise, predict, advance, bar.update)
+            yield from windows.denoise_windows(
+                windowing, steps, noise, predict, advance, bar.update
+            )
 
     def _decode(self, latents: np.ndarray, watch: Stopwatch) -> np.ndarray:
         return np.asarray(self.decode(watch, self.params, self._put(latents)))

@@ -85,7 +85,7 @@ def encode_clip(system: System, params: dict, batch: dict) -> Tree:
 
 
 def at_time(system: System, params: dict, clip: Tree, now: Schedule) -> Tree:
-    """What `predict` is told of a clip at a step; see `System.at_time`."""
+    """The clip as `predict` takes it at a step; see `System.at_time`."""
     if not system.timed:
         return clip
     t = jnp.broadcast_to(now.times, jax.tree.leaves(clip)[0].shape[:1])
@@ -132,8 +132,8 @@ def denoise(
     """The state after the steps of the schedule."""
 
     def step(at, now):
-        told = at_time(system, params, clip, now)
-        prediction = predict(system, params, at.latents, told, frames, now)
+        this = at_time(system, params, clip, now)
+        prediction = predict(system, params, at.latents, this, frames, now)
         return advance(process, at, prediction, now), None
 
     return jax.lax.scan(step, state, schedule)[0]

@@ -46,10 +46,12 @@ def read(path: Path) -> Source:
             denoiser = beside | denoiser
     motion = {key: stored for key, stored in denoiser.items() if "motion_modules" in key}
     if motion:
-        told = motion_fields(motion, values.get("motion_num_attention_heads", 8))
+        inferred = motion_fields(motion, values.get("motion_num_attention_heads", 8))
         # The UNet's own keys say how wide it is; those of a misfit are named one by one later.
         fields |= {
-            name: told[name] for name in told if name not in ("channels", "layers_per_block")
+            name: inferred[name]
+            for name in inferred
+            if name not in ("channels", "layers_per_block")
         }
     fields["keypoint_channels"] = _guider_channels(guider, path)
     weights = {"denoiser": denoiser, "portrait_encoder": reference, "keypoint_encoder": guider}

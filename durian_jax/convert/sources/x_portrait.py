@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from durian_jax.convert.archive import write_torch
-from durian_jax.convert.names import to_torch, torch_key, turned
+from durian_jax.convert.names import to_torch, torch_key, transposed
 from durian_jax.convert.source import Source
 from durian_jax.convert.sources import ldm, prompt
 from durian_jax.convert.sources.files import open_weights, read_json
@@ -221,7 +221,7 @@ def state(config: dict, networks: dict[str, dict[str, Stored]]) -> dict[str, Sto
         name = ldm.translator([(ours, theirs) for theirs, ours in pairs[network]])
         for path, stored in networks.get(network, {}).items():
             key = prefix + name(torch_key(path))
-            made[key] = turned(stored, path, _to_ldm, "torch")
+            made[key] = transposed(stored, path, _to_ldm, "torch")
             if "attention_blocks" in key and key.endswith("to_q.weight"):
                 table = key.replace("to_q.weight", "pos_encoder.pe")
                 made[table] = _held(

@@ -11,11 +11,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from durian_jax.models.clip import CLIPVisionTower
-from durian_jax.models.conditions import KeypointEncoder
+from durian_jax.models.autoencoder import signed
 from durian_jax.models.unet import UNet
 from durian_jax.systems.durian.config import DurianConfig
-from durian_jax.systems.durian.model import Conditions, Durian, signed
+from durian_jax.systems.durian.model import Conditions, Durian
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,30 +51,11 @@ class AnimateAnyone(Durian):
         batch = super().blank_batch(clips, frames)
         return {name: batch[name] for name in ("video", "keypoints", "portrait", "id")}
 
-    def setup(self):
-        config, dtype = self.config, jnp.dtype(self.config.dtype)
-        self.autoencoder = config.make_autoencoder()
-        channels, look_dim = self.autoencoder.channels, 0
-        if config.clip is not None:
-            self.clip = CLIPVisionTower(config.clip)
-            look_dim = config.context_dim
-        self.portrait_encoder = UNet(
-            config.unet(in_channels=channels, out_channels=0, context_dim=look_dim)
-        )
-        self.keypoint_encoder = KeypointEncoder(
-            config.keypoint_channels,
-            config.channels[0],
-            coordinates=config.face_coordinates,
-            dtype=dtype,
-        )
-        self.denoiser = UNet(
-            config.unet(
-                in_channels=channels,
-                out_channels=channels,
-                context_dim=look_dim,
-                temporal=config.temporal,
-            )
-        )
+    @nn.nowrap
+    def setup_references(self, channels: int, look_dim: int) -> None:
+        """One encoder, of the plain latents."""
+        encoder = {"in_channels": channels, "out_channels": 0, "context_dim": look_dim}
+        self.portrait_encoder = UNet(self.config.unet(**encoder))
 
     def encode_clip(self, batch: Mapping[str, jax.Array]) -> Conditions:
         """The tokens of `portrait` uint8 [B, H, W, 3]; encoder and denoiser get its CLIP token."""

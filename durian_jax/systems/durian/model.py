@@ -14,6 +14,7 @@ from flax import struct
 
 from durian_jax.models.arcface import IResNet
 from durian_jax.models.attention import KeyValue, PaddedTokens, References
+from durian_jax.models.autoencoder import signed
 from durian_jax.models.clip import CLIPVisionTower
 from durian_jax.models.conditions import (
     FaceProjection,
@@ -119,19 +120,15 @@ class Durian(nn.Module):
     def setup(self):
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         self.autoencoder = config.make_autoencoder()
-        look_dim = identity_dim = 0
+        look_dim = 0
         if config.clip is not None:
             self.clip = CLIPVisionTower(config.clip)
             look_dim = config.context_dim
         if config.arcface is not None:
             self.arcface = IResNet(config.arcface)
             self.face_projection = FaceProjection(config.context_dim, dtype=dtype)
-            identity_dim = config.context_dim
         channels = self.autoencoder.channels
-        encoder = {"in_channels": channels + config.reference_masks, "out_channels": 0}
-        self.portrait_encoder = UNet(config.unet(context_dim=identity_dim, **encoder))
-        if config.reference_encoders == 2:
-            self.attribute_encoder = UNet(config.unet(context_dim=look_dim, **encoder))
+        self.setup_references(channels, look_dim)
         self.keypoint_encoder = KeypointEncoder(
             config.keypoint_channels,
             config.channels[0],
@@ -146,6 +143,20 @@ class Durian(nn.Module):
                 temporal=config.temporal,
             )
         )
+
+    @nn.nowrap
+    def setup_references(self, channels: int, look_dim: int) -> None:
+        """The part of `setup` that makes the reference encoders.
+
+        Args:
+            channels: of the latents. look_dim: size of CLIP's tokens, 0 without.
+        """
+        config = self.config
+        identity_dim = 0 if config.arcface is None else config.context_dim
+        encoder = {"in_channels": channels + config.reference_masks, "out_channels": 0}
+        self.portrait_encoder = UNet(config.unet(context_dim=identity_dim, **encoder))
+        if config.reference_encoders == 2:
+            self.attribute_encoder = UNet(config.unet(context_dim=look_dim, **encoder))
 
     def __call__(
         self,
@@ -314,11 +325,6 @@ class Durian(nn.Module):
         b, h, w, _ = latents.shape
         masks = masks.astype(jnp.float32).reshape(b, h, masks.shape[1] // h, w, -1)
         return jnp.concatenate([latents, masks.mean((2, 4))[..., None]], axis=-1)
-
-
-def signed(pictures: jax.Array) -> jax.Array:
-    """uint8 -> float32 in [-1, 1]."""
-    return pictures.astype(jnp.float32) / 127.5 - 1
 
 
 def _fold(x: jax.Array) -> jax.Array:

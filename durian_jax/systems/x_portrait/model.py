@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from durian_jax.models.attention import KeyValue, References
+from durian_jax.models.autoencoder import signed
 from durian_jax.models.conditions import ConstantContext
 from durian_jax.models.unet import UNet
 from durian_jax.systems.shape import align_encoders
@@ -137,7 +138,7 @@ class XPortrait(nn.Module):
 
     def encode_video(self, video: jax.Array, noise: jax.Array | None = None) -> jax.Array:
         """uint8 [B, F, H, W, 3] -> latents float32 [B, F, h, w, c]; see AutoencoderKL.encode."""
-        return self.autoencoder.encode(_signed(video), noise)
+        return self.autoencoder.encode(signed(video), noise)
 
     def decode_video(self, latents: jax.Array) -> jax.Array:
         """Latents [B, F, h, w, c] -> float32 [B, F, H, W, 3], about [-1, 1], not clipped."""
@@ -170,7 +171,7 @@ class XPortrait(nn.Module):
         """Of `control` and `local_control`, uint8 [B, F, H, W, 3] each."""
 
         def features(network, pictures):
-            encoded = network.encode_pictures(_signed(_fold(pictures)))
+            encoded = network.encode_pictures(signed(_fold(pictures)))
             return encoded.reshape(*pictures.shape[:2], *encoded.shape[1:])
 
         return Controls(
@@ -216,11 +217,6 @@ class XPortrait(nn.Module):
             references = tuple(References(tokens, mix, keep) for tokens in clip.references)
         output = self.denoiser(noisy, times, context, references, None, residuals)
         return output.reshape(z.shape)
-
-
-def _signed(pictures: jax.Array) -> jax.Array:
-    """uint8 -> float32 in [-1, 1]."""
-    return pictures.astype(jnp.float32) / 127.5 - 1
 
 
 def _fold(x: jax.Array) -> jax.Array:
