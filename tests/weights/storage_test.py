@@ -8,7 +8,7 @@ from huggingface_hub import constants
 from safetensors.numpy import load_file, save_file
 
 from durian_jax import Animator
-from durian_jax.convert.names import to_linen, turned
+from durian_jax.convert.names import to_linen, transposed
 from durian_jax.convert.sources.files import open_weights
 from durian_jax.weights import loading, storage
 from input_pipeline.errors import InputError
@@ -62,13 +62,13 @@ def test_memory_is_that_of_a_tensor_not_of_a_file(kind, tmp_path):
     del arrays
     tracemalloc.start()
     tensors = {
-        f"{key}/kernel": turned(stored, "kernel", to_linen, "linen")
+        f"{key}/kernel": transposed(stored, "kernel", to_linen, "linen")
         for key, stored in open_weights(path).items()
     }
     storage.write(tmp_path / "folder", [("denoiser", tensors)], {"config": {}})
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # One tensor as bytes, as array, and turned.
+    # One tensor as bytes, as array, and transposed.
     assert peak < 3.5 * 4 * size < 0.3 * path.stat().st_size
     np.testing.assert_array_equal(
         storage.load(tmp_path / "folder")[0]["denoiser"]["layer_3"]["kernel"], 3
