@@ -20,13 +20,11 @@ from flax.traverse_util import flatten_dict
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import peer, scene, timing
+from benchmarks.compiled_step import CompiledStep
 from durian_jax.convert.names import torch_key
 from durian_jax.diffusion.process import Discrete
-from durian_jax.distributed import sharding
 from durian_jax.models.conditions import rasterize_keypoints
-from durian_jax.training import flops
-from durian_jax.training.state import init_state
-from durian_jax.training.train_step import Training, TrainStep, stream_key
+from durian_jax.training.train_step import stream_key
 
 # Relative difference of loss and gradient norm that rounding explains, by compute dtype.
 LIMITS = {"float32": 1e-4, "bfloat16": 3e-2}
@@ -62,7 +60,7 @@ def main() -> None:
     print(timing.header(title, command, ("torch", "diffusers")), flush=True)
     model, params = scene.build(config)
     batch = scene.draw_batch(model, options.frames, options.clips)
-    ours = Ours(config, params, batch)
+    ours = CompiledStep(config, params, batch)
     theirs = Theirs(config, model, params, batch, ours.layout, "cuda" if gpu else "cpu")
     del params
 
@@ -91,27 +89,6 @@ def main() -> None:
     cases["matmul"]()
     times = timing.interleave(cases, options.rounds, options.clock)
     print(f"\n{timing.table(times, 'PyTorch', work, memory)}", flush=True)
-
-
-class Ours:
-    """Our step, compiled; a call takes it, a step further each time."""
-
-    def __init__(self, config, params, batch):
-        config.batch_size, config.data.frames = batch["video"].shape[:2]
-        training = Training.build(config, jax.devices()[:1])
-        frozen = (*config.stage.frozen, *training.system.dead_parameters())
-        state = init_state(params, config.stage.trainable, frozen, training.optimizer)
-        self.layout = training.layout.trained
-        self.state = jax.device_put(state, training.placement)
-        self.batch = sharding.put_batch(batch, training.mesh)
-        self.work = flops.count(training.step_function(), self.state, self.batch).model
-        self.step = TrainStep(training)
-        self.memory = self.step.compile()
-
-    def __call__(self) -> np.ndarray:
-        """Loss and gradient norm."""
-        self.state, metrics = self.step(self.state, self.batch)
-        return np.array([metrics["loss"], metrics["grad_norm"]])
 
 
 class Theirs:
