@@ -3,7 +3,7 @@
     durian train --config configs/ablations.py:NAME --workdir RUN --config.data.path=DATASET
 
 NAME: full, no_reference_keypoints, no_mask_expansion, no_reference_augmentation, no_mask_input,
-one_reference_net, unmasked_references. Each 1,500 steps of 16 frames;
+one_reference_net, unmasked_references. Each 1,000 steps of 16 frames;
 the paper ablates all but the first, at full size.
 """
 
@@ -29,8 +29,8 @@ def get_config(name: str = "full") -> ConfigDict:
         raise ValueError(f"unknown ablation {name!r}: choose {', '.join(NAMES)}")
     config = small.get_config("stage1")
     config.model.resolution = 32
-    config.steps = 1500
-    config.optimizer.decay_steps = 500
+    config.steps = 1000
+    config.optimizer.decay_steps = 400
     config.validation.cases = 0
     config.sample.every = 0
     for part, changes in CHANGES[name].items():
