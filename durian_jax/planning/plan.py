@@ -41,6 +41,7 @@ class Plan:
       memory: bytes by use; "total" is the peak.
       limit: bytes that a program may use; None if unknown.
       model_flops, executed_flops: without and with recomputation.
+      network_flops: the first, by network of the system, most first; "" is what is in none.
       padding_efficiency: share of peak that the shapes allow.
       received: bytes that arrive, by kind of collective.
       seconds: "compute", "memory", "communication"; those that are known.
@@ -59,6 +60,7 @@ class Plan:
     peak: float | None
     model_flops: float
     executed_flops: float
+    network_flops: dict
     padding_efficiency: float
     received: dict
     seconds: dict
@@ -110,6 +112,10 @@ class Plan:
         lines += [
             "work of all devices",
             f"  {'model FLOPs':<24}{self.model_flops / 1e12:12.4g} TF",
+            *(
+                f"    {name or 'other':<22}{count / 1e12:12.4g} TF"
+                for name, count in self.network_flops.items()
+            ),
             f"  {'with recomputation':<24}{self.executed_flops / 1e12:12.4g} TF",
             f"  {'padding efficiency':<24}{self.padding_efficiency:12.0%} of peak",
             "bytes received per device",
@@ -153,6 +159,7 @@ class Step:
         if not sample:
             training.check_batch_size()
         self.mesh, self.layout = training.mesh, training.layout
+        self._networks = training.system.networks
         self.clips, self.frames = config.batch_size, config.data.frames
         if sample:
             self.clips = -(-config.sample.clips // self.mesh.size) * self.mesh.size
@@ -188,7 +195,7 @@ class Step:
     @functools.cached_property
     def work(self) -> flops.Work:
         """What it computes, all devices together."""
-        return flops.count_jaxpr(self.jaxpr)
+        return flops.count_jaxpr(self.jaxpr, self._networks)
 
     def estimate(self) -> Plan:
         """The plan by arithmetic."""
@@ -293,6 +300,7 @@ class Step:
             topology=self.topology.name, devices=self.mesh.size, mesh=dict(self.mesh.shape),
             clips=self.clips, frames=self.frames, memory=memory, limit=limit, peak=chip.peak,
             model_flops=float(self.work.model), executed_flops=float(self.work.executed),
+            network_flops=self.work.of_networks(),
             padding_efficiency=self.work.padding_efficiency(chip.width),
             received=received, seconds=seconds,
             suggestions=[] if fits else self._suggestions(memory, limit),

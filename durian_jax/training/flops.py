@@ -7,6 +7,7 @@ else together is below 1 % of these networks.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -25,10 +26,11 @@ class Work:
     """Counted FLOPs of a program.
 
     Attributes:
-      parts: FLOPs by (kind, contracted length K, output channels N, whether it is recomputation).
-        "attention" are the products with a batch axis, "linear" those without. K of a convolution
-        is its input channels, the window being walked; of the gradient towards its kernel, which
-        is a convolution whose window is the picture, all pixels of all pictures.
+      parts: FLOPs by (kind, contracted length K, output channels N, whether it is recomputation,
+        network). "attention" are the products with a batch axis, "linear" those without. K of a
+        convolution is its input channels, the window being walked; of the gradient towards its
+        kernel, which is a convolution whose window is the picture, all pixels of all pictures. The
+        network is one of those that were asked for, or "".
     """
 
     def __init__(self, parts: Counter | None = None):
@@ -47,6 +49,13 @@ class Work:
         """FLOPs that the mathematics asks for; what model FLOPs utilisation is a share of."""
         return sum(flops for part, flops in self.parts.items() if not part[3])
 
+    def of_networks(self) -> dict[str, int]:
+        """Model FLOPs of each network that was asked for and does something, most first."""
+        found = Counter()
+        for (*_, recomputed, network), flops in self.parts.items():
+            found[network] += flops * (not recomputed)
+        return dict(found.most_common())
+
     def of(self, kind: str) -> int:
         """Executed FLOPs of one of KINDS."""
         return sum(flops for part, flops in self.parts.items() if part[0] == kind)
@@ -55,7 +64,7 @@ class Work:
         """Executed FLOPs of a matrix unit that pads K and N to multiples of its width."""
         return sum(
             flops * (_up(depth, width) / depth) * (_up(channels, width) / channels)
-            for (_, depth, channels, _), flops in self.parts.items()
+            for (_, depth, channels, *_), flops in self.parts.items()
         )
 
     def padding_efficiency(self, width: int, kind: str | None = None) -> float:
@@ -65,23 +74,31 @@ class Work:
         return work.executed / work.padded(width) if parts else 1.0
 
 
-def count(function: Callable, *arguments) -> Work:
+def count(function: Callable, *arguments, networks: tuple[str, ...] = ()) -> Work:
     """Counts what a call of the function computes.
 
     Args:
       function: anything that jax can trace; its gradient counts the backward pass, and only
         towards what is differentiated.
       *arguments: arrays or jax.ShapeDtypeStructs. Global shapes give global FLOPs.
+      networks: names of modules to tell apart; of one inside another the outer counts.
 
     Raises:
       ValueError: a loop whose length is not known while tracing.
     """
-    return count_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return count_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr, networks)
 
 
-def count_jaxpr(jaxpr) -> Work:
+def count_jaxpr(jaxpr, networks: tuple[str, ...] = ()) -> Work:
     """Counts what a traced function computes; see `count`."""
-    return Work(_count(jaxpr, [True] * len(jaxpr.outvars)))
+    # As flax names them: a module, or a method of it.
+    named = re.compile(rf"(?:^|[/(])({'|'.join(map(re.escape, networks))})(?=[./)]|$)")
+    work = Counter()
+    for (*part, scope), flops in _count(jaxpr, [True] * len(jaxpr.outvars)).items():
+        found = named.search(scope) if networks else None
+        recomputed = any(name in scope for name in _SCOPES)
+        work[*part, recomputed, found[1] if found else ""] += flops
+    return Work(work)
 
 
 def branches(equation) -> list:
@@ -95,7 +112,7 @@ def branches(equation) -> list:
 
 
 def _count(jaxpr, wanted: list[bool], scope: str = "") -> Counter:
-    """FLOPs of the equations that the wanted outputs depend on."""
+    """FLOPs of the equations that the wanted outputs depend on, by (kind, K, N, scope)."""
     live = {v for v, want in zip(jaxpr.outvars, wanted) if want and isinstance(v, core.Var)}
     total = Counter()
     for equation in reversed(jaxpr.eqns):
@@ -139,16 +156,12 @@ def _jaxprs(params: dict):
             yield value
 
 
-def _part(kind: str, depth: int, channels: int, scope: str) -> tuple:
-    return kind, depth, channels, any(name in scope for name in _SCOPES)
-
-
 def _product(equation, scope: str) -> Counter:
     (contract, _), (batch, _) = equation.params["dimension_numbers"]
     left, output = (v.aval.shape for v in (equation.invars[0], equation.outvars[0]))
     depth = math.prod(left[d] for d in contract)
     channels = math.prod(output) // (math.prod(left) // depth)
-    part = _part("attention" if batch else "linear", depth, channels, scope)
+    part = "attention" if batch else "linear", depth, channels, scope
     return Counter({part: 2 * depth * math.prod(output)})
 
 
@@ -162,7 +175,7 @@ def _convolution(equation, scope: str) -> Counter:
     flops = 2 * depth * window * math.prod(output) // math.prod(params["lhs_dilation"])
     if window > places:
         depth *= window
-    part = _part("convolution", depth, channels // params["feature_group_count"], scope)
+    part = "convolution", depth, channels // params["feature_group_count"], scope
     return Counter({part: flops})
 
 

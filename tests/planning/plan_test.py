@@ -66,6 +66,18 @@ def test_time_is_the_longest_part_and_utilisation_follows(found):
     assert found.model_flops < found.executed_flops  # attention in the backward pass
 
 
+def test_the_networks_share_the_work(found):
+    shares = found.network_flops
+    assert sum(shares.values()) == found.model_flops
+    assert {
+        "denoiser",
+        "portrait_encoder",
+        "attribute_encoder",
+        "keypoint_encoder",
+    } <= shares.keys()
+    assert next(iter(shares)) == "denoiser" and "denoiser  " in found.table()
+
+
 def test_plans_survive_json(found):
     values = json.loads(json.dumps(found.to_json()))
     assert Plan.from_json(values) == found and values["fits"] is True

@@ -1,9 +1,11 @@
 """Counts are compared with those of PyTorch's flop counter on the same networks (full width)."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
 
+from benchmarks import x_portrait_work
 from durian_jax.diffusion.process import Discrete
 from durian_jax.diffusion.solvers import Sampling, Schedule
 from durian_jax.models.attention import KeyValue
@@ -82,6 +84,27 @@ def test_a_while_loop_of_unknown_length_is_refused():
 
     with pytest.raises(ValueError, match=r"use lax\.scan"):
         flops.count(function, shape(4, 4))
+
+
+def test_each_network_has_its_share():
+    class Net(nn.Module):
+        def setup(self):
+            self.first, self.first_again = nn.Dense(8, use_bias=False), nn.Dense(2, use_bias=False)
+
+        def __call__(self, x):
+            return self.first_again(jax.checkpoint(jnp.tanh)(self.first(x))) @ jnp.ones((2, 3))
+
+    def loss(params, x):
+        return Net().apply(params, x).sum()
+
+    x = shape(4, 16)
+    params = jax.eval_shape(Net().init, jax.random.key(0), x)
+    gradient = jax.value_and_grad(loss)
+    work = flops.count(gradient, params, x, networks=("first", "first_again"))
+    # Forward and weights; of the second, and of what is behind it, also towards their input.
+    first, second, behind = (2 * 4 * n for n in (16 * 8, 8 * 2, 2 * 3))
+    assert work.of_networks() == {"first": 2 * first, "first_again": 3 * second, "": 2 * behind}
+    assert flops.count(gradient, params, x).of_networks() == {"": work.model}
 
 
 def test_of_a_choice_by_platform_the_branch_for_any_counts():
@@ -190,3 +213,13 @@ def test_a_guided_step_of_24_frames_repeats_nothing(full):
     work = flops.count(predict, full[0], latents, features, _conditions(2))
     # As it is usually written, 71.4: all attention over the references, then half of it again.
     assert 57.0 < work.executed / TERA <= 57.7
+
+
+@pytest.mark.slow  # Traces six programs at full size.
+def test_a_clip_of_x_portrait_costs_less_than_by_the_official_procedure():
+    costs = x_portrait_work.count()
+    # The reference network once a step, not once for every frame of every window.
+    assert costs.clip(100) <= 0.79 * costs.official_clip(100)
+    assert costs.clip(16) <= 0.8 * costs.official_clip(16)
+    assert costs.windows(100) == 8 and costs.steps == 31
+    assert costs.step(100) == pytest.approx(402.7, rel=0.01)
