@@ -57,6 +57,7 @@ class Job:
     def __post_init__(self):
         for name in ("portrait", "portrait_mask", "driving"):
             object.__setattr__(self, name, _local(getattr(self, name)))
+        object.__setattr__(self, "references", [_local(path) for path in self.references])
         for name in ("attributes", "towards"):
             worn = [(_local(x), kind, *map(_local, mask)) for x, kind, *mask in getattr(self, name)]
             object.__setattr__(self, name, worn)
@@ -78,7 +79,8 @@ class Job:
         """All that the job reads."""
         worn = [path for x, _, *mask in self.attributes + self.towards for path in (x, *mask)]
         masks = [self.portrait_mask] if self.portrait_mask else []
-        return [Path(path) for path in (self.portrait, *masks, *worn, self.driving)]
+        known = (self.portrait, *self.references, *masks, *worn, self.driving)
+        return [Path(path) for path in known]
 
     def alphas(self, frames: int) -> np.ndarray:
         """float32 [F], alpha at every frame."""

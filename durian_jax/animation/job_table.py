@@ -8,6 +8,7 @@ from pathlib import Path
 from durian_jax.animation.job import Job, parse_alphas, parse_attribute
 from input_pipeline.errors import InputError, in_one_line
 from input_pipeline.media import booleans, files, tables
+from input_pipeline.motion.driver import ALIGNMENTS
 
 REQUIRED = ("portrait", "attributes", "driving")
 OPTIONAL = (
@@ -107,7 +108,7 @@ def _job(cells: dict[str, str], folder: Path, defaults: Job, separator: str) -> 
     given = {
         name: text
         for name, text in cells.items()
-        if text and (name == "name" or text.lower() not in tables.MISSING)
+        if text and (name == "name" or text.lower() not in tables.MISSING - _SAID.get(name, set()))
     }
     for name, text in given.items():
         if not text.isprintable():
@@ -193,8 +194,10 @@ def _whole(text: str) -> int:
 
 # Columns of `MotionOptions`.
 _MOTION_OPTIONS = {
-    "motion": str, "smooth": _number, "frames": _whole, "align": str, "best_frame": _whole,
+    "motion": str, "smooth": _number, "frames": _whole, "align": str.lower, "best_frame": _whole,
 }  # fmt: skip
+# What looks as if it were missing, but is a value of the column.
+_SAID = {"align": set(ALIGNMENTS)}
 
 
 def _attributes(text: str) -> list[tuple]:

@@ -157,6 +157,21 @@ def test_framed_is_yes_or_no(read, cell):
 
 
 @pytest.mark.parametrize(
+    ("cell", "align"), [("none", "none"), ("None", "none"), ("face", "face"), ("n/a", None)]
+)
+def test_no_alignment_is_none(read, cell, align):
+    (row,) = read(HEADER + ",align", f"me.jpg,,talk.mp4,{cell}")
+    assert row.job.motion_options.align == align
+
+
+def test_further_photos_are_files_of_the_job(read, tmp_path):
+    (row,) = read(HEADER + ",references,best_frame", "me.jpg,,talk.mp4,a.jpg; b.jpg,3.0")
+    assert row.job.references == [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    assert {*row.job.references} <= {*row.job.files}
+    assert row.job.motion_options.best_frame == 3
+
+
+@pytest.mark.parametrize(
     ("lines", "reason"),
     [
         ([], "no column 'portrait': name the columns in the first line"),

@@ -1,6 +1,8 @@
 """X-Portrait from the command line: what comes out, and what it does not take."""
 
+import csv
 import json
+import re
 
 import cv2
 import numpy as np
@@ -104,8 +106,6 @@ def test_a_photo_and_more_of_the_person_and_no_guidance(checkpoint, tmp_path):
     ],
 )
 def test_what_it_cannot_do(checkpoint, clip, tmp_path, capsys, options, message):
-    import re
-
     assert _animate(checkpoint, clip, tmp_path / "out.mp4", *options) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(message, line) and not list(tmp_path.iterdir())
@@ -119,6 +119,64 @@ def test_pictures_without_a_face(checkpoint, clip, tmp_path, capsys):
     assert _animate(checkpoint, clip, tmp_path / "out.mp4", portrait=grey) == 2
     assert "grey.png: no face found" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["grey.png"]
+
+
+def test_a_table_of_jobs(checkpoint, tmp_path, capsys):
+    """Its columns reach the reader; what a row cannot have is one line, and spoils no other."""
+    frames = video.read_frames(EXAMPLE / "truth.mp4")
+    write_picture(tmp_path / "pose.png", next(frames))
+    write_picture(tmp_path / "other.png", next(frames))
+    write_picture(tmp_path / "grey.png", np.full((64, 64, 3), 128, np.uint8))
+    portrait, worn = EXAMPLE / "portrait.png", EXAMPLE / "attribute_0.png"
+    rows = {
+        "plain": (portrait, "", "pose.png", "", "", ""),
+        "first": (portrait, "", "pose.png", "face", "0", ""),
+        "none": (portrait, "", "pose.png", "none", "", ""),
+        "more": (portrait, "", "pose.png", "", "", "other.png; pose.png"),
+        "late": (portrait, "", "pose.png", "", "1", ""),
+        "both": (portrait, "", "pose.png", "none", "0", ""),
+        "odd": (portrait, "", "pose.png", "mouth", "", ""),
+        "worn": (portrait, f"{worn}:hair", "pose.png", "", "", ""),
+        "driver": (portrait, "", "grey.png", "", "", ""),
+        "source": ("grey.png", "", "pose.png", "", "", ""),
+        "gone": (portrait, "", "pose.png", "", "", "nobody.png"),
+    }
+    header = "name,portrait,attributes,driving,align,best_frame,references"
+    lines = [header, *(",".join(map(str, (name, *row))) for name, row in rows.items())]
+    (tmp_path / "jobs.csv").write_text("\n".join(lines))
+    out = tmp_path / "out"
+    given = ["batch", f"{tmp_path / 'jobs.csv'}", f"--out={out}", f"--checkpoint={checkpoint}"]
+    assert main(given) == 2
+    assert "7 of 11 rows failed" in capsys.readouterr().err.splitlines()[-1]
+    with open(out / "report.csv", newline="") as file:
+        found = {line["name"]: line for line in csv.DictReader(file)}
+    made = {name: cv2.imread(f"{out / name}.png") for name in ("plain", "first", "none", "more")}
+    assert [name for name, line in found.items() if line["status"] == "done"] == list(made)
+    np.testing.assert_array_equal(made["plain"], made["first"])  # a photo has one frame
+    for name in ("none", "more"):
+        assert np.abs(made[name].astype(int) - made["plain"]).max() > 1
+    for name, message in (
+        ("late", "best_frame 1: .*pose.png has 1 frames: use 0 to 0"),
+        ("both", "best_frame 0: use a number from 0 on, and none without alignment"),
+        ("odd", "align 'mouth': choose face, none"),
+        ("worn", "this model takes no attributes"),
+        ("driver", "grey.png: no face found"),
+        ("source", "grey.png: no face found"),
+        ("gone", "nobody.png: no such file"),
+    ):
+        assert re.search(message, found[name]["error"]) and "\n" not in found[name]["error"]
+        assert not list(out.glob(f"{name}*"))
+
+
+def test_a_further_photo_is_never_replaced(checkpoint, tmp_path, capsys):
+    frames = video.read_frames(EXAMPLE / "truth.mp4")
+    for name in ("pose.png", "other.png"):
+        write_picture(tmp_path / name, next(frames))
+    before = (tmp_path / "other.png").read_bytes()
+    reference = f"--reference={tmp_path / 'other.png'}"
+    assert _animate(checkpoint, tmp_path / "pose.png", tmp_path / "other.png", reference) == 2
+    assert "other.png" in capsys.readouterr().err
+    assert (tmp_path / "other.png").read_bytes() == before
 
 
 def test_options_for_pictures_are_refused_by_systems_of_keypoints(clip, tmp_path, capsys):
