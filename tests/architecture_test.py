@@ -16,6 +16,7 @@ FILES = sorted(
 LAYERS = {
     "durian_jax": (
         "cli",  # what the verbs take, and which function each calls
+        "app",  # the local web page over the Animator
         "planning",  # what a step will need, before it runs; nobody but the cli imports it
         "training",  # one loop for every stage and system
         "evaluate",  # cases, predictions, scores, report
@@ -28,6 +29,7 @@ LAYERS = {
         "metrics",  # what a video is worth
         "weights",  # parameters on disk and from the hub, ready to use
         "distributed",  # the mesh, the processes and the chips of a run
+        "parameters",  # what a dataclass or a function takes, and what it says of it
     ),
     "input_pipeline": (
         "check",  # `durian check`

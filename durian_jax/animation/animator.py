@@ -17,7 +17,7 @@ from durian_jax.animation.job import Job
 from durian_jax.animation.recording import Recording, Video, check_outputs
 from durian_jax.diffusion import solvers
 from durian_jax.sampling.generator import Generator
-from durian_jax.sampling.program import Stopwatch
+from durian_jax.sampling.program import Progress, Stopwatch
 from durian_jax.systems.system import system_name
 from durian_jax.weights import loading, storage
 from input_pipeline.errors import InputError
@@ -142,6 +142,16 @@ class Animator:
         """Side of the videos in pixels."""
         return self.generator.system.size
 
+    @property
+    def sampling(self) -> solvers.Sampling:
+        """What is used where nothing else is asked for: `config.sample`."""
+        return self._sampling
+
+    @functools.cached_property
+    def takes_attributes(self) -> bool:
+        """Whether the system wears attributes of others, or animates a portrait as it is."""
+        return "attribute" in jax.eval_shape(lambda: self.generator.system.blank_batch(1, 1))
+
     def __call__(
         self,
         portrait: str | Path,
@@ -190,22 +200,35 @@ class Animator:
                 yield Video(frames, prepared.job, prepared.scene, settings)
 
     def record(
-        self, jobs: Iterable[tuple[Job, Path]], *, quiet: bool = False, **sampling
+        self,
+        jobs: Iterable[tuple[Job, Path]],
+        *,
+        quiet: bool = False,
+        progress: Progress | None = None,
+        **sampling,
     ) -> Iterator[Outcome]:
         """Like `animate`, but into files that are written while frames are made, see `Recording`.
 
         Memory does not grow with the length of the clips. A job that cannot be made (an unusable
         photo, more attributes than fit into memory) has an error, of whatever class, and the others
         go on.
+
+        Args:
+          progress: told of each phase (reading, compiling, denoising, decoding, writing) in place
+            of the terminal. What it raises becomes the error of the job.
         """
         chosen = self._sampling.changed(**sampling)
-        for group in self._groups(jobs, quiet):
-            yield from self._record(group, chosen, quiet)
+        for group in self._groups(jobs, quiet, progress):
+            yield from self._record(group, chosen, quiet, progress)
 
     def _record(
-        self, group: list[_PreparedJob], sampling: solvers.Sampling, quiet: bool
+        self,
+        group: list[_PreparedJob],
+        sampling: solvers.Sampling,
+        quiet: bool,
+        progress: Progress | None,
     ) -> Iterator[Outcome]:
-        first, watch, count = group[0], Stopwatch(quiet), 0
+        first, watch, count = group[0], Stopwatch(quiet, progress), 0
         recordings = [Recording(prepared.path, prepared.job, prepared.scene) for prepared in group]
         try:
             if first.error is not None:
@@ -214,6 +237,7 @@ class Animator:
                 for recording in recordings:
                     stack.enter_context(recording)
                 for part in self._sampled(group, sampling, watch):
+                    watch.progress("writing", count, self._frames(first.scene))
                     count += part.shape[1]
                     for recording, frames in zip(recordings, part):
                         recording.write(frames)
@@ -226,7 +250,7 @@ class Animator:
                 yield Outcome(first.job, first.path, None, None, error)
             else:  # whose fault it is
                 for prepared in group:
-                    yield from self._record([prepared], sampling, quiet)
+                    yield from self._record([prepared], sampling, quiet, progress)
             return
         for prepared, values in zip(group, settings):
             yield Outcome(prepared.job, prepared.path, prepared.scene, values, None)
@@ -249,10 +273,15 @@ class Animator:
             "size": self.size,
         }
 
-    def _groups(self, jobs: Iterable[tuple[Job, Path | None]], quiet: bool) -> Iterator[list]:
+    def _groups(
+        self,
+        jobs: Iterable[tuple[Job, Path | None]],
+        quiet: bool,
+        progress: Progress | None = None,
+    ) -> Iterator[list]:
         """Jobs that are sampled together; one with an error stands alone."""
         group = []
-        for prepared in (self._prepare(job, path, quiet) for job, path in jobs):
+        for prepared in (self._prepare(job, path, quiet, progress) for job, path in jobs):
             if group and (
                 len(group) == self.generator.mesh.size or not prepared.can_batch_with(group[0])
             ):
@@ -262,20 +291,23 @@ class Animator:
         if group:
             yield group
 
-    def _prepare(self, job: Job, path: Path | None, quiet: bool) -> _PreparedJob:
-        watch, scene, problem = Stopwatch(quiet), None, None
+    def _prepare(
+        self, job: Job, path: Path | None, quiet: bool, progress: Progress | None
+    ) -> _PreparedJob:
+        watch, scene, problem = Stopwatch(quiet, progress), None, None
         try:
             if path is not None:
                 check_outputs(path, job)
-            with watch.phase("reading photos and clip", silent=quiet):
-                scene = self._read(job)
+            with watch.phase("reading photos and clip"):
+                scene = self.read(job)
         except Exception as error:
             problem = error
         for note in scene.notes if scene and not quiet else ():
             print(f"note: {note}")
         return _PreparedJob(job, path, scene, problem, watch.seconds)
 
-    def _read(self, job: Job) -> inputs.Scene:
+    def read(self, job: Job) -> inputs.Scene:
+        """What will be animated: crops, keypoints and masks. Raises InputError as `animate`."""
         return self._read_scene(
             job.portrait, job.attributes, job.driving, self.size, self._landmarker,
             inputs.Masking(self._segmenter, self._align, self._growth(job), self._masked),
@@ -292,12 +324,17 @@ class Animator:
         """Frames uint8 [N, n, S, S, 3] of jobs that fit, as they are finished."""
         batches = [prepared.scene.batch for prepared in group]
         if group[0].job.towards:
-            count = len(batches[0]["keypoints"])
+            count = self._frames(group[0].scene)
             batches = [
                 batch | {"alpha": prepared.job.alphas(count)}
                 for batch, prepared in zip(batches, group)
             ]
         return self.generator(batches, [prepared.job.seed for prepared in group], sampling, watch)
+
+    def _frames(self, scene: inputs.Scene) -> int:
+        """How many the video will have."""
+        names = self.generator.system.frame_inputs
+        return next(len(scene.batch[name]) for name in names if name in scene.batch)
 
     def _settings(
         self, prepared: _PreparedJob, sampling: solvers.Sampling, watch: Stopwatch, frames: int

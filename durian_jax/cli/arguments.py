@@ -13,7 +13,7 @@ from durian_jax.animation.job import Job, parse_alphas, parse_attribute
 from durian_jax.cli import fields
 from input_pipeline.errors import InputError
 from input_pipeline.kinds import KINDS
-from input_pipeline.motion.driver import ALIGNMENTS, MotionOptions
+from input_pipeline.motion.driver import MotionOptions
 
 _ATTRIBUTE = "IMAGE:KIND[:MASK]"
 _MASKS = {
@@ -141,7 +141,7 @@ def _animate(verb: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     fields.add(verb, Job, "driving")
     fields.add(
-        verb, MotionOptions, motion={"metavar": "CONVENTION"}, align={"choices": ALIGNMENTS},
+        verb, MotionOptions, motion={"metavar": "CONVENTION", "choices": None},
         best_frame={"metavar": "N"},
     )  # fmt: skip
     _add_job(verb)
@@ -167,7 +167,10 @@ def _interpolate(verb: argparse.ArgumentParser) -> None:
         "--over-time", action="store_true", help="one clip that goes through the alphas instead"
     )
     fields.add(verb, Job, "driving")
-    fields.add(verb, MotionOptions, "motion", "smooth", "frames", motion={"metavar": "CONVENTION"})
+    fields.add(
+        verb, MotionOptions, "motion", "smooth", "frames",
+        motion={"metavar": "CONVENTION", "choices": None},
+    )  # fmt: skip
     _add_job(verb)
     verb.add_argument("--out", type=fields.path, required=True, help="OUT.mp4, .mov, .webm or .gif")
 
@@ -184,7 +187,7 @@ def _batch(verb: argparse.ArgumentParser) -> None:
 def _add_job(verb: argparse.ArgumentParser) -> None:
     """What all verbs with jobs take."""
     from durian_jax.animation.animator import Animator
-    from durian_jax.diffusion.solvers import SOLVERS, SPACINGS, STARTS, WINDOWS, Sampling
+    from durian_jax.diffusion.solvers import Sampling
 
     fields.add(
         verb, Animator.load, "masks", "aligner", "landmarks",
@@ -197,11 +200,10 @@ def _add_job(verb: argparse.ArgumentParser) -> None:
         "small model of the package)",
     )  # fmt: skip
     fields.add(
-        verb, Sampling, default="config.sample", solver={"choices": SOLVERS},
+        verb, Sampling, default="config.sample",
         guidance_interval={"type": _interval, "metavar": "FROM:TO"},
         guidance_rescale={"metavar": "SHARE"},
-        window={"metavar": "FRAMES"}, overlap={"metavar": "FRAMES"}, windows={"choices": WINDOWS},
-        spacing={"choices": SPACINGS}, start={"choices": STARTS},
+        window={"metavar": "FRAMES"}, overlap={"metavar": "FRAMES"},
     )  # fmt: skip
     fields.add(verb, Job, "seed", "paste_back", "report")
 

@@ -2,11 +2,10 @@
 
 import argparse
 import inspect
-import re
-import typing
 from collections.abc import Callable
 from pathlib import Path
 
+from durian_jax import parameters
 from input_pipeline.errors import InputError
 from input_pipeline.media import files
 
@@ -29,27 +28,23 @@ def add(
       default: where the defaults of all come from, for the help. They are None then.
       settings: by parameter, what `add_argument` is told besides, or in place of that.
     """
-    entries = re.findall(
-        r"^  (\w+): ((?:.|\n(?=    ))+)", inspect.getdoc(taker) or "", re.MULTILINE
-    )
-    docs = {name: " ".join(text.rstrip(".").split()) for name, text in entries}
-    parameters = inspect.signature(taker).parameters
-    for name in names or parameters:
-        kinds = typing.get_args(parameters[name].annotation) or (parameters[name].annotation,)
-        own = None if default else parameters[name].default
-        required = own is inspect.Parameter.empty
+    for one in parameters.of(taker, *names):
+        own = None if default else one.default
+        required = one.required and not default
         options = {"required": required, "default": None if required else own}
-        if bool in kinds:
+        if bool in one.kinds:
             options["action"] = "store_true"
         else:
-            options["type"] = kinds[0]
-            if Path in kinds:
-                options["type"] = _path_or_url if str in kinds else path
-        options |= settings.get(name, {})
-        text = options.pop("help", docs.get(name, ""))
+            options["type"] = one.kinds[0]
+            if Path in one.kinds:
+                options["type"] = _path_or_url if str in one.kinds else path
+            if one.choices:
+                options["choices"] = one.choices
+        options |= settings.get(one.name, {})
+        text = options.pop("help", one.doc)
         if default or not (required or own is None or own is False):
             text += f" (default: {f'{own:g}' if isinstance(own, float) else default or own})"
-        option = f"--{name.replace('_', '-')}"
+        option = f"--{one.name.replace('_', '-')}"
         verb.add_argument(option, help=text.replace("%", "%%"), **options)
 
 

@@ -1,6 +1,7 @@
 """Solvers (DDIM, DPM-Solver++, LCM), their schedule and the sampler state; no model."""
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -50,15 +51,15 @@ class Sampling:
     """
 
     steps: int = 30
-    solver: str = "ddim"
+    solver: Literal[SOLVERS] = "ddim"
     guidance: float | tuple[float, ...] = 3.5
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     guidance_rescale: float = 0.0
     window: int = 24
     overlap: int = 4
-    windows: str = "overlapping"
-    spacing: str = "trailing"
-    start: str = "noise"
+    windows: Literal[WINDOWS] = "overlapping"
+    spacing: Literal[SPACINGS] = "trailing"
+    start: Literal[STARTS] = "noise"
 
     def __post_init__(self):
         names = {"solver": SOLVERS, "windows": WINDOWS, "spacing": SPACINGS, "start": STARTS}

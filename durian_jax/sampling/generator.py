@@ -1,10 +1,10 @@
 """The Generator: inference inputs in, frames out, a clip on each device at a time."""
 
+import itertools
 from collections.abc import Iterator
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from durian_jax.diffusion import solvers, windows
 from durian_jax.diffusion.process import make_process
@@ -115,14 +115,17 @@ class Generator:
         clip = self.encode_clip(watch, self.params, batch)
         if sampling.start == "source":
             source = self.source(watch, self.params, {"portrait": batch["portrait"]})
-        length = windowing.length
+        length, decoded = windowing.length, 0
         held = np.zeros((len(filled), 0, *self.system.latent_shape), np.float32)
         for latents in self._denoise(windowing, clip, moving, seeds, source, schedule, watch):
             held = np.concatenate([held, latents], 1)
             while held.shape[1] >= length:
+                watch.progress("decoding", decoded, count)
+                decoded += length
                 yield self._decode(held[:, :length], watch)[: len(inputs)]
                 held = held[:, length:]
         if rest := held.shape[1]:
+            watch.progress("decoding", decoded, count)
             padded = np.pad(held, ((0, 0), (0, length - rest), *((0, 0),) * 3), "edge")
             yield self._decode(padded, watch)[: len(inputs), :rest]
 
@@ -158,10 +161,12 @@ class Generator:
             at = self.advance(watch, self.params, at, prediction, schedule.step(step))
             return at.latents, at.clean
 
-        with tqdm(total=total, desc="denoising", unit="step", disable=watch.quiet) as bar:
-            yield from windows.denoise_windows(
-                windowing, steps, noise, predict, advance, bar.update
-            )
+        done = itertools.count(1)
+        watch.progress("denoising", 0, total)
+        yield from windows.denoise_windows(
+            windowing, steps, noise, predict, advance,
+            lambda: watch.progress("denoising", next(done), total),
+        )  # fmt: skip
 
     def _decode(self, latents: np.ndarray, watch: Stopwatch) -> np.ndarray:
         return np.asarray(self.decode(watch, self.params, self._put(latents)))

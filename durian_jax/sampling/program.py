@@ -12,18 +12,48 @@ from tqdm import tqdm
 from durian_jax.distributed import chips
 from input_pipeline.errors import InputError
 
+# (phase, done, total): what is going on now and how far it is, 0 of 0 where that is not counted.
+# What it raises ends the work.
+Progress = Callable[[str, int, int], None]
 
-class Stopwatch:
-    """Seconds by phase; each phase says on one line what is going on."""
+
+class Terminal:
+    """Progress for whoever reads a terminal: a line for each phase, a bar for the steps.
+
+    Decoding and writing take turns with the steps and are not shown.
+    """
 
     def __init__(self, quiet: bool = False):
-        self.quiet = quiet
+        self._quiet, self._bar = quiet, None
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        if not total:
+            if not self._quiet or phase.startswith("compiling"):
+                tqdm.write(f"{phase} ...")
+        elif phase == "denoising" and not self._quiet:
+            if done == 0:
+                self._bar = tqdm(total=total, desc=phase, unit="step")
+            self._bar.update(done - self._bar.n)
+            if done == total:
+                self._bar.close()
+
+
+class Stopwatch:
+    """Seconds by phase, and who is told of it."""
+
+    def __init__(self, quiet: bool = False, progress: Progress | None = None):
+        """
+        Args:
+          progress: who is told; default the terminal.
+          quiet: there, of nothing but compilation.
+        """
+        self.progress = progress or Terminal(quiet)
         self.seconds: dict[str, float] = {}
 
     @contextlib.contextmanager
     def phase(self, name: str, silent: bool = False):
         if not silent:
-            tqdm.write(f"{name} ...")
+            self.progress(name, 0, 0)
         start = time.perf_counter()
         yield
         spent = self.seconds.get(name, 0.0) + time.perf_counter() - start

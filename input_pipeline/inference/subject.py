@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from input_pipeline.errors import InputError
@@ -11,7 +12,7 @@ from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.masks import presence, segmenters
 from input_pipeline.media import files
 from input_pipeline.media.mask_pictures import read_mask
-from input_pipeline.media.pictures import read_picture
+from input_pipeline.media.pictures import read_picture, write_picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,17 @@ class Subject:
             )
         white = covered.astype(np.uint8) * 255
         return self.crop.apply(white, len(self.image)) / np.float32(255)
+
+    def write_mask(self, path: str | Path, mask: np.ndarray) -> None:
+        """A mask of the crop, bool [n, n] of any size, as `read_mask` takes it. InputError: no
+        place to write."""
+        height, width = self.photo_shape
+        white = cv2.warpAffine(
+            mask.astype(np.uint8) * 255, self.crop.matrix(len(mask)), (width, height),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        )  # fmt: skip
+        upright = np.where(white > 127, 255, 0).astype(np.uint8)
+        write_picture(path, orientation.turn(upright, -self.turns))
 
 
 def read_subject(

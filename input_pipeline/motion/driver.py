@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -86,10 +87,10 @@ class MotionOptions:
     Raises InputError: an unknown motion or alignment, a negative strength or frame, no frames.
     """
 
-    motion: str | None = None
+    motion: Literal[retarget.MOTIONS] | None = None
     smooth: float = 1.0
     frames: int | None = None
-    align: str | None = None
+    align: Literal[ALIGNMENTS] | None = None
     best_frame: int | None = None
 
     def __post_init__(self):

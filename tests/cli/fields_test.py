@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -64,3 +65,17 @@ def test_defaults_may_come_from_elsewhere():
     parser = _parser("heat", default="the cook")
     assert parser.parse_args([]).heat is None
     assert "(default: the cook)" in " ".join(parser.format_help().split())
+
+
+def test_listed_values_are_choices():
+    @dataclasses.dataclass
+    class Cup:
+        size: Literal["small", "large"] = "small"
+        lid: Literal["cork", "clay"] | None = None
+
+    parser = argparse.ArgumentParser()
+    fields.add(parser, Cup)
+    assert parser.parse_args(["--size", "large"]).size == "large"
+    assert parser.parse_args(["--lid", "clay"]).lid == "clay" and parser.parse_args([]).lid is None
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--lid", "tin"])

@@ -62,3 +62,16 @@ def test_a_photo_on_its_side_is_turned_with_its_mask(tmp_path, landmarker, quart
     for name in ("image", "keypoints", "mask"):
         np.testing.assert_array_equal(getattr(turned, name), getattr(upright, name))
     np.testing.assert_array_equal(turned.photo(), photo)
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+def test_a_painted_mask_comes_back_where_it_was_painted(landmarker, tmp_path, turns):
+    photo = _saved(tmp_path / "me.png", np.ascontiguousarray(np.rot90(astronaut(), -turns)))
+    painted = np.zeros((512, 512), bool)
+    painted[100:300, 150:260] = True
+    subject = read_subject(photo, 64, landmarker)
+    assert subject.turns == turns
+    subject.write_mask(tmp_path / "mask.png", painted)
+    covered = read_subject(photo, 64, landmarker, tmp_path / "mask.png").mask
+    expected = cv2.resize(painted.astype(np.float32), (64, 64), interpolation=cv2.INTER_AREA)
+    assert np.abs(covered - expected).mean() < 0.01 and (covered > 0.5).sum() > 300
