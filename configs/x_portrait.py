@@ -44,6 +44,9 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         zero_terminal_snr=False, prediction="eps", min_snr_gamma=0.0, noise_offset=0.0
     )
     config.data.update(reference_gap=15, augmented=())
+    # Whose pictures control: "track", another person with the same motion, which the data set must
+    # have; "self", the target frames in other colours; "auto", the track where there is one.
+    config.data.control = "auto"
     config.data.control_scale = 0.25  # largest stretch of a control picture, across and down
     config.data.control_shift = 0.05  # largest shift of it, in sides of the picture
     config.optimizer.update(weight_decay=0.0, clip_norm=0.5)

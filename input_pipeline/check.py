@@ -31,7 +31,7 @@ class Report:
 
     clips: record numbers by clip.
     frames, interpolated: frames in all, and those whose keypoints were bridged.
-    fps: lowest and highest.
+    fps: lowest and highest. controlled: chunks with a control track.
     areas: by kind and clip, the share of the frame that the mask covers, a mean for each chunk.
     problems: one line per broken record.
     remarks: one line per thing that is valid but looks wrong.
@@ -44,6 +44,7 @@ class Report:
     identities: set[str] = dataclasses.field(default_factory=set)
     frames: int = 0
     interpolated: int = 0
+    controlled: int = 0
     fps: tuple[float, float] = (np.inf, 0.0)
     areas: dict[str, dict[str, list[float]]] = dataclasses.field(default_factory=dict)
     problems: list[str] = dataclasses.field(default_factory=list)
@@ -60,6 +61,8 @@ class Report:
             lines.append(f"fps {self.fps[0]:.3g} to {self.fps[1]:.3g}")
             share = self.interpolated / self.frames
             lines.append(f"keypoints interpolated in {self.interpolated} frames ({share:.1%})")
+        if self.controlled:
+            lines.append(f"control track: in {self.controlled} chunks")
         for kind, by_clip in self.areas.items():
             mean = np.mean([np.mean(areas) for areas in by_clip.values()])
             lines.append(f"{kind}: in {len(by_clip)} clips, mask covers {mean:.1%} on average")
@@ -110,6 +113,7 @@ def _count(report: Report, index: int, chunk: records.Chunk) -> None:
     count = len(chunk.frames)
     report.frames += count
     report.interpolated += int(count - chunk.found.sum())
+    report.controlled += chunk.control is not None
     report.fps = min(report.fps[0], chunk.fps), max(report.fps[1], chunk.fps)
     for kind, masks in chunk.masks.items():
         areas = np.array([records.decode_mask(mask).mean() for mask in masks])

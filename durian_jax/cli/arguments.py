@@ -72,7 +72,8 @@ def _prepare(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", required=True, help="folder of the data set (likewise)")
     fields.add(
         verb, prepare, "size", "labels", "holdout", "face_descriptor", "masks", "landmarks",
-        "workers", holdout={"metavar": "SHARE"}, face_descriptor={"metavar": "FILE.onnx"},
+        "control", "workers",
+        holdout={"metavar": "SHARE"}, face_descriptor={"metavar": "FILE.onnx"},
         masks=_MASKS, landmarks=_LANDMARKS,
     )  # fmt: skip
     verb.add_argument(

@@ -29,6 +29,17 @@ TRUTH = {
 
 
 @dataclasses.dataclass
+class ControlTrack:
+    """Somebody else with the motion of a chunk: a driver for it who gives nothing of it away.
+
+    frames: T JPEG pictures [S, S, 3] RGB, framed as the chunk's. keypoints: as the chunk's.
+    """
+
+    frames: Sequence[bytes]
+    keypoints: np.ndarray
+
+
+@dataclasses.dataclass
 class Chunk:
     """T consecutive frames of one clip, square, S pixels a side.
 
@@ -48,6 +59,7 @@ class Chunk:
       truth: what only a rendered clip knows, by name: see TRUTH. Empty for filmed clips.
       expanded: for each kind, for some frames (by index in the chunk), 1-bit PNG pictures [S, S] of
         where other people's attributes would lie; see `expansion`.
+      control: somebody else with this motion, where the data set has that.
     """
 
     frames: Sequence[bytes]
@@ -62,6 +74,7 @@ class Chunk:
     tools: dict[str, str]
     truth: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     expanded: dict[str, dict[int, list[bytes]]] = dataclasses.field(default_factory=dict)
+    control: ControlTrack | None = None
 
 
 def encode_frame(image: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
@@ -90,18 +103,23 @@ def decode_mask(data: bytes) -> np.ndarray:
     return image > 127
 
 
-def features(size: int):
-    """The tfds feature specification of a chunk whose frames are `size` pixels a side."""
+def features(size: int, control: bool = False):
+    """The tfds feature specification of a chunk whose frames are `size` pixels a side.
+
+    control: whether it has a control track, which all chunks of a data set have or none has.
+    """
     import tensorflow_datasets as tfds
 
     frame = tfds.features.Image(shape=(size, size, 3), encoding_format="jpeg")
     mask = tfds.features.Image(shape=(size, size, 1), encoding_format="png")
     tensor = tfds.features.Tensor
+    points = tensor(shape=(None, NUM_KEYPOINTS, 3), dtype=np.float32)
     truth = {name: tensor(shape=(None, *row), dtype=kind) for name, (row, kind) in TRUTH.items()}
+    track = {"control": {"frames": tfds.features.Sequence(frame), "keypoints": points}}
     return tfds.features.FeaturesDict(
         {
             "frames": tfds.features.Sequence(frame),
-            "keypoints": tfds.features.Tensor(shape=(None, NUM_KEYPOINTS, 3), dtype=np.float32),
+            "keypoints": points,
             "found": tfds.features.Tensor(shape=(None,), dtype=np.bool_),
             "fps": np.float32,
             "masks": {kind: tfds.features.Sequence(mask) for kind in KINDS},
@@ -120,27 +138,30 @@ def features(size: int):
             "truth": truth,
             "schema_version": np.int32,
         }
+        | (track if control else {})
     )
 
 
 @functools.lru_cache
-def _specification(size: int):
+def _specification(size: int, control: bool):
     """`features`, without the pitfall that threads wait for each other in tfds' lazy imports."""
     with _IMPORTING:
-        return features(size)
+        return features(size, control)
 
 
 def encode(chunk: Chunk, size: int) -> bytes:
     """One record: the chunk as a serialised tf.train.Example. Equal chunks give equal bytes."""
-    specification = _specification(size)
+    specification = _specification(size, chunk.control is not None)
     data = specification.serialize_example(specification.encode_example(to_example(chunk)))
     # Left to itself, protobuf writes the features in an order that changes from run to run.
     return _example_class().FromString(data).SerializeToString(deterministic=True)
 
 
 def to_example(chunk: Chunk) -> dict:
-    """The chunk as `features` has it: every key there, absent things empty."""
+    """The chunk as `features` has it: every key there, absent things empty but for `control`."""
     example = dict(vars(chunk))
+    if (control := example.pop("control")) is not None:
+        example["control"] = {"frames": list(control.frames), "keypoints": control.keypoints}
     example["frames"] = list(chunk.frames)
     example["masks"] = {kind: chunk.masks.get(kind, []) for kind in KINDS}
     pairs = {
@@ -189,6 +210,10 @@ def decode(data: bytes) -> Chunk:
         for i, png in zip(frames, pngs, strict=True):
             expanded.setdefault(kind, {}).setdefault(i, []).append(png)
     truth = {name: rows(f"truth/{name}", kind, *row) for name, (row, kind) in TRUTH.items()}
+    control = None
+    if "control/frames" in fields:
+        points = rows("control/keypoints", np.float32, NUM_KEYPOINTS, 3)
+        control = ControlTrack(column("control/frames"), points)
     return Chunk(
         frames=column("frames"),
         fps=column("fps")[0],
@@ -202,6 +227,7 @@ def decode(data: bytes) -> Chunk:
         tools=json.loads(column("tools")[0]),
         expanded=expanded,
         truth={name: values for name, values in truth.items() if len(values)},
+        control=control,
     )
 
 
@@ -225,16 +251,23 @@ def validate(chunk: Chunk, size: int) -> None:
             f"{where}: keypoints {chunk.keypoints.shape} and found flags {chunk.found.shape} do "
             f"not fit {count} frames: prepare the clip again"
         )
-    if not np.isfinite(chunk.keypoints).all():
-        raise InputError(f"{where}: keypoints are not finite: prepare the clip again")
-    centres = chunk.keypoints[..., :2].mean(1)
-    if (centres < 0).any() or (centres > size).any():
-        raise InputError(f"{where}: the face lies outside the frame: prepare the clip again")
+    _check_face(where, chunk.keypoints, size)
+    if (control := chunk.control) is not None:
+        if len(control.frames) != count or control.keypoints.shape != chunk.keypoints.shape:
+            raise InputError(
+                f"{where}: {len(control.frames)} control frames with keypoints "
+                f"{control.keypoints.shape} for {count} frames: prepare the clip again"
+            )
+        _check_face(f"{where}, control track", control.keypoints, size)
     tracks = {f"{kind} masks": masks for kind, masks in chunk.masks.items()} | chunk.truth
     for name, rows in tracks.items():
         if len(rows) != count:
             raise InputError(f"{where}: {len(rows)} {name} for {count} frames")
     pictures = [("frame", decode_frame, data, i) for i, data in enumerate(chunk.frames)]
+    if control is not None:
+        pictures += [
+            ("control frame", decode_frame, one, i) for i, one in enumerate(control.frames)
+        ]
     for kind, masks in chunk.masks.items():
         pictures += [(f"{kind} mask", decode_mask, data, i) for i, data in enumerate(masks)]
     for kind, tracks in chunk.expanded.items():
@@ -250,3 +283,11 @@ def validate(chunk: Chunk, size: int) -> None:
             raise InputError(f"{where}: {name} {i} cannot be decoded ({error})") from error
         if shape != (size, size):
             raise InputError(f"{where}: {name} {i} is {shape}, must be {size} x {size} pixels")
+
+
+def _check_face(where: str, keypoints: np.ndarray, size: int) -> None:
+    if not np.isfinite(keypoints).all():
+        raise InputError(f"{where}: keypoints are not finite: prepare the clip again")
+    centres = keypoints[..., :2].mean(1)
+    if (centres < 0).any() or (centres > size).any():
+        raise InputError(f"{where}: the face lies outside the frame: prepare the clip again")

@@ -70,7 +70,8 @@ def write_dataset(
         files there are left alone.
       splits: records of each split, in order; may be generators.
       size: side of the frames in pixels.
-      metadata: plain values kept in `metadata.json` (tools, settings, statistics).
+      metadata: plain values kept in `metadata.json` (tools, settings, statistics); `control` is
+        True where the records have a control track.
 
     Returns:
       Number of records of each split.
@@ -109,7 +110,8 @@ def finish(
             for split, shards in written.items()
         ]  # fmt: skip
         tfds.folder_dataset.write_metadata(
-            data_dir=folder, features=records.features(size), split_infos=infos, version="1.0.0",
+            data_dir=folder, features=records.features(size, bool(metadata.get("control"))),
+            split_infos=infos, version="1.0.0",
             description="Chunks of portrait clips with keypoints and attribute masks.",
             check_data=False,
         )  # fmt: skip

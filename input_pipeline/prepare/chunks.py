@@ -16,7 +16,8 @@ from input_pipeline.kinds import MAX_ATTRIBUTE_AREA, MIN_ATTRIBUTE_AREA
 from input_pipeline.masks import segmenters
 from input_pipeline.media import video
 from input_pipeline.media.changes import Changes
-from input_pipeline.prepare import duplicates
+from input_pipeline.prepare import control_clips, duplicates
+from input_pipeline.prepare.control_clips import ControlClip, ControlFace
 from input_pipeline.prepare.labels import Label
 
 MIN_FRAMES = 16  # consecutive frames with a face, below which a clip is of no use
@@ -144,26 +145,40 @@ def _split(run: range, longest: int) -> list[range]:
     return [range(a, b) for a, b in itertools.pairwise(bounds)]
 
 
+def follow_control(clip: ControlClip, motion: FaceTrack, landmarks: str = "") -> ControlFace:
+    """Pass 1 over the control clip of a clip; see `control_clips.follow`."""
+    return control_clips.follow(clip, motion.fresh, motion.runs, _landmarker(landmarks))
+
+
 def chunks(
-    root: Path, clip: str, label: Label, motion: FaceTrack, settings: Settings
+    root: Path,
+    clip: str,
+    label: Label,
+    motion: FaceTrack,
+    settings: Settings,
+    control: ControlFace | None = None,
 ) -> Iterator[records.Chunk]:
     """Pass 2: reads the clip again and yields its chunks, in order.
 
-    root: folder of the clips. clip: path of the clip in it.
+    root: folder of the clips. clip: path of the clip in it. control: somebody else with its motion.
 
     Raises InputError for masks that are empty or cover the picture in a tenth of a chunk's frames.
     """
     segmenter, size = segmenters.load(settings.masks), settings.size
     keypoints = motion.crop.points(motion.keypoints, size)
     places = np.flatnonzero(motion.fresh)
-    numbered = enumerate(itertools.compress(video.read_frames(root / clip), motion.fresh))
+    others = itertools.repeat(None) if control is None else control.clip.frames()
+    pairs = zip(video.read_frames(root / clip), others)
+    numbered = enumerate(itertools.compress(pairs, motion.fresh))
     for run in motion.runs:
         for piece in _split(run, settings.chunk_frames):
-            images = []
-            for index, frame in numbered:
+            images, performed = [], []
+            for index, (frame, other) in numbered:
                 if index < piece.start:
                     continue
                 images.append(motion.crop.apply(frame, size))
+                if other is not None:
+                    performed.append(records.encode_frame(control.crop.apply(other, size)))
                 if index == piece.stop - 1:
                     break
             shown = slice(piece.start, piece.stop)
@@ -178,6 +193,10 @@ def chunks(
             found = segmenter(pictures, label.present)
             for kind in sorted(found):
                 _check_areas(f"{root / clip}: frames from {piece.start}", kind, found[kind])
+            track = None
+            if control is not None:
+                points = control.crop.points(control.keypoints[shown], size)
+                track = records.ControlTrack(performed, points)
             yield records.Chunk(
                 frames=[records.encode_frame(image) for image in images],
                 fps=motion.fps,
@@ -189,6 +208,7 @@ def chunks(
                 start=piece.start,
                 crop=np.array(dataclasses.astuple(motion.crop), np.float32),
                 tools=settings.tools,
+                control=track,
             )
 
 

@@ -13,6 +13,7 @@ from input_pipeline.dataset.store import Store
 from input_pipeline.errors import InputError, WriteError
 from input_pipeline.faces import descriptor
 from input_pipeline.prepare import chunks, duplicates
+from input_pipeline.prepare.control_clips import ControlClip
 from input_pipeline.prepare.labels import Label
 
 WORK = ".work"  # folder of the data set with what is finished
@@ -23,7 +24,8 @@ _LOOKS = 4  # frames of each chunk that fingerprint and descriptor look at
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One clip to prepare. version: changes when the file does, see `Store.files`."""
+    """One clip to prepare. version: changes when the file does, see `Store.files`. controls: the
+    folder of control clips, if there is one; control: the one of this clip, if that is there."""
 
     clips: Store
     out: Store
@@ -31,6 +33,8 @@ class Job:
     version: str
     label: Label
     settings: chunks.Settings
+    controls: Store | None = None
+    control: ControlClip | None = None
 
     @functools.cached_property
     def key(self) -> str:
@@ -38,6 +42,8 @@ class Job:
         facts = [self.clip, self.version, sorted(self.label.present), self.label.identity]
         facts += [self.settings.size, self.settings.chunk_frames, self.settings.tools]
         facts += [_ALGORITHM, records.SCHEMA_VERSION]
+        if self.controls is not None:
+            facts += [self.control and [self.control.files, self.control.version]]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:_KEY_LENGTH]
 
     @property
@@ -76,8 +82,13 @@ def run(job: Job) -> dict:
 
 def _prepare(job: Job, root: Path) -> dict:
     settings, frames, sizes, crops, vectors = job.settings, 0, [], [], []
-    motion = chunks.follow(root / job.clip, settings.size, settings.landmarks)
-    made = chunks.chunks(root, job.clip, job.label, motion, settings)
+    if job.controls is not None and job.control is None:
+        name = job.controls.url(str(Path(job.clip).with_suffix("")))
+        raise InputError(f"no control clip {name}.* and no pictures in {name}: make them")
+    motion, control = chunks.follow(root / job.clip, settings.size, settings.landmarks), None
+    if job.control is not None:
+        control = chunks.follow_control(job.control, motion, settings.landmarks)
+    made = chunks.chunks(root, job.clip, job.label, motion, settings, control)
     with job.out.writing(job.part) as part:
         writer = shards.Writer(part)
         for chunk in made:

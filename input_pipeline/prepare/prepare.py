@@ -19,7 +19,14 @@ from input_pipeline.dataset.store import Store
 from input_pipeline.errors import InputError
 from input_pipeline.masks import segmenters
 from input_pipeline.media import files, video
-from input_pipeline.prepare import chunks, clip_jobs, duplicates, expanders, packing
+from input_pipeline.prepare import (
+    chunks,
+    clip_jobs,
+    control_clips,
+    duplicates,
+    expanders,
+    packing,
+)
 from input_pipeline.prepare import labels as label_table
 from input_pipeline.prepare.chunks import Settings
 from input_pipeline.prepare.clip_jobs import Job
@@ -58,6 +65,7 @@ def prepare(
     expand: tuple[str, ...] = (),
     face_descriptor: str | Path | None = None,
     landmarks: str | Path | None = None,
+    control: str | Path | None = None,
     workers: int | None = None,
     beam: tuple[str, ...] = (),
     progress: bool = True,
@@ -79,12 +87,15 @@ def prepare(
       face_descriptor: ONNX file or "sface", see `descriptor.FaceDescriptor`; finds people in two
         splits.
       landmarks: a Face Landmarker for the eyelids, see `FaceLandmarker`.
+      control: folder with a clip, or a folder of pictures, for each clip: somebody else with its
+        motion, frame for frame, made by any reenactor: the control track; see docs/data.md.
       workers: clips in parallel, by default one per core. The result does not depend on it.
       beam: options of an Apache Beam runner that does the work in place of the workers.
       progress: shows a bar and prints what was skipped.
 
     Clips are skipped that are broken or empty, have hard cuts, show no face, a face below 48 pixels
-    or 0.15 `size`, or fewer than 16 consecutive frames with a face.
+    or 0.15 `size`, or fewer than 16 consecutive frames with a face, or whose control clip is not
+    there or has another number of frames.
 
     Raises:
       InputError: no clips, no usable clip, `out` not writable, bad labels, settings, masks,
@@ -96,12 +107,15 @@ def prepare(
         )
     expanders.check(expand)
     clips, target = Store.at(clips_dir), Store.at(out)
+    controls = None if control is None else Store.at(control)
     if labels is not None and target.is_local and Store.at(labels).is_local:
         written = ("skipped.csv", manifest.FILE, "metadata.json")
         files.check_apart([Path(target.url(name)) for name in written], [Path(labels)])
-    versions = _find_clips(clips)
+    versions = _find_clips(clips, controls)
+    performed = {} if controls is None else control_clips.find(controls, versions)
     chosen, notes = label_table.read(labels, clips.root, list(versions))
-    notes += _passed_over(clips, versions, [out, *([] if labels is None else [labels])])
+    named = [path for path in (out, labels, control) if path is not None]
+    notes += _passed_over(clips, versions, named)
     splits = label_table.assign_splits(chosen, holdout)
     segmenters.load(masks).require(frozenset().union(*(label.present for label in chosen.values())))
     settings = Settings(
@@ -118,7 +132,7 @@ def prepare(
     old = manifest.read(target)
     known = {row.key: row for row in old}
     wanted = [
-        Job(clips, target, clip, version, chosen[clip], settings)
+        Job(clips, target, clip, version, chosen[clip], settings, controls, performed.get(clip))
         for clip, version in versions.items()
     ]
     todo = [job for job in wanted if job.key not in known]
@@ -135,6 +149,7 @@ def prepare(
     if rows != old:
         facts = {name: getattr(summary, name) for name in ("clips", "kept", "frames")}
         facts |= {"settings": dataclasses.asdict(settings) | {"holdout": holdout}, "tools": tools}
+        facts |= {"control": True} if controls is not None else {}
         _write(target, over, wanted, rows, size, facts)
     target.remove_folder(clip_jobs.WORK)
     if progress:
@@ -142,14 +157,16 @@ def prepare(
     return summary
 
 
-def _find_clips(root: Store) -> dict[str, str]:
-    """Videos below `root`, sorted, with what changes when they do; nothing hidden."""
+def _find_clips(root: Store, controls: Store | None) -> dict[str, str]:
+    """Videos below `root`, sorted, with what changes when they do; no hidden or control clips."""
     if not root.exists():
         raise InputError(f"{root}: no such folder; give the folder of the clips")
     clips = {
         name: version
         for name, version in root.files().items()
-        if Path(name).suffix.lower() in video.VIDEO_SUFFIXES and not _hidden(name)
+        if Path(name).suffix.lower() in video.VIDEO_SUFFIXES
+        and not _hidden(name)
+        and not (controls and root.url(name).startswith(f"{controls.url()}/"))
     }
     if not clips:
         kinds = ", ".join(sorted(video.VIDEO_SUFFIXES))

@@ -4,12 +4,13 @@
     OUT/masks/person_000000/clip_000/hair/00000.png   white where the attribute shows
     OUT/masks/truth.json                        what rendered them
     OUT/labels.csv                              what each clip shows, whom, and its split
+    OUT/control/person_000000/clip_000.mp4      on demand, somebody else with its motion
 
-`durian prepare OUT --labels OUT/labels.csv --masks truth:OUT/masks` reads all of it.
+`durian prepare OUT --labels OUT/labels.csv --masks truth:OUT/masks --control OUT/control` reads
+all of it.
 """
 
 import csv
-import dataclasses
 import functools
 import io
 import itertools
@@ -38,8 +39,9 @@ def write_clips(out: str | Path, settings: Settings) -> int:
     """
     store = Store.at(out)
     store.make("masks")
-    facts = {"renderer": settings.tools()["renderer"], "settings": dataclasses.asdict(settings)}
-    facts["settings"] = {k: v for k, v in facts["settings"].items() if k not in ("people", "clips")}
+    facts = {"renderer": settings.tools()["renderer"], "settings": settings.facts()}
+    for name in ("people", "clips", "control"):  # of these there may be more
+        facts["settings"].pop(name, None)
     if store.exists("masks/truth.json") and json.loads(store.read("masks/truth.json")) != facts:
         raise InputError(f"{out}: holds clips of other settings; choose a new folder")
     store.write("masks/truth.json", json.dumps(facts, indent=2).encode())
@@ -60,8 +62,8 @@ def _write_clip(out: Path, settings: Settings, index: int, clip: int) -> list[st
     """Writes masks, then the clip; returns its row of the labels."""
     name, who = population.clip_name(index, clip), population.person(settings, index)
     film, masks = out / f"{name}.mp4", out / "masks" / name
+    moving = population.motion(settings, index, clip)
     if not film.exists():
-        moving = population.motion(settings, index, clip)
         pictures = render.render_clip(who, moving, settings.size, settings.oversample)
         for kind, track in render.masks(pictures, who).items():
             if not track.any():  # hair under a hat
@@ -70,8 +72,17 @@ def _write_clip(out: Path, settings: Settings, index: int, clip: int) -> list[st
             folder.mkdir(parents=True, exist_ok=True)
             for frame, mask in enumerate(track):
                 (folder / f"{frame:05d}.png").write_bytes(records.encode_mask(mask))
-        frames = render.to_uint8(pictures.colour)
-        fps = Fraction(settings.fps).limit_denominator(1001)
-        video.write_video(film, frames, fps, lossless=True, reproducible=True)
+        _write_film(film, pictures, settings)
+    control = out / "control" / f"{name}.mp4"
+    if settings.control and not control.exists():
+        control.parent.mkdir(parents=True, exist_ok=True)
+        other = population.performer(settings, index, clip)
+        pictures = render.render_clip(other, moving, settings.size, settings.oversample)
+        _write_film(control, pictures, settings)
     shown = ["yes" if (masks / kind).is_dir() else "no" for kind in KINDS]
     return [f"{name}.mp4", *shown, population.identity(settings, index), population.split_of(index)]
+
+
+def _write_film(path: Path, pictures: render.Picture, settings: Settings) -> None:
+    frames, fps = render.to_uint8(pictures.colour), Fraction(settings.fps).limit_denominator(1001)
+    video.write_video(path, frames, fps, lossless=True, reproducible=True)

@@ -211,7 +211,7 @@ def write_cases(out: str | Path, settings: Settings, count: int) -> None:
             raise RuntimeError(f"case {index}: no face found in {_TRIES} attempts")
         case_files.write_case(out, plan.case, shown, fps)
         made.append(plan.case)
-    source = {"settings": dataclasses.asdict(settings), "tools": settings.tools()}
+    source = {"settings": settings.facts(), "tools": settings.tools()}
     case_files.write_index(
         out, made, protocol=PROTOCOL, version=VERSION, size=settings.size, fps=fps, source=source
     )

@@ -55,7 +55,8 @@ def synth(out: str | Path, settings: Settings, cases: int = 0) -> dict[str, int]
         encoded = {
             split: _rendered(settings, chosen, bar) for split, chosen in splits.items() if chosen
         }
-        facts = {"settings": dataclasses.asdict(settings), "tools": settings.tools()}
+        facts = {"settings": settings.facts(), "tools": settings.tools()}
+        facts |= {"control": True} if settings.control else {}
         counts = shards.write_dataset(out, encoded, settings.size, facts)
     sheets.draw_people(out, settings)
     if cases:
@@ -68,7 +69,7 @@ def synth(out: str | Path, settings: Settings, cases: int = 0) -> dict[str, int]
 def compile_renderer(settings: Settings) -> None:
     """Compiles the renderer, which takes its time, and says so."""
     tqdm.write(f"compiling the renderer for {settings.size} px (once; half a minute on a CPU) ...")
-    chunk(dataclasses.replace(settings, frames=3), 0, 0)
+    chunk(dataclasses.replace(settings, frames=3, control=False), 0, 0)
 
 
 def _rendered(settings: Settings, people: list[int], bar: tqdm) -> Iterator[bytes]:
@@ -109,7 +110,8 @@ class Rendered:
         self._people = [i for i in range(self.settings.people) if split_of(i) == split]
         if not self._people:
             raise InputError(f"{path}: split {split!r} has no people: ask for 10 or more")
-        self.metadata = {"settings": dataclasses.asdict(self.settings), "size": self.size}
+        self.metadata = {"settings": self.settings.facts(), "size": self.size}
+        self.metadata["control"] = self.settings.control
 
     def __len__(self) -> int:
         return len(self._people) * self.settings.clips
@@ -124,6 +126,7 @@ class Rendered:
         # The setting that is gone keeps its place, so that runs of earlier versions can be resumed.
         settings = f"{str(self.settings)[:-1]}, depth=False)"
         facts = f"{VERSION} {settings} {self._people[0]} {len(self._people)}"
+        facts += " control" if self.settings.control else ""
         digest = hashlib.sha256(facts.encode()).hexdigest()
         schema = records.SCHEMA_VERSION
         return {"fingerprint": digest[:16], "records": len(self), "schema": schema}
@@ -131,7 +134,7 @@ class Rendered:
     @functools.cached_property
     def donors(self) -> Donors:
         """Whose masks may be borrowed: those of the first people of the split."""
-        short = dataclasses.replace(self.settings, frames=3)
+        short = dataclasses.replace(self.settings, frames=3, control=False)
         return Donors.collect(chunk(short, i, 0) for i in self._people[:_DONORS])
 
 
@@ -143,7 +146,7 @@ def _parse(path: str) -> Settings:
         if name not in types:
             raise InputError(f"{path}: unknown setting {name!r}: choose from {', '.join(types)}")
         try:
-            chosen[name] = types[name](value)
+            chosen[name] = bool(int(value)) if types[name] is bool else types[name](value)
         except ValueError:
             raise InputError(f"{path}: {name} is {value!r}, must be a number") from None
     return Settings(**chosen)

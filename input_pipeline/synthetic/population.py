@@ -12,7 +12,7 @@ from input_pipeline.synthetic.renderer import keypoints as truth
 from input_pipeline.synthetic.renderer import render
 
 VERSION = "1"  # raise when the same seed gives other pictures
-_PERSON, _CLIP = 0, 1  # streams of random numbers
+_PERSON, _CLIP, _CONTROL = 0, 1, 3  # streams of random numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Settings:
         learn single frames from; 12.5 or more is film, for temporal layers.
       seed: another seed, other people.
       oversample: render so many times larger and average: calmer textures.
+      control: render somebody else with the motion of each clip as well: the control track.
     """
 
     people: int = 2000
@@ -37,6 +38,7 @@ class Settings:
     fps: float = 2.5
     seed: int = 0
     oversample: int = 1
+    control: bool = dataclasses.field(default=False, repr=False)
 
     def __post_init__(self):
         least = dict(people=1, clips=1, frames=3, size=64, oversample=1, seed=0)
@@ -47,6 +49,13 @@ class Settings:
             raise InputError(f"{self.size}: must be a multiple of {render.TILE}", option="size")
         if not self.fps > 0:
             raise InputError(f"{self.fps}: must be positive", option="fps")
+
+    def facts(self) -> dict:
+        """Plain values that name what is rendered."""
+        values = dataclasses.asdict(self)
+        if not self.control:  # a set without it is what it was before there was any
+            del values["control"]
+        return values
 
     @property
     def seconds(self) -> np.ndarray:
@@ -78,6 +87,11 @@ def person(settings: Settings, index: int) -> Person:
     return sample_person(np.random.default_rng([settings.seed, _PERSON, index]))
 
 
+def performer(settings: Settings, index: int, clip: int) -> Person:
+    """Who else performs the motion of a clip: nobody of the data set, and each time another."""
+    return sample_person(np.random.default_rng([settings.seed, _CONTROL, index, clip]))
+
+
 def motion(settings: Settings, index: int, clip: int) -> Motion:
     """The motion in clip number `clip` of person number `index`, arrays [T]."""
     rng = np.random.default_rng([settings.seed, _CLIP, index, clip])
@@ -105,6 +119,17 @@ def chunk(settings: Settings, index: int, clip: int) -> records.Chunk:
         crop=np.float32([middle, middle, settings.size]),
         tools=settings.tools(),
         truth=truth_rows(points, moving),
+        control=_control_track(settings, index, clip) if settings.control else None,
+    )
+
+
+def _control_track(settings: Settings, index: int, clip: int) -> records.ControlTrack:
+    """The motion of a clip by its other performer: camera, pose and expression are the same."""
+    who, moving = performer(settings, index, clip), motion(settings, index, clip)
+    pictures = render.render_clip(who, moving, settings.size, settings.oversample)
+    return records.ControlTrack(
+        [records.encode_frame(image) for image in render.to_uint8(pictures.colour)],
+        truth.keypoints_of_clip(who, moving, settings.size).points,
     )
 
 

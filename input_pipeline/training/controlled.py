@@ -1,6 +1,7 @@
 """Training samples of systems that follow pictures of the driver."""
 
 import dataclasses
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,27 +14,43 @@ from input_pipeline.motion import control_pictures
 from input_pipeline.training.augmentation import augment, jitter_matrix, warp
 from input_pipeline.training.transforms import SampleOptions, choose_frames
 
+CONTROLS = ("auto", "track", "self")
+
 
 @dataclasses.dataclass(frozen=True)
 class ControlledOptions(SampleOptions):
     """As SampleOptions; what that says of attributes and masks is not used.
 
-    The control pictures are the target frames in other colours. Both kinds are stretched each by
-    itself, and differently across and down, or the result would take the driver's face shape.
+    The control pictures are those of the record's control track, or the target frames in other
+    colours. Both kinds are stretched each by itself, and differently across and down, or the result
+    would take the driver's face shape.
 
     Attributes, beside those of `SampleOptions`:
+      control: "track" takes the control track, which the data set must have; "self" the target
+        frames; "auto" the track where there is one, else the target frames.
       control_scale: largest stretch of width and of height, 0.25 for 1 / 1.25 to 1.25.
       control_shift: largest shift, as a share of the side.
     """
 
+    control: str = "auto"
     control_scale: float = 0.25
     control_shift: float = 0.05
 
     def __post_init__(self):
         super().__post_init__()
+        if self.control not in CONTROLS:
+            raise InputError(f"data.control is {self.control!r}: choose {', '.join(CONTROLS)}")
         for name in ("control_scale", "control_shift"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"data.{name} is {getattr(self, name):g}: use 0 to below 1")
+
+    def check(self, path: str | Path, metadata: dict) -> None:
+        """See `SampleOptions.check`."""
+        if self.control == "track" and not metadata.get("control"):
+            raise InputError(
+                f"{path}: no control track, which data.control = 'track' asks for: make the data "
+                "set again with its option control, or set data.control to 'auto'"
+            )
 
     def make(self, chunk: Chunk, rng: np.random.Generator, donors: Donors = NOBODY) -> dict:
         """One training sample: the batch contract of X-Portrait without batch axis and `id`.
@@ -54,10 +71,14 @@ class ControlledOptions(SampleOptions):
             cv2.BORDER_REFLECT_101,
         )  # fmt: skip
         video = [resize(decode_frame(chunk.frames[i]), self.size) for i in target]
+        if self.control == "self" or chunk.control is None:
+            colours, keypoints = jitter_matrix(self, rng), chunk.keypoints
+            whole = [cv2.transform(frame, colours) for frame in video]
+        else:
+            keypoints, frames = chunk.control.keypoints, chunk.control.frames
+            whole = [resize(decode_frame(frames[i]), self.size) for i in target]
         scale = self.size / source.shape[0]
-        points = control_pictures.landmarks((chunk.keypoints[target] + 0.5) * scale - 0.5)
-        colours = jitter_matrix(self, rng)
-        whole = [cv2.transform(frame, colours) for frame in video]
+        points = control_pictures.landmarks((keypoints[target] + 0.5) * scale - 0.5)
         local = [control_pictures.local_picture(*pair) for pair in zip(whole, points)]
         return {
             "video": np.stack(video),

@@ -110,8 +110,10 @@ class Loader:
           state: from `get_state`, of any worker or process count, to continue there.
 
         Raises:
-          InputError: the batch size does not divide over the processes.
+          InputError: the batch size does not divide over the processes, or the data set lacks
+            what the options ask for.
         """
+        options.check(dataset.path, dataset.metadata)
         if batch_size % process_count:
             raise InputError(
                 f"batch_size {batch_size} does not divide over {process_count} processes: "

@@ -6,6 +6,7 @@ target (paper section 3, Eq. 2, and its reference augmentation).
 """
 
 import dataclasses
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -56,6 +57,10 @@ class SampleOptions(Augmentation):
             raise InputError(f"data.kinds has {sorted(unknown)}: choose from {', '.join(KINDS)}")
         if self.expand_count < 1:
             raise InputError(f"data.expand_count is {self.expand_count}, must be at least 1")
+
+    def check(self, path: str | Path, metadata: dict) -> None:
+        """Raises InputError: the data set at a path, of which these are the facts, lacks what
+        samples are made of."""
 
     def make(self, chunk: Chunk, rng: np.random.Generator, donors: Donors = NOBODY) -> dict:
         """One training sample, see `make_sample`."""

@@ -20,6 +20,34 @@ def test_chunk_survives_the_round_trip(painted_chunk):
         np.testing.assert_equal(getattr(found, field.name), getattr(chunk, field.name))
 
 
+def test_the_control_track_survives_and_records_without_it_do_not_change(painted_chunk):
+    chunk = painted_chunk(0, 4)
+    bare = records.encode(chunk, 64)
+    assert "control/frames" not in tf_example_pb2.Example.FromString(bare).features.feature
+    chunk.control = records.ControlTrack(chunk.frames[::-1], chunk.keypoints + 1)
+    found = records.decode(records.encode(chunk, 64))
+    records.validate(found, 64)
+    assert list(found.control.frames) == chunk.frames[::-1]
+    np.testing.assert_array_equal(found.control.keypoints, chunk.keypoints + 1)
+    found.control = None
+    assert records.encode(found, 64) == bare
+
+
+@pytest.mark.parametrize(
+    ("frames", "keypoints", "message"),
+    [
+        (3, 0.0, "3 control frames .* for 4 frames"),
+        (4, 999.0, "control track: the face lies outside"),
+    ],
+)
+def test_control_tracks_that_do_not_fit_are_told(painted_chunk, frames, keypoints, message):
+    chunk = painted_chunk(0, 4)
+    points = chunk.keypoints + np.float32(keypoints)
+    chunk.control = records.ControlTrack(chunk.frames[:frames], points)
+    with pytest.raises(InputError, match=message):
+        records.validate(chunk, 64)
+
+
 def test_records_of_earlier_versions_with_depth_pictures_are_read(painted_chunk):
     data = records.encode(painted_chunk(0, 4), 64)
     old = tf_example_pb2.Example.FromString(data)

@@ -3,10 +3,12 @@ import hashlib
 import shutil
 import sys
 
+import numpy as np
 import pytest
 
 from input_pipeline.dataset import records, shards
 from input_pipeline.errors import InputError
+from input_pipeline.faces import geometry
 from input_pipeline.media.pictures import read_picture
 from input_pipeline.synthetic import dataset, population
 from input_pipeline.training import loader, transforms
@@ -91,6 +93,45 @@ def test_the_identity_follows_what_is_rendered_and_not_how_it_is_written():
     assert one["records"] == 16  # 80 % of the people, a clip of each
     others = [identity("synth:people=20,seed=6"), identity("synth:people=20,seed=5", "val")]
     assert len({each["fingerprint"] for each in (one, *others)}) == 3
+
+
+def test_the_control_track_is_somebody_else_with_the_same_motion(settings, small_set):
+    path = "synth:people=3,clips=1,frames=3,size=64,seed=5,control=1"
+    rendered = dataset.Rendered(path)
+    assert rendered.metadata["control"] and dataset.Rendered(path[:-1] + "0").settings == settings
+    plain = dataset.Rendered(path[:-1] + "0")
+    assert rendered.identity["fingerprint"] != plain.identity["fingerprint"]
+    for i in range(3):
+        data = rendered[i]
+        assert data == rendered[i]
+        chunk, bare = records.decode(data), records.decode(plain[i])
+        records.validate(chunk, 64)
+        track, chunk.control = chunk.control, None
+        np.testing.assert_equal(vars(chunk), vars(bare))  # nothing else has changed
+        who, other = population.person(settings, i), population.performer(settings, i, 0)
+        assert abs(who.face.width - other.face.width) > 1e-3
+        # Pose and openings as the renderer has them; another face shifts the fit a little.
+        turn, _, _ = geometry.head_pose(track.keypoints)
+        own, _, _ = geometry.head_pose(chunk.keypoints)
+        apart = geometry.euler_angles(turn) - geometry.euler_angles(own)
+        assert np.abs(apart).max() < 5
+        changes = np.ptp(geometry.euler_angles(turn), axis=0) - np.ptp(chunk.truth["pose"], axis=0)
+        assert np.abs(changes).max() < 5
+        pictures = [
+            np.stack([records.decode_frame(one) for one in frames]).astype(int)
+            for frames in (chunk.frames, track.frames)
+        ]
+        assert np.abs(pictures[0] - pictures[1]).mean() > 10
+
+
+def test_a_set_with_the_control_track_says_so_and_the_track_is_read_back(settings, tmp_path):
+    few = dataclasses.replace(settings, people=1, control=True)
+    dataset.synth(tmp_path / "set", few, cases=0)
+    found = shards.Dataset(tmp_path / "set")
+    assert found.metadata["control"] is True and found.metadata["settings"]["control"] is True
+    chunk = records.decode(found[0])
+    assert len(chunk.control.frames) == 3 and chunk.control.keypoints.shape == (3, 478, 3)
+    assert chunk.control.frames[0] != chunk.frames[0]
 
 
 def test_sheets_show_people_and_cases(small_set):

@@ -1,8 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
+from input_pipeline.dataset import records
 from input_pipeline.errors import InputError
 from input_pipeline.training.controlled import ControlledOptions
+from input_pipeline.training.loader import Loader
 
 STILL = {"augmented": (), "jitter": 0.0, "hue": 0.0, "control_scale": 0.0, "control_shift": 0.0}
 
@@ -42,6 +46,38 @@ def test_each_kind_of_control_is_stretched_by_itself_and_both_ways_apart(painted
     assert abs(np.corrcoef(extents.T)[0, 1]) < 0.5
     moved = _sample(painted_chunk(), control_scale=0.25, control_shift=0.05)
     assert np.abs(moved["control"].astype(int) - moved["video"]).max() > 20
+
+
+def _with_track(chunk):
+    """The chunk with a track: white faces, all keypoints 8 px to the right of its own."""
+    white = records.encode_frame(np.full((64, 64, 3), 255, np.uint8))
+    points = chunk.keypoints + np.float32([8, 0, 0])
+    track = records.ControlTrack([white] * len(chunk.frames), points)
+    return dataclasses.replace(chunk, control=track)
+
+
+def test_the_control_track_drives_where_there_is_one(painted_chunk):
+    bare = painted_chunk()
+    chunk = _with_track(bare)
+    for control in ("auto", "track"):
+        sample = _sample(chunk, control=control)
+        assert (sample["control"] == 255).all()
+        # The squares lie where the track's own face is.
+        own = _sample(bare)["local_control"].any(-1).any((0, 1))
+        shown = sample["local_control"].any(-1).any((0, 1))
+        assert np.flatnonzero(shown).mean() - np.flatnonzero(own).mean() == pytest.approx(8, abs=1)
+        np.testing.assert_array_equal(sample["video"], _sample(bare)["video"])
+    for same in (_sample(chunk, control="self"), _sample(bare, control="auto")):
+        np.testing.assert_allclose(same["control"], same["video"].astype(int), atol=1)
+
+
+def test_a_data_set_without_the_track_is_refused_where_it_is_asked_for(write_painted):
+    dataset = write_painted(1)
+    options = ControlledOptions(size=64, control="track")
+    with pytest.raises(InputError, match=r"no control track, which data\.control = 'track' asks"):
+        Loader(dataset, options, seed=0, batch_size=1)
+    with pytest.raises(InputError, match=r"data\.control is 'other': choose auto, track, self"):
+        ControlledOptions(size=64, control="other")
 
 
 @pytest.mark.parametrize("name", ["control_scale", "control_shift"])
