@@ -107,6 +107,10 @@ def _synth(verb: argparse.ArgumentParser) -> None:
         help="counterfactual cases, in OUT/counterfactual (default: 32)",
     )  # fmt: skip
     verb.add_argument(
+        "--reenactments", type=int, default=0,
+        help="reenactment cases, without attributes, in OUT/reenact (default: 0)",
+    )  # fmt: skip
+    verb.add_argument(
         "--videos", action="store_true", help="write clips, masks and labels.csv, no records"
     )
 
@@ -211,8 +215,9 @@ def _add_job(verb: argparse.ArgumentParser) -> None:
 
 def _evaluate(verb: argparse.ArgumentParser) -> None:
     from durian_jax.diffusion.solvers import Sampling
+    from durian_jax.evaluate import protocol
 
-    verb.add_argument("--protocol", choices=("counterfactual", "self", "cross"), required=True)
+    verb.add_argument("--protocol", choices=protocol.NAMES, required=True)
     verb.add_argument("--cases", type=fields.path, help="folder of cases")
     verb.add_argument("--dataset", type=fields.path, help="data set to take the cases from")
     verb.add_argument("--checkpoint", help="as for animate, or small: the model of the package")

@@ -96,9 +96,10 @@ def _synth(options: argparse.Namespace, _) -> None:
 
         print(f"{options.out}: {clips.write_clips(options.out, settings)} clips")
         return
-    counts = dataset.synth(options.out, settings, options.cases)
+    counts = dataset.synth(options.out, settings, options.cases, options.reenactments)
     parts = ", ".join(f"{count} {split}" for split, count in counts.items())
-    print(f"{options.out}: {parts} records, {options.cases} counterfactual cases")
+    cases = f"{options.cases} counterfactual cases, {options.reenactments} reenactment cases"
+    print(f"{options.out}: {parts} records, {cases}")
 
 
 def _train(options: argparse.Namespace, overrides: list[str]) -> None:

@@ -7,7 +7,7 @@ from input_pipeline.dataset.cases import Case, Pictures
 from input_pipeline.faces import geometry
 from input_pipeline.kinds import KINDS
 
-NAMES = ("truth", "copy", "paste")
+NAMES = ("truth", "copy", "paste", "driver")
 
 
 def copy(pictures: Pictures) -> np.ndarray:
@@ -23,7 +23,8 @@ def paste(
     attributes: list[np.ndarray],
     motion: np.ndarray,
 ) -> np.ndarray:
-    """Portrait and attribute pixels, moved by the keypoint similarity onto each frame's face.
+    """Portrait and, if there are, attribute pixels, moved by the keypoint similarity onto each
+    frame's face.
 
     Sources of one kind are blended by their weights; kinds lie over each other in their usual
     order, hats last.

@@ -19,8 +19,8 @@ def write_cases(protocol: str, dataset: str | Path, out: str | Path) -> CaseSet:
     """Writes the cases of the self or cross protocol to a folder of their own, for any method.
 
     Raises:
-      InputError: the counterfactual protocol, whose cases `durian synth` writes; a data set that
-        does not suffice; not writable.
+      InputError: a protocol whose cases `durian synth` writes; a data set that does not suffice;
+        not writable.
     """
     rules = Protocol.load(protocol)
     if rules.build is None:
@@ -51,10 +51,10 @@ def evaluate(
     """Scores a checkpoint or a folder of predictions, and the baselines beside it.
 
     Args:
-      protocol: counterfactual, self or cross.
+      protocol: counterfactual, self, cross or reenact.
       out: folder of the report, written whole or not at all; a report there is replaced.
-      cases: a case folder; or dataset: DATASET/counterfactual is one, and for self and cross the
-        cases are made from the data set and kept in OUT/cases.
+      cases: a case folder; or dataset: DATASET/counterfactual and DATASET/reenact are such, and for
+        self and cross the cases are made from the data set and kept in OUT/cases.
       checkpoint: work directory of a training run; or predictions: a folder, see
         `predictions.FolderPredictions`.
       groups: the rows of the table to score, default all.
@@ -84,7 +84,7 @@ def evaluate(
     loaded, absent = perceptual.load(networks, weights or {})
     with folder_beside(out, replaces="report.json") as beside:
         if cases is None and rules.build is None:
-            cases = Path(dataset) / "counterfactual"
+            cases = Path(dataset) / protocol
         elif cases is None:
             cases = beside / "cases"
             selection.write_cases(dataset, rules, cases)
@@ -110,7 +110,7 @@ def _scored(found: CaseSet, protocol: Protocol, groups: list[str] | None) -> tup
             f"{protocol.name} version {protocol.version}: make them again, or change the protocol"
         )
     for case in found.cases:
-        if case.truth != protocol.truth:
+        if (case.truth, bool(case.attributes)) != (protocol.truth, protocol.attributes):
             raise InputError(f"{found.path}: case {case.id} does not fit protocol {protocol.name}")
     known = sorted({case.group for case in found.cases})
     for group in groups or ():

@@ -156,9 +156,11 @@ def job_of(folder: Path, case: Case, seed: int):
                 "leave it out"
             )
         mixed = {"towards": [some[-1][0] for some in sources.values()], "alpha": tuple(shares)}
+    if sources:
+        mixed["portrait_mask"] = folder / "portrait_mask.png"
     return Job(
         folder / "portrait.png", [some[0][0] for some in sources.values()],
-        folder / "driving.mp4", portrait_mask=folder / "portrait_mask.png", framed=True,
+        folder / "driving.mp4", framed=True,
         seed=seed, **mixed,
     )  # fmt: skip
 

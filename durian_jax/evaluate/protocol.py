@@ -9,7 +9,7 @@ from durian_jax.metrics.face_motion import MissingFace
 from input_pipeline.errors import InputError
 
 _FOLDER = Path(__file__).parent / "protocols"
-NAMES = ("counterfactual", "self", "cross")
+NAMES = ("counterfactual", "self", "cross", "reenact")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Protocol:
       missing_face: errors of a frame whose face is not found.
       build: how cases are made; None where `durian synth` makes them.
       sha256: of the file.
+      attributes: whether the cases have any.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Protocol:
     bootstrap: Bootstrap
     build: Build | None
     sha256: str
+    attributes: bool = True
 
     @classmethod
     def load(cls, name: str) -> "Protocol":

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from durian_jax.evaluate import baselines, perceptual, scores
 from durian_jax.evaluate.protocol import Protocol
-from durian_jax.evaluate.scores import METRICS
 from durian_jax.metrics.metric import Metric
 from input_pipeline.dataset.cases import Case, CaseSet
 
@@ -58,7 +57,7 @@ class Report:
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        return METRICS | perceptual.METRICS
+        return scores.metrics_of(self.protocol) | perceptual.METRICS
 
     def rows(self) -> list[dict]:
         """One row per group and method: {"group", "method", "cases", "metrics"}.
@@ -214,9 +213,13 @@ class Report:
     def table(self) -> str:
         """A small table for the terminal: every method over all cases, the main metrics."""
         names = ("psnr", "ssim", "psnr_inside", "psnr_outside", "iou", "keypoints", "pose")
-        names += ("flicker", "lpips", "identity")
+        names += ("leak", "flicker", "lpips", "identity")
         rows = [row for row in self.rows() if row["group"] == ALL]
-        names = [name for name in names if any("mean" in row["metrics"][name] for row in rows)]
+        names = [
+            name
+            for name in names
+            if name in self.metrics and any("mean" in row["metrics"][name] for row in rows)
+        ]
         shown = [self.metrics[name] for name in names]
         head = ["", *(f"{metric.title} {_ARROWS[metric.better]}" for metric in shown)]
         body = [

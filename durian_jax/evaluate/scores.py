@@ -6,7 +6,7 @@ import numpy as np
 
 from durian_jax.evaluate import baselines
 from durian_jax.evaluate.protocol import Bootstrap, Protocol
-from durian_jax.metrics import face_motion, pixels
+from durian_jax.metrics import face_motion, face_shape, pixels
 from durian_jax.metrics.metric import Metric
 from input_pipeline.dataset.cases import Case, Pictures
 from input_pipeline.errors import InputError
@@ -59,7 +59,29 @@ METRICS = {
         "flicker", "", "lower", False,
         "warping error, L1, DIS flow of the video itself, occlusions left out; a still video has 0",
     ),
+    "leak": Metric(
+        "identity leak", "", "lower", False,
+        "how far the face's shape (`face_shape`: points that expressions hardly move, no pose, "
+        "median over the frames) has gone from the portrait's, 0, to the driver's, 1: the foot on "
+        "the line between them, clipped; no face found counts 1",
+    ),
+    "shape_portrait": Metric(
+        "shape to portrait", "eye distances", "lower", False,
+        "mean distance of these points to those of the portrait's shape",
+    ),
+    "shape_driver": Metric(
+        "shape to driver", "eye distances", "higher", False,
+        "mean distance of these points to those of the driver's shape",
+    ),
 }  # fmt: skip
+_SHAPE = ("leak", "shape_portrait", "shape_driver")  # of protocols without attributes
+_ATTRIBUTE = ("iou", *(name for name in METRICS if name.endswith(("_inside", "_outside"))))
+
+
+def metrics_of(protocol: Protocol) -> dict[str, Metric]:
+    """The metrics that say something in a protocol."""
+    left_out = _SHAPE if protocol.attributes else _ATTRIBUTE
+    return {name: metric for name, metric in METRICS.items() if name not in left_out}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +93,7 @@ class Reference:
       motion: float32 [F, 478, 3], the driver's motion on the portrait's face.
       keypoints: float32 [F, 478, 3], those of the truth if there is one, else `motion`.
       usable: bool [F], frames whose keypoints are known.
+      driver: float32 [F, 478, 3], the driver's, in his own pictures.
     """
 
     portrait: np.ndarray
@@ -78,6 +101,7 @@ class Reference:
     motion: np.ndarray
     keypoints: np.ndarray
     usable: np.ndarray
+    driver: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,11 +137,12 @@ def find_reference(case: Case, pictures: Pictures, landmarker: FaceLandmarker) -
     moved = keypoints = retarget(driver, stills[0])
     if pictures.truth is not None:
         keypoints, usable = geometry.fill_gaps(landmarker.track(pictures.truth.video))
-    return Reference(stills[0], stills[1:], moved, keypoints, usable)
+    return Reference(stills[0], stills[1:], moved, keypoints, usable, driver)
 
 
 def baseline_frames(case: Case, pictures: Pictures, reference: Reference) -> dict[str, np.ndarray]:
-    """float32 [F, S, S, 3] in [0, 1] of each baseline; the truth itself is one of them."""
+    """float32 [F, S, S, 3] in [0, 1] of each baseline; the truth itself is one of them, and where
+    only the person is in question the driver's own clip."""
     found = {}
     if pictures.truth is not None:
         found["truth"] = pictures.truth.video.astype(np.float32) / 255
@@ -125,6 +150,8 @@ def baseline_frames(case: Case, pictures: Pictures, reference: Reference) -> dic
     found["paste"] = baselines.paste(
         case, pictures, reference.portrait, reference.attributes, reference.motion
     )
+    if not case.attributes:
+        found["driver"] = pictures.driving.astype(np.float32) / 255
     return found
 
 
@@ -149,10 +176,13 @@ def score(prediction: Prediction, protocol: Protocol) -> dict[str, float | None]
         protocol.missing_face,
     )
     values["flicker"] = pixels.flicker(frames)
+    if not protocol.attributes:
+        values |= _shape_scores(track.keypoints[first:][track.found[first:]], reference)
     if prediction.pictures.truth is not None:
         truth = prediction.pictures.truth.video[first:].astype(np.float32) / 255
         masks = {kind: prediction.pictures.truth.masks[kind][first:] for kind in case.kinds}
-        values |= _pixel_scores(frames, truth, np.any(list(masks.values()), 0), protocol)
+        shown = np.any([np.zeros(frames.shape[:3], bool), *masks.values()], 0)
+        values |= _pixel_scores(frames, truth, shown, protocol)
         overlaps = [
             pixels.AttributeColours(
                 truth, mask, protocol.colour_band, protocol.colour_bins
@@ -161,7 +191,22 @@ def score(prediction: Prediction, protocol: Protocol) -> dict[str, float | None]
             if mask.any()
         ]
         values["iou"] = float(np.mean(overlaps)) if overlaps else float("nan")
-    return {name: None if np.isnan(values.get(name, np.nan)) else values[name] for name in METRICS}
+    names = metrics_of(protocol)
+    return {name: None if np.isnan(values.get(name, np.nan)) else values[name] for name in names}
+
+
+def _shape_scores(keypoints: np.ndarray, reference: Reference) -> dict[str, float]:
+    """Those of faces [T, 478, 3]; the distances are NaN if there are none."""
+    if not len(keypoints):
+        return {"leak": 1.0}
+    result = face_shape.face_shape(keypoints)
+    portrait = face_shape.face_shape(reference.portrait[None])
+    driver = face_shape.face_shape(reference.driver)
+    return {
+        "leak": face_shape.leak(result, portrait, driver),
+        "shape_portrait": face_shape.distance(result, portrait),
+        "shape_driver": face_shape.distance(result, driver),
+    }
 
 
 def _pixel_scores(frames, truth, shown, protocol: Protocol) -> dict[str, float]:

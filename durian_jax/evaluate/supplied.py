@@ -112,8 +112,11 @@ class Regions(Torch):
         self._model = model.from_pretrained(source).eval().to(self._device())
         self._processor = transformers.AutoImageProcessor.from_pretrained(source)
 
-    def value(self, prediction: Prediction) -> float:
+    def value(self, prediction: Prediction) -> float | None:
+        """None where the case has no attribute."""
         case, pictures, reference = prediction.case, prediction.pictures, prediction.reference
+        if not case.attributes:
+            return None
         chosen = np.linspace(case.scored_from, case.frames - 1, _REGION_FRAMES).round().astype(int)
         total = 0.0
         for i, attribute in enumerate(case.attributes):

@@ -3,6 +3,7 @@
     CASES/cases.json                   protocol, size, fps, sources, and one entry per case
     CASES/ID/portrait.png              person A
              portrait_mask.png         A's own region of the kinds that are replaced; may be empty
+                                       (and is, where a case has no attributes)
              attribute_0.png           person B, who shows the attribute; attribute_1.png, ...
              attribute_0_mask.png      where B shows it
              driving.mp4               person C, F frames
@@ -53,7 +54,8 @@ class Case:
     Attributes:
       id: name of its folder; ids of one set are equally long, so that they sort.
       group: row of the table that it counts for, such as "hair" or "hair+glasses".
-      attributes: one for each attribute picture, in order.
+      attributes: one for each attribute picture, in order; none where a portrait is animated as it
+        is.
       frames: F.
       people: who is shown: {"portrait": name, "attributes": [name, ...], "driving": name}.
       scored_from: the first frame that is scored; 1 where the portrait is frame 0 of the truth.
@@ -75,8 +77,6 @@ class Case:
         where = f"case {self.id!r}"
         if not self.id or self.id.startswith(".") or Path(self.id).name != self.id:
             raise InputError(f"{where}: an id is a plain folder name, such as 0007")
-        if not self.attributes:
-            raise InputError(f"{where}: no attributes; at least 1 is needed")
         shares: dict[str, float] = {}
         for attribute in self.attributes:
             if attribute.kind not in KINDS:
@@ -239,8 +239,8 @@ class CaseSet:
         pictures = Pictures(
             portrait=portrait,
             portrait_mask=_as_mask(portrait_mask),
-            attributes=np.stack(attribute_sources[::2]),
-            attribute_masks=_as_mask(np.stack(attribute_sources[1::2])),
+            attributes=_stacked(attribute_sources[::2], portrait),
+            attribute_masks=_as_mask(_stacked(attribute_sources[1::2], portrait)),
             driving=np.stack(list(video.read_frames(folder / "driving.mp4"))),
             truth=_read_truth(folder) if case.truth else None,
         )
@@ -301,6 +301,11 @@ def _check_shapes(where: str, case: Case, pictures: Pictures, size: int) -> None
     for name, shape in expected.items():
         if shapes.get(name) != shape:
             raise InputError(f"{where}: {name} is {shapes.get(name)}, must be {shape}")
+
+
+def _stacked(images: list[np.ndarray], like: np.ndarray) -> np.ndarray:
+    """[N, S, S, 3], of no pictures as large as another one."""
+    return np.stack(images) if images else np.zeros((0, *like.shape), np.uint8)
 
 
 def _as_mask(image: np.ndarray) -> np.ndarray:

@@ -77,7 +77,7 @@ def retarget(driver: np.ndarray, portrait: np.ndarray, motion: str = "relative")
         new_place = new_neck - new_size[:, None] * (new_turn @ _NECK)
     else:
         # What one photo of a turned head shows of its shape is lopsided.
-        still, own = _symmetric(neutral(moving)), _symmetric(own)
+        still, own = symmetric(neutral(moving)), symmetric(own)
         ratio = own_size / np.median(size)
         new_turn, new_size = turn, ratio * size
         new_place = _middle(portrait[None]) + ratio * (place - _middle(driver))
@@ -190,8 +190,8 @@ def _middle(keypoints: np.ndarray) -> np.ndarray:
     return np.median((keypoints.min(1) + keypoints.max(1)) / 2, 0)
 
 
-def _symmetric(shape: np.ndarray) -> np.ndarray:
-    """[478, 3]: mean of a pose-free face and its mirror image."""
+def symmetric(shape: np.ndarray) -> np.ndarray:
+    """[478, 3]: the mean of a pose-free face and its mirror image."""
     return (shape + shape[_mirrored_indices()] * _MIRRORED) / 2
 
 

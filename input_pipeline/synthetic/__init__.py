@@ -9,6 +9,7 @@
     keypoints.py  where the 478 points of the face mesh lie
     dataset.py    people -> records                        (durian synth)
     counterfactuals.py      counterfactual cases: A wearing what B wears, moving like C
+    reenactments.py         reenactment cases: A as it is, moving like C
 
 Lengths are in head units (a face is about 1.7 high and 1.5 wide). Head axes: x to the right of the
 picture, y up, z to the camera, origin between the eyes inside the head. The letters x, y, z stand

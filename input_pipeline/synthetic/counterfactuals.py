@@ -7,6 +7,7 @@ training set, and case i depends on (seed, i) alone.
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -159,6 +160,8 @@ def pictures(plan: Plan, settings: Settings) -> case_files.Pictures:
     for kind in plan.case.kinds:
         hidden |= own.get(kind, False)
     shown = [photo(*pair) for pair in zip(plan.attribute_sources, plan.shown)]
+    nothing = np.zeros((0, *hidden.shape), bool)
+    given = [m[attribute.kind] for (_, m), attribute in zip(shown, plan.case.attributes)]
     driving, _ = clip(plan.driver, plan.driving)
     moving = compose(plan.portrait, plan.driving)
     answer, masks = clip(plan.target, moving)
@@ -166,10 +169,8 @@ def pictures(plan: Plan, settings: Settings) -> case_files.Pictures:
     return case_files.Pictures(
         portrait=portrait,
         portrait_mask=hidden,
-        attributes=np.stack([image for image, _ in shown]),
-        attribute_masks=np.stack(
-            [m[attribute.kind] for (_, m), attribute in zip(shown, plan.case.attributes)]
-        ),
+        attributes=np.stack([i for i, _ in shown]) if shown else np.repeat(portrait[None], 0, 0),
+        attribute_masks=np.stack(given) if given else nothing,
         driving=driving,
         truth=case_files.Truth(
             video=answer,
@@ -197,13 +198,23 @@ def remove_cases(out: Path) -> None:
         shutil.rmtree(out)
 
 
-def write_cases(out: str | Path, settings: Settings, count: int) -> None:
-    """Writes `count` cases to a case folder; see `input_pipeline.dataset.cases`."""
+def write_cases(
+    out: str | Path,
+    settings: Settings,
+    count: int,
+    draw: Callable[[Settings, int, int], Plan] = draw_case,
+    protocol: tuple[str, int] = (PROTOCOL, VERSION),
+) -> None:
+    """Writes `count` cases to a case folder; see `input_pipeline.dataset.cases`.
+
+    draw: as `draw_case`. protocol: its name and version.
+    """
     fps, made = Fraction(settings.fps).limit_denominator(1001), []
     landmarker = FaceLandmarker()
-    for index in tqdm(range(count), unit="case", desc="counterfactuals"):
+    name, version = protocol
+    for index in tqdm(range(count), unit="case", desc=f"{name} cases"):
         for attempt in range(_TRIES):
-            plan = draw_case(settings, index, attempt)
+            plan = draw(settings, index, attempt)
             shown = pictures(plan, settings)
             if _can_be_scored(plan.case, shown, landmarker):
                 break
@@ -213,5 +224,5 @@ def write_cases(out: str | Path, settings: Settings, count: int) -> None:
         made.append(plan.case)
     source = {"settings": settings.facts(), "tools": settings.tools()}
     case_files.write_index(
-        out, made, protocol=PROTOCOL, version=VERSION, size=settings.size, fps=fps, source=source
+        out, made, protocol=name, version=version, size=settings.size, fps=fps, source=source
     )

@@ -28,10 +28,13 @@ _PREFIX = "synth:"
 _DONORS = 32  # people rendered to borrow masks from
 
 
-def synth(out: str | Path, settings: Settings, cases: int = 0) -> dict[str, int]:
-    """Renders a data set, and `cases` counterfactual cases into OUT/counterfactual, as film.
+def synth(
+    out: str | Path, settings: Settings, cases: int = 0, reenactments: int = 0
+) -> dict[str, int]:
+    """Renders a data set, and cases for evaluation, as film: `cases` counterfactual ones into
+    OUT/counterfactual, `reenactments` into OUT/reenact.
 
-    OUT/people.png and OUT/counterfactual.png show what is in them.
+    OUT/people.png, OUT/counterfactual.png and OUT/reenact.png show what is in them.
 
     Returns the number of records of each split. The same settings give the same bytes.
 
@@ -39,12 +42,19 @@ def synth(out: str | Path, settings: Settings, cases: int = 0) -> dict[str, int]
       InputError: settings out of range, or `out` is not writable.
     """
     from input_pipeline.synthetic import counterfactuals, sheets
+    from input_pipeline.synthetic import reenactments as reenacted
 
     out = Path(out)
-    if cases < 0:
-        raise InputError(f"{cases}: must be at least 0", option="cases")
+    wanted = {
+        "cases": (cases, counterfactuals),
+        "reenactments": (reenactments, reenacted),
+    }
+    for option, (count, _) in wanted.items():
+        if count < 0:
+            raise InputError(f"{count}: must be at least 0", option=option)
     files.check_output(out / "metadata.json", ".json")
-    counterfactuals.remove_cases(out / "counterfactual")
+    for _, kind in wanted.values():
+        counterfactuals.remove_cases(out / kind.PROTOCOL)
     compile_renderer(settings)
     people = range(settings.people)
     splits = {
@@ -59,10 +69,12 @@ def synth(out: str | Path, settings: Settings, cases: int = 0) -> dict[str, int]
         facts |= {"control": True} if settings.control else {}
         counts = shards.write_dataset(out, encoded, settings.size, facts)
     sheets.draw_people(out, settings)
-    if cases:
-        film = dataclasses.replace(settings, frames=counterfactuals.FRAMES, fps=counterfactuals.FPS)
-        counterfactuals.write_cases(out / "counterfactual", film, cases)
-        sheets.draw_cases(out / "counterfactual")
+    film = dataclasses.replace(settings, frames=counterfactuals.FRAMES, fps=counterfactuals.FPS)
+    film = dataclasses.replace(film, control=False)
+    for count, kind in wanted.values():
+        if count:
+            kind.write_cases(out / kind.PROTOCOL, film, count)
+            sheets.draw_cases(out / kind.PROTOCOL)
     return counts
 
 

@@ -35,7 +35,7 @@ def draw_people(dataset: Path, settings) -> Path:
 
 
 def draw_cases(folder: Path) -> Path:
-    """OUT/counterfactual.png: the first 20 cases, a row each.
+    """OUT/FOLDER.png: the first 20 cases of OUT/FOLDER, a row each.
 
     Portrait and its hidden region | attribute pictures with masks | then at three times the driver,
     the truth, and the truth with its masks and keypoints.
@@ -59,7 +59,7 @@ def draw_cases(folder: Path) -> Path:
             marked = drawing.draw_keypoints(drawing.draw_masks(answer, masks), points)
             tiles += [_tile(pictures.driving[frame]), answer, marked]
         rows.append(np.hstack(tiles))
-    path = folder.with_name("counterfactual.png")
+    path = folder.with_name(f"{folder.name}.png")
     write_picture(path, np.vstack(rows))
     return path
 

@@ -10,10 +10,12 @@ from durian_jax.cli.main import main
 from durian_jax.evaluate import evaluation
 from durian_jax.evaluate import report as report_module
 from durian_jax.evaluate.protocol import Protocol
-from durian_jax.evaluate.scores import METRICS, summarise
+from durian_jax.evaluate.scores import metrics_of, summarise
 from input_pipeline.errors import InputError
 from input_pipeline.media import video
 from input_pipeline.media.pictures import write_picture
+
+METRICS = metrics_of(Protocol.load("counterfactual"))
 
 
 @pytest.fixture(scope="module")

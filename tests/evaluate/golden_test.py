@@ -62,7 +62,9 @@ def _answer(seed: int) -> scores.Prediction:
     pictures = Pictures(
         truth[0], masks[0], truth[:1], masks[:1], truth, Truth(truth, {"hair": masks}, keypoints)
     )
-    reference = scores.Reference(keypoints[0], [keypoints[0]], keypoints, keypoints, usable)
+    reference = scores.Reference(
+        keypoints[0], [keypoints[0]], keypoints, keypoints, usable, keypoints
+    )
     return scores.Prediction(frames, track, case, pictures, reference)
 
 

@@ -115,7 +115,6 @@ def test_a_case_that_cannot_be_written_leaves_nothing(tmp_path):
 @pytest.mark.parametrize(
     "attributes,changes,message",
     [
-        ([], {}, "no attributes"),
         ([("wig", 1.0)], {}, "unknown kind 'wig'"),
         ([("hair", 0.5)], {}, "weights of hair add up to 0.5"),
         ([("hair", 2.0)], {}, "outside 0 .. 1"),
