@@ -23,11 +23,18 @@ def local(text: str | Path) -> Path:
         raise InputError(f"{text}: no such home folder; write the whole path") from None
 
 
+def as_url(path: Path) -> str:
+    """For FFmpeg, to which `take:1.mp4` would name a protocol."""
+    return f"file:{path}"
+
+
 def check_file(path: Path) -> None:
     """Raises InputError if there is no file with something in it."""
     try:
         if path.is_dir():
             raise InputError(f"{path}: is a folder; give a file")
+        if not path.is_file() and path.exists():  # reading one would wait, and only once
+            raise InputError(f"{path}: a pipe or device; save it as a file and give that")
         size = path.stat().st_size
         with path.open("rb"):
             pass

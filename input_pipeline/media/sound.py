@@ -10,6 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from input_pipeline.media.files import as_url
+
 # Codecs that both the container and common players take; others are encoded anew.
 _TAKEN = {
     ".mp4": frozenset({"aac", "mp3", "ac3", "eac3", "alac"}),
@@ -32,7 +34,7 @@ class Choice:
 
 def choose(path: Path) -> Choice:
     """The track that players would take, but for silent ones and those that nothing decodes."""
-    with av.open(str(path)) as container:
+    with av.open(as_url(path)) as container:
         tracks = container.streams.audio
         usual = av.stream.Disposition.default
         order = sorted(range(len(tracks)), key=lambda i: not tracks[i].disposition & usual)
@@ -85,7 +87,7 @@ def _loudness(path: Path, track: int, patient: bool) -> float | None:
     patient: listen to all of it, if need be; else whatever is decoded will do.
     """
     loudest = None
-    with av.open(str(path)) as source:
+    with av.open(as_url(path)) as source:
         stream = source.streams.audio[track]
         if stream.codec_context is None:
             return None

@@ -7,12 +7,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 from av.video.reformatter import Colorspace
 
 from input_pipeline.errors import InputError
 from input_pipeline.media import animations, display, sound, timing
-from input_pipeline.media.files import check_file, check_output, local, written_beside
+from input_pipeline.media.contents import describe_instead
+from input_pipeline.media.files import as_url, check_file, check_output, local, written_beside
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".gif", ".apng", ".ts"}
@@ -28,6 +30,7 @@ _OUTPUTS = {
 }
 OUTPUT_SUFFIXES = tuple(_OUTPUTS)
 _BT709, _MPEG_RANGE = 1, 1
+_SKEW = 0.03  # of the ratio of the sides, by which rounded sizes may differ
 
 
 @dataclass(frozen=True)
@@ -77,10 +80,11 @@ def read_frames(path: str | Path) -> Iterator[np.ndarray]:
 
     They come at the even rate that `probe` tells, in time with the sound: where the file has none
     to show a picture is repeated, where it has two one is left out. Turned and mirrored as the
-    header asks, with square pixels, deinterlaced, HDR in the colours of a usual screen.
+    header asks, with square pixels, deinterlaced, HDR in the colours of a usual screen, all of the
+    size of the first.
 
-    InputError: no such file, not a video, no picture track, no frames, or (naming the frame) a
-    stream that breaks before its end.
+    InputError: no such file, not a video, no picture track, no frames, or (naming the frame)
+    pictures of another shape or a stream that breaks before its end.
     """
     path = local(path)
     check_file(path)
@@ -92,7 +96,8 @@ def read_frames(path: str | Path) -> Iterator[np.ndarray]:
         stream = _video_stream(container, path)
         aspect = stream.sample_aspect_ratio
         frames = display.progressive(_decoded(container, stream, path))
-        yield from when.spread((_seconds(x), display.picture(x, aspect)) for x in frames)
+        shown = ((_seconds(x), display.picture(x, aspect)) for x in frames)
+        yield from when.spread(_of_one_size(shown, path))
 
 
 def start(path: Path) -> Fraction:
@@ -159,7 +164,7 @@ class VideoWriter:
             container = _OUTPUTS[self._suffix][0]
             options = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
             self._output = stack.enter_context(
-                av.open(str(beside), "w", format=container, options=options)
+                av.open(as_url(beside), "w", format=container, options=options)
             )
             self._sounds = iter(())
             if self._audio_from is not None and self._suffix != ".gif":
@@ -253,8 +258,10 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: Fraction, *
 def _open(path: Path) -> av.container.InputContainer:
     check_file(path)
     try:
-        return av.open(str(path))
+        return av.open(as_url(path))
     except av.FFmpegError as error:
+        if what := describe_instead(path):
+            raise InputError(f"{path}: not a readable video: {what}") from None
         raise InputError(
             f"{path}: not a readable video ({error.strerror}); it is of another kind or cut "
             "short: export it again as mp4"
@@ -262,13 +269,18 @@ def _open(path: Path) -> av.container.InputContainer:
 
 
 def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    for stream in container.streams.video:
-        # The cover picture of a sound file is stored as a video stream of one frame.
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            if stream.codec_context is None:
-                raise InputError(f"{path}: its pictures are of an unknown codec: export it as mp4")
-            return stream
-    raise InputError(f"{path}: holds no picture track; give a video")
+    """The track that players show: of several the largest of those they prefer."""
+    usual, cover = av.stream.Disposition.default, av.stream.Disposition.attached_pic
+    # The cover picture of a sound file is stored as a video stream of one frame.
+    tracks = [stream for stream in container.streams.video if not stream.disposition & cover]
+    if not tracks:
+        raise InputError(f"{path}: holds no picture track; give a video")
+    known = [stream for stream in tracks if stream.codec_context is not None]
+    if not known:
+        raise InputError(f"{path}: its pictures are of an unknown codec: export it as mp4")
+    stream = max(known, key=lambda x: (bool(x.disposition & usual), x.width * x.height))
+    stream.thread_type = "AUTO"  # by default, damage in slices is not told
+    return stream
 
 
 def _timing(path: Path) -> timing.Timing:
@@ -287,7 +299,8 @@ def _decoded(
     count = 0
     try:
         for packet in container.demux(stream):
-            if packet.is_corrupt:
+            # In a transport stream that is a jump of its counters, as where two were joined.
+            if packet.is_corrupt and container.format.name != "mpegts":
                 raise InputError(_broken(path, count, "the file is cut short"))
             for frame in packet.decode():
                 if frame.is_corrupt:
@@ -298,6 +311,30 @@ def _decoded(
         raise InputError(_broken(path, count, error.strerror)) from None
     if count == 0:
         raise InputError(f"{path}: 0 frames; at least 1 is needed: export the clip again")
+
+
+def _of_one_size(
+    frames: Iterable[tuple[Fraction | None, np.ndarray]], path: Path
+) -> Iterator[tuple[Fraction | None, np.ndarray]]:
+    """Pictures scaled to the size of the first: calls over a network change theirs on the way.
+
+    InputError, with the frame: its width over its height is another.
+    """
+    first = None
+    for number, (seconds, image) in enumerate(frames):
+        height, width = image.shape[:2]
+        if first is None:
+            first = width, height
+        if (width, height) != first:
+            if abs(width * first[1] - height * first[0]) > _SKEW * width * first[1]:
+                raise InputError(
+                    f"{path}: frame {number}: {width}x{height} pixels from here on, "
+                    f"{first[0]}x{first[1]} before: split the clip there"
+                )
+            shrinks = width > first[0]
+            way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            image = cv2.resize(image, first, interpolation=way)
+        yield seconds, image
 
 
 def _seconds(frame: av.VideoFrame) -> Fraction | None:

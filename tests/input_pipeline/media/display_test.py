@@ -1,12 +1,17 @@
 """Pictures come as players show them."""
 
+import io
 import struct
 from fractions import Fraction
 
+import av
 import cv2
 import numpy as np
 import pytest
+from av.video.reformatter import Colorspace
+from PIL import Image
 
+from input_pipeline.errors import InputError
 from input_pipeline.media import video
 
 
@@ -94,3 +99,63 @@ def test_interlaced_clips_are_deinterlaced_and_noted(tmp_path, film, photo, name
         return np.abs(rows[1:-1:2] - (rows[:-2:2] + rows[2::2]) / 2).mean()
 
     assert combed(read[4]) < 0.5 * combed(woven[4])
+
+
+@pytest.mark.parametrize(("size", "matrix"), [((128, 96), 5), ((1280, 96), 1)])
+def test_a_clip_that_does_not_say_its_matrix_is_as_usual_for_its_size(
+    tmp_path, photo, size, matrix
+):
+    path, wide = tmp_path / "a.mkv", cv2.resize(photo, size, interpolation=cv2.INTER_NEAREST)
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv444p"
+        frame = av.VideoFrame.from_ndarray(wide, format="rgb24")
+        frame = frame.reformat(format="yuv444p", dst_colorspace=Colorspace(matrix))
+        output.mux([*stream.encode(frame), *stream.encode()])
+    (read,) = video.read_frames(path)
+    assert np.abs(read.astype(float) - wide).mean() < 1
+
+
+def test_turns_are_read_beside_data_that_nobody_knows(tmp_path, photo):
+    exif = Image.Exif()
+    exif[0x0110] = "camera"
+    frame = io.BytesIO()
+    Image.fromarray(photo).save(frame, "JPEG", quality=95, exif=exif)
+    (tmp_path / "camera.mjpeg").write_bytes(frame.getvalue() * 3)
+    read = list(video.read_frames(tmp_path / "camera.mjpeg"))
+    assert len(read) == 3 and np.abs(read[1].astype(float) - photo).mean() < 3.5
+
+
+def joined(path, pictures):
+    """A transport stream of one picture after the other, each of a size of its own."""
+    data = b""
+    for number, picture in enumerate(pictures):
+        part = io.BytesIO()
+        with av.open(part, "w", format="mpegts") as output:
+            stream = output.add_stream("libx264", rate=25, options={"crf": "8"})
+            stream.height, stream.width = picture.shape[:2]
+            stream.pix_fmt = "yuv420p"
+            for i in range(5):
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts, frame.time_base = 5 * number + i, Fraction(1, 25)
+                output.mux(stream.encode(frame))
+            output.mux(stream.encode())
+        data += part.getvalue()
+    path.write_bytes(data)
+
+
+def test_pictures_that_change_their_size_keep_that_of_the_first(tmp_path, photo):
+    path = tmp_path / "call.ts"
+    small = cv2.resize(photo, (64, 48), interpolation=cv2.INTER_AREA)
+    joined(path, [photo, small, photo])
+    frames = list(video.read_frames(path))
+    assert [frame.shape for frame in frames] == [photo.shape] * 15
+    assert np.abs(frames[2].astype(float) - photo).mean() < 3.5
+    assert np.abs(frames[7].astype(float) - cv2.resize(small, (128, 96))).mean() < 3.5
+
+
+def test_a_clip_that_becomes_another_shape_is_refused_with_the_frame(tmp_path, photo):
+    path = tmp_path / "turned.ts"
+    joined(path, [photo, np.ascontiguousarray(np.rot90(photo))])
+    with pytest.raises(InputError, match=r"frame 5: 96x128 pixels from here on, 128x96 before"):
+        list(video.read_frames(path))

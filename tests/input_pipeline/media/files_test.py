@@ -4,11 +4,19 @@ import contextlib
 import os
 import resource
 import signal
+from pathlib import Path
 
 import pytest
 
 from input_pipeline.errors import InputError
 from input_pipeline.media import files
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for path in (tmp_path / "pipe.mp4", Path("/dev/null")):
+        with pytest.raises(InputError, match="a pipe or device; save it as a file"):
+            files.check_file(path)
 
 
 @pytest.mark.parametrize("shared", [False, True])

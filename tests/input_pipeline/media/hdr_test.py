@@ -51,7 +51,9 @@ def test_light_above_white_is_compressed_and_never_turns_over(transfer):
     assert 235 < grey[round(1024 * (0.75 if transfer == 18 else 0.58)), 0] < 250
 
 
-@pytest.mark.parametrize(("encode", "primaries", "transfer"), KINDS)
+@pytest.mark.parametrize(
+    ("encode", "primaries", "transfer"), [*KINDS, (as_hlg, 2, 18), (as_pq, 2, 16)]
+)
 def test_clips_are_converted_and_noted(tmp_path, film, photo, encode, primaries, transfer):
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as output:

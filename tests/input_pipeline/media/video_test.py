@@ -104,10 +104,46 @@ def test_broken_clips_are_named_with_the_frame(tmp_path, talking_head_clips):
     assert 10 < count < 60 and f"frame {count}:" in str(caught.value)
 
 
+def test_damage_in_the_middle_is_named_with_the_frame(tmp_path, photo):
+    path = tmp_path / "a.mp4"
+    video.write_video(path, sliding(photo, 30), Fraction(25), crf=8)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 300] = np.random.default_rng(0).bytes(300)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.mp4: frame \d+: broken stream"):
+        list(video.read_frames(path))
+
+
+def test_names_that_look_like_links_or_patterns_are_files(tmp_path, photo, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("take:1.mp4", "a%03d.mp4", "two\nlines.mp4"):
+        video.write_video(name, [photo] * 3, Fraction(25))
+        assert len(list(video.read_frames(name))) == 3
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_of_several_picture_tracks_the_largest_is_read(tmp_path, photo):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as output:
+        for side in (64, 128, 32):
+            stream = output.add_stream("mjpeg", rate=25)
+            stream.width = stream.height = side
+            stream.pix_fmt = "yuvj420p"
+        for stream in output.streams:
+            frame = av.VideoFrame.from_ndarray(
+                cv2.resize(photo, (stream.width, stream.height)), format="rgb24"
+            )
+            output.mux([*stream.encode(frame), *stream.encode()])
+    assert video.probe(path).width == 128
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("text.mp4", b"no video at all\n" * 50, "not a readable video"),
+        ("text.mp4", b"no video at all\n" * 50, "not a readable video: text"),
+        ("page.mp4", b"<!doctype html><html>" + b" " * 500, "a web page"),
+        ("pointer.mp4", b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
         ("empty.mp4", b"", "0 bytes"),
         ("missing.mp4", None, "no such file"),
     ],
