@@ -219,3 +219,37 @@ def case_folder(tmp_path_factory, talking_head, landmarker):
 @pytest.fixture(scope="session")
 def case_set(case_folder):
     return cases.CaseSet.read(case_folder)
+
+
+def _wider(frames):
+    """The same motion by a wider face."""
+    matrix = np.float32([[1.18, 0, -0.09 * CASE_SIDE], [0, 1, 0]])
+    return np.stack(
+        [cv2.warpAffine(f, matrix, (CASE_SIDE, CASE_SIDE), borderMode=1) for f in frames]
+    )
+
+
+@pytest.fixture(scope="session")
+def reenact_folder(tmp_path_factory, talking_head, landmarker):
+    """Path of a folder of two reenactment cases; the driver is the same head, but wider."""
+    root, written = tmp_path_factory.mktemp("reenact") / "reenact", []
+    for number, colours in enumerate((PEOPLE["plain"], PEOPLE["warm"])):
+        film = list(talking_head(colours, phase=number, count=3 * CASE_FRAMES))[::3]
+        film = [cv2.resize(f, (CASE_SIDE, CASE_SIDE), interpolation=cv2.INTER_AREA) for f in film]
+        keypoints = landmarker.track(film).keypoints
+        people = {"portrait": "a", "attributes": [], "driving": "c"}
+        case = cases.Case(f"{number:04d}", "reenact", (), CASE_FRAMES, people)
+        pictures = cases.Pictures(
+            portrait=film[0],
+            portrait_mask=np.zeros((CASE_SIDE, CASE_SIDE), bool),
+            attributes=np.zeros((0, CASE_SIDE, CASE_SIDE, 3), np.uint8),
+            attribute_masks=np.zeros((0, CASE_SIDE, CASE_SIDE), bool),
+            driving=_wider(film),
+            truth=cases.Truth(np.stack(film), {}, keypoints),
+        )
+        cases.write_case(root, case, pictures, Fraction(25))
+        written.append(case)
+    cases.write_index(
+        root, written, protocol="reenact", version=1, size=CASE_SIDE, fps=Fraction(25), source={}
+    )
+    return root

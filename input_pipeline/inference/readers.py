@@ -1,16 +1,31 @@
 """What a system is given to animate: a reader for each, by `config.system`."""
 
+import dataclasses
+
+import numpy as np
+
 from input_pipeline.errors import InputError
 from input_pipeline.inference.controlled import read_controlled
 from input_pipeline.inference.inputs import Scene, read_scene
 
 
 def read_attributes(portrait, attributes, *rest, references=(), **options) -> Scene:
-    """`read_scene` for systems that transfer attributes. Raises InputError: there are none."""
+    """`read_scene` for systems that transfer attributes.
+
+    Without any they get what training gives them of a clip that shows none: one picture, all of it
+    hidden, and the portrait whole.
+    """
     _refuse(references)
-    if not attributes:
-        raise InputError("no attribute is given: name at least one photo and what to take from it")
-    return read_scene(portrait, attributes, *rest, **options)
+    scene = read_scene(portrait, attributes, *rest, **options)
+    if attributes:
+        return scene
+    nothing = {
+        "attribute": np.zeros((1, *scene.portrait.image.shape), np.uint8),
+        "attribute_mask": np.zeros((1, *scene.own.shape), bool),
+        "attribute_keypoints": scene.batch["portrait_keypoints"][None],
+    }
+    note = "no attribute is given: the portrait is animated as it is"
+    return dataclasses.replace(scene, batch=scene.batch | nothing, notes=[*scene.notes, note])
 
 
 def read_portrait(portrait, attributes, *rest, references=(), **options) -> Scene:

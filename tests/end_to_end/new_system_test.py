@@ -55,6 +55,17 @@ def test_it_animates_and_is_scored(run, case_folder, tmp_path):
     assert 0 < mine["metrics"]["psnr"]["mean"] < 60
 
 
+def test_it_is_scored_where_there_are_no_attributes(run, reenact_folder, tmp_path):
+    code = main(
+        ["evaluate", "--protocol=reenact", f"--cases={reenact_folder}", f"--checkpoint={run}",
+         f"--out={tmp_path / 'report'}", "--steps=2", "--networks=none"]
+    )  # fmt: skip
+    assert code == 0
+    facts = json.loads((tmp_path / "report" / "report.json").read_text())
+    (mine,) = (r for r in facts["rows"] if (r["group"], r["method"]) == ("all", run.name))
+    assert 0 < mine["metrics"]["psnr"]["mean"] < 60 and 0 <= mine["metrics"]["leak"]["mean"] <= 1
+
+
 def test_a_name_that_is_none_is_refused_with_those_there_are():
     with pytest.raises(InputError, match=r"system='sora': choose animate_anyone, durian"):
         build({"system": "sora", "model": {}})

@@ -111,6 +111,16 @@ def test_what_it_cannot_do(checkpoint, clip, tmp_path, capsys, options, message)
     assert re.search(message, line) and not list(tmp_path.iterdir())
 
 
+def test_it_is_scored_by_reenactment(checkpoint, reenact_folder, tmp_path):
+    code = main(
+        ["evaluate", "--protocol=reenact", f"--cases={reenact_folder}", "--networks=none",
+         f"--checkpoint={checkpoint}", f"--out={tmp_path / 'report'}"]
+    )  # fmt: skip
+    facts = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert code == 0 and "leak" in facts["rows"][0]["metrics"]
+    assert len(list((tmp_path / "report" / "predictions").glob("*.mp4"))) == 2
+
+
 def test_pictures_without_a_face(checkpoint, clip, tmp_path, capsys):
     write_picture(tmp_path / "grey.png", np.full((64, 64, 3), 128, np.uint8))
     grey = tmp_path / "grey.png"

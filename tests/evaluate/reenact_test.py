@@ -1,7 +1,6 @@
 """The protocol without attributes: cases, baselines, identity leak, folders of predictions."""
 
 import json
-from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -13,55 +12,24 @@ from durian_jax.evaluate.protocol import Protocol
 from input_pipeline.dataset import cases
 from input_pipeline.errors import InputError
 from input_pipeline.media import video
-from tests.conftest import PEOPLE
+from tests.conftest import CASE_FRAMES, CASE_SIDE
 
-FRAMES, SIDE = 6, 128
-
-
-def _wider(frames):
-    """The same motion by a wider face."""
-    matrix = np.float32([[1.18, 0, -0.09 * SIDE], [0, 1, 0]])
-    return np.stack([cv2.warpAffine(f, matrix, (SIDE, SIDE), borderMode=1) for f in frames])
+FRAMES, SIDE = CASE_FRAMES, CASE_SIDE
 
 
 @pytest.fixture(scope="module")
-def case_folder(tmp_path_factory, talking_head, landmarker):
-    root, written = tmp_path_factory.mktemp("reenact") / "reenact", []
-    for number, colours in enumerate((PEOPLE["plain"], PEOPLE["warm"])):
-        film = list(talking_head(colours, phase=number, count=3 * FRAMES))[::3]
-        film = [cv2.resize(f, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for f in film]
-        keypoints = landmarker.track(film).keypoints
-        people = {"portrait": "a", "attributes": [], "driving": "c"}
-        case = cases.Case(f"{number:04d}", "reenact", (), FRAMES, people)
-        pictures = cases.Pictures(
-            portrait=film[0],
-            portrait_mask=np.zeros((SIDE, SIDE), bool),
-            attributes=np.zeros((0, SIDE, SIDE, 3), np.uint8),
-            attribute_masks=np.zeros((0, SIDE, SIDE), bool),
-            driving=_wider(film),
-            truth=cases.Truth(np.stack(film), {}, keypoints),
-        )
-        cases.write_case(root, case, pictures, Fraction(25))
-        written.append(case)
-    cases.write_index(
-        root, written, protocol="reenact", version=1, size=SIDE, fps=Fraction(25), source={}
-    )
-    return root
-
-
-@pytest.fixture(scope="module")
-def facts(case_folder, tmp_path_factory):
+def facts(reenact_folder, tmp_path_factory):
     """The report on a method that gives back the driver's own frames, half way to the portrait's
     width."""
     folder, out = tmp_path_factory.mktemp("answers") / "half", tmp_path_factory.mktemp("out") / "r"
-    found = cases.CaseSet.read(case_folder)
+    found = cases.CaseSet.read(reenact_folder)
     for case in found.cases:
         pictures = found.load(case)
         matrix = np.float32([[1 / 1.09, 0, 0.041 * SIDE], [0, 1, 0]])
         half = [cv2.warpAffine(f, matrix, (SIDE, SIDE), borderMode=1) for f in pictures.driving]
         video.write_video(folder / f"{case.id}.mp4", half, found.fps, lossless=True)
     code = main(
-        ["evaluate", "--protocol=reenact", f"--cases={case_folder}", f"--predictions={folder}",
+        ["evaluate", "--protocol=reenact", f"--cases={reenact_folder}", f"--predictions={folder}",
          f"--out={out}", "--networks=none"]
     )  # fmt: skip
     assert code == 0
@@ -73,13 +41,13 @@ def _means(facts, method):
     return {k: float(cell["mean"]) for k, cell in row["metrics"].items() if "mean" in cell}
 
 
-def test_cases_without_attributes_are_read_as_they_were_written(case_folder):
-    found = cases.CaseSet.read(case_folder)
+def test_cases_without_attributes_are_read_as_they_were_written(reenact_folder):
+    found = cases.CaseSet.read(reenact_folder)
     for case in found.cases:
         pictures = found.load(case)
         assert pictures.attributes.shape == (0, SIDE, SIDE, 3)
         assert pictures.attribute_masks.shape == (0, SIDE, SIDE) and not case.kinds
-        assert sorted(path.name for path in (case_folder / case.id).iterdir()) == [
+        assert sorted(path.name for path in (reenact_folder / case.id).iterdir()) == [
             "driving.mp4", "portrait.png", "portrait_mask.png", "truth.mp4", "truth.npz",
         ]  # fmt: skip
 
@@ -103,8 +71,8 @@ def test_only_metrics_that_say_something_are_in_the_report(facts):
     assert not {"leak"} & scores.metrics_of(Protocol.load("counterfactual")).keys()
 
 
-def test_a_result_without_a_face_leaks_all_and_has_no_shape(case_folder, landmarker):
-    found = cases.CaseSet.read(case_folder)
+def test_a_result_without_a_face_leaks_all_and_has_no_shape(reenact_folder, landmarker):
+    found = cases.CaseSet.read(reenact_folder)
     case = found.cases[0]
     pictures = found.load(case)
     reference = scores.find_reference(case, pictures, landmarker)
@@ -115,9 +83,11 @@ def test_a_result_without_a_face_leaks_all_and_has_no_shape(case_folder, landmar
     assert values["leak"] == 1 and values["shape_driver"] is None and values["no_face"] == 1
 
 
-def test_cases_of_another_protocol_are_refused(case_folder, tmp_path):
+def test_cases_of_another_protocol_are_refused(reenact_folder, tmp_path):
     with pytest.raises(InputError, match="cases of protocol reenact version 1, not self"):
-        evaluation.evaluate("self", tmp_path / "out", cases=case_folder, predictions=case_folder)
+        evaluation.evaluate(
+            "self", tmp_path / "out", cases=reenact_folder, predictions=reenact_folder
+        )
     with pytest.raises(InputError, match="durian synth writes its cases"):
         evaluation.write_cases("reenact", tmp_path, tmp_path / "cases")
     assert not (tmp_path / "out").exists()
