@@ -33,6 +33,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         context_dim=768,  # channels of the prompt's tokens
         prompt_tokens=77,  # of the empty prompt, all that cross-attention ever sees
         control_channels=(16, 32, 96, 256),  # of the encoders of control pictures, pixels first
+        local_control=True,  # whether eyes and mouth alone have a ControlNet of their own
         temporal=False,  # motion modules
         temporal_heads=8,  # of their attention
         max_frames=24,  # that a motion module can tell apart

@@ -7,7 +7,7 @@ import jax
 import pytest
 from flax.traverse_util import flatten_dict
 
-from configs import ablations, durian, small, tiny, x_portrait, x_portrait_tiny
+from configs import ablations, durian, small, tiny, x_portrait, x_portrait_small, x_portrait_tiny
 from durian_jax.diffusion.process import Discrete
 from durian_jax.diffusion.solvers import Sampling
 from durian_jax.systems.system import build, init_params
@@ -124,6 +124,32 @@ def test_the_stages_of_x_portrait_build_and_train_what_they_are_meant_to(module)
         train_step.Training.build(config)
     with pytest.raises(ValueError, match="choose stage1, stage2 or stage3"):
         module.get_config("stage4")
+
+
+def test_each_ablation_of_x_portrait_changes_one_thing():
+    full = x_portrait_small.get_config("full").to_dict()
+    wanted = {
+        "same_person": {"control"}, "no_local_control": {"local_control"},
+        "no_scaling": {"control_scale", "control_shift"},
+    }  # fmt: skip
+    for name, fields in wanted.items():
+        config = x_portrait_small.get_config(name)
+        changed = config.to_dict()
+        differ = {
+            field
+            for part in ("model", "data", "stage", "diffusion", "optimizer", "sample")
+            for field in full[part].keys() | changed[part].keys()
+            if full[part].get(field) != changed[part].get(field)
+        }
+        assert differ == fields, name
+        train_step.Training.build(config)
+        loop.sample_options(config)
+    moving = x_portrait_small.get_config("stage3")
+    trained, _ = partition(_shapes(x_portrait_small, "stage3"), moving.stage.trainable, ())
+    assert set(_counts(trained)) == {"denoiser (motion modules)"}
+    assert loop.sample_options(moving).frames <= moving.sample.window <= moving.model.max_frames
+    with pytest.raises(ValueError, match="unknown name 'nothing': choose full, "):
+        x_portrait_small.get_config("nothing")
 
 
 def test_full_size_parameter_counts_of_x_portrait():

@@ -13,6 +13,8 @@ class XPortraitConfig(Shape):
     Attributes:
         control_channels: of the encoders in both ControlNets, one stride-2 stage between
             neighbours.
+        local_control: whether there is a ControlNet for eyes and mouth alone; False is the paper's
+            ablation.
         prompt_tokens: length of the context, which is the same for all pictures.
 
     Raises:
@@ -21,6 +23,7 @@ class XPortraitConfig(Shape):
 
     max_frames: int = 24
     control_channels: tuple[int, ...] = (16, 32, 96, 256)
+    local_control: bool = True
     prompt_tokens: int = 77
 
     def __post_init__(self):

@@ -42,10 +42,10 @@ class Sources:
 
 @struct.dataclass
 class Controls:
-    """Features [B, F, h, w, C0] of the control pictures: the whole, and eyes and mouth."""
+    """Features [B, F, h, w, C0] of the control pictures: the whole, and eyes and mouth or None."""
 
     whole: jax.Array
-    local: jax.Array
+    local: jax.Array | None = None
 
 
 class XPortrait(nn.Module):
@@ -75,8 +75,13 @@ class XPortrait(nn.Module):
 
     @property
     def networks(self) -> tuple[str, ...]:
-        names = ("denoiser", "portrait_encoder", "control", "local_control", "prompt")
+        names = ("denoiser", *self._encoders, "prompt")
         return names + (("autoencoder",) if self.config.autoencoder == "kl" else ())
+
+    @property
+    def _encoders(self) -> tuple[str, ...]:
+        names = ("portrait_encoder", "control")
+        return names + (("local_control",) if self.config.local_control else ())
 
     @nn.nowrap
     def dead_parameters(self) -> tuple[str, ...]:
@@ -86,7 +91,7 @@ class XPortrait(nn.Module):
     @nn.nowrap
     def align(self, params: dict) -> dict:
         """See `align_encoders`; the ControlNets start as the denoiser's way down."""
-        return align_encoders(params, ("portrait_encoder", "control", "local_control"))
+        return align_encoders(params, self._encoders)
 
     @nn.nowrap
     def blank_batch(self, clips: int, frames: int) -> dict[str, jax.Array]:
@@ -114,7 +119,8 @@ class XPortrait(nn.Module):
         trunk = {"out_channels": 0, "control_channels": config.control_channels, **shared}
         self.portrait_encoder = UNet(config.unet(out_channels=0, **shared))
         self.control = UNet(config.unet(**trunk))
-        self.local_control = UNet(config.unet(**trunk))
+        if config.local_control:
+            self.local_control = UNet(config.unet(**trunk))
         self.prompt = ConstantContext(config.prompt_tokens, config.context_dim)
         self.denoiser = UNet(config.unet(out_channels=channels, temporal=config.temporal, **shared))
 
@@ -174,10 +180,10 @@ class XPortrait(nn.Module):
             encoded = network.encode_pictures(signed(_fold(pictures)))
             return encoded.reshape(*pictures.shape[:2], *encoded.shape[1:])
 
-        return Controls(
-            features(self.control, batch["control"]),
-            features(self.local_control, batch["local_control"]),
-        )
+        whole = features(self.control, batch["control"])
+        if not self.config.local_control:
+            return Controls(whole)
+        return Controls(whole, features(self.local_control, batch["local_control"]))
 
     def predict(
         self,
@@ -203,11 +209,10 @@ class XPortrait(nn.Module):
         noisy, times, context = _fold(z), t.reshape(-1), self.prompt()
         references = residuals = None
         if parts:
-            pairs = zip(
-                self.control.control(noisy, times, _fold(frames.whole), context),
-                self.local_control.control(noisy, times, _fold(frames.local), context),
-            )
-            residuals = tuple(whole + local for whole, local in pairs)
+            residuals = self.control.control(noisy, times, _fold(frames.whole), context)
+            if frames.local is not None:
+                local = self.local_control.control(noisy, times, _fold(frames.local), context)
+                residuals = tuple(sum(pair) for pair in zip(residuals, local))
             if keep is not None:
                 keep = keep[:, 0]
                 each = jnp.repeat(keep, z.shape[1])[:, None, None, None]

@@ -121,6 +121,24 @@ def test_the_contract_is_what_initialises_it():
     check_batch(batch | {"references": drawn.batch()["references"]}, model, "DATASET")
 
 
+def test_without_local_control_eyes_and_mouth_alone_are_not_looked_at():
+    model, whole = drawn.system(local_control=False, **FLAT), drawn.system(**FLAT)
+    params = drawn.params(model)
+    assert sorted(params) == sorted(model.networks)
+    assert set(drawn.params(whole)) - set(params) == {"local_control"}
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def predict(inputs):
+        return model.apply({"params": params}, inputs, drawn.noisy(), drawn.TIMES)
+
+    inputs = drawn.batch()
+    base = predict(inputs)
+    for name, seen in (("local_control", False), ("control", True)):
+        changed = predict(inputs | {name: 255 - inputs[name]})
+        assert (np.abs(changed - base).max() > 1e-3) == seen
+    assert model.align(params).keys() == params.keys()
+
+
 def test_aligned_encoders_start_as_the_denoiser():
     model = drawn.system(**FLAT)
     params = drawn.params(model)
