@@ -1,6 +1,7 @@
 """X-Portrait at full size: Stable Diffusion 1.5 shapes at 512 px, three stages.
 
-    durian train --config configs/x_portrait.py:stage1 --workdir RUN1 --config.data.path=DATASET
+    durian train --config configs/x_portrait.py:stage1 --workdir RUN1 --config.data.path=DATASET \
+        --config.init_from=START
     durian train --config configs/x_portrait.py:stage2 --workdir RUN2 --config.data.path=DATASET \
         --config.init_from=RUN1
     durian train --config configs/x_portrait.py:stage3 --workdir RUN3 --config.data.path=DATASET \

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from durian_jax.convert.names import Table, match, rename
 from durian_jax.convert.shapes import Shapes, network_shapes
-from durian_jax.convert.source import Source
+from durian_jax.convert.source import UNETS, Source
 from durian_jax.convert.sources import (
     animatediff,
     arcface,
@@ -47,7 +48,9 @@ SOURCES = {
 }
 _HEAD: Table = ((r"^conv_norm_out\.|^conv_out\.", None),)
 _CROSS_ATTENTION: Table = ((r"\.attn2\.|\.transformer_blocks\.0\.norm2\.", None),)
+_WAY_UP: Table = ((r"^up_blocks\.", None),)
 _MOTION = "motion_modules_"
+_TRUNK = "controlnet_"  # what a ControlNet has besides the denoiser's way down
 _MOST_NAMED = 5  # tensors that are not finite, of each file
 _REFERENCE = ("portrait_encoder", "attribute_encoder")
 
@@ -59,7 +62,8 @@ class Joined:
     Attributes:
       config: of a run, in plain values: `model`, `diffusion`, `sample`, and what else came along.
       networks: top-level network -> parameter path -> tensor of its shape and layout.
-      drawn: networks that start afresh, as the method has it: no source can give them.
+      drawn: networks, or parts of them, that start afresh, as the method has it: no source can
+        give them.
       absent: networks that no source gave, without which the model cannot run.
     """
 
@@ -148,9 +152,9 @@ def join(sources: list[Source]) -> Joined:
                 )
             known.update(new)
     present, model = system.networks, system.config
-    if "attribute_encoder" not in present and "portrait_encoder" in present:
+    for network in set(UNETS) - set(present):
         # A U-Net source gives every network of its shape.
-        tensors.pop("attribute_encoder", None)
+        tensors.pop(network, None)
     unknown = sorted(tensors.keys() - set(present))
     if unknown:
         raise InputError(f"{sources[-1].name}: the model has no {unknown[0]}")
@@ -163,9 +167,17 @@ def join(sources: list[Source]) -> Joined:
             if network == "denoiser" and not spatial:
                 wanted = {path: shape for path, shape in wanted.items() if _MOTION in path}
                 absent.append(f"{network} (but for its motion modules)")
-            encoder = network in _REFERENCE
-            given = rename(given, _unused(wanted)) if encoder else given
+            encoder, fresh = network in _REFERENCE, {}
+            if encoder:
+                given = rename(given, _unused(wanted))
+            elif not any(key.startswith(_TRUNK) for key in given):
+                fresh = {path: shape for path, shape in wanted.items() if path.startswith(_TRUNK)}
+            if fresh:
+                given = rename(given, (*_HEAD, *_WAY_UP))
+                wanted = {path: shape for path, shape in wanted.items() if path not in fresh}
+                drawn.append(f"{network} (but for the denoiser's way down)")
             found[network] = match(network, wanted, given, "conv_in/kernel" if encoder else "")
+            found[network] |= _draw_trunk(fresh, model)
         elif spatial and network in ("keypoint_encoder", "face_projection"):
             found[network] = _draw(network, model)
             drawn.append(network)
@@ -237,9 +249,9 @@ def _autoencoder(fields: dict, channels: int | None, default) -> dict:
         widths = default.kl.block_out_channels[: len(stages)]
         fields["kl"] = {"block_out_channels": widths, "latent_channels": channels or 4}
     kl = fields["kl"] or {}
-    if "block_out_channels" in kl and hasattr(default, "keypoint_channels"):
-        levels = len(kl["block_out_channels"])
-        fields.setdefault("keypoint_channels", default.keypoint_channels[:levels])
+    for name in ("keypoint_channels", "control_channels"):
+        if "block_out_channels" in kl and hasattr(default, name):
+            fields.setdefault(name, getattr(default, name)[: len(kl["block_out_channels"])])
     return kl
 
 
@@ -252,14 +264,33 @@ def _unused(shapes: Shapes) -> Table:
 def _draw(network: str, config) -> dict[str, Stored]:
     """Initial weights of the small networks that the method trains from scratch."""
     if network == "keypoint_encoder":
-        module = KeypointEncoder(config.keypoint_channels, config.channels[0])
-        example = jnp.zeros((1, 2 * config.factor, 2 * config.factor, 3))
-    else:
-        module, example = (
-            FaceProjection(config.context_dim),
-            jnp.zeros((1, config.arcface.embedding)),
-        )
-    params = jax.jit(module.init)(jax.random.key(0), example)["params"]
+        return _draw_encoder(config.keypoint_channels, config)
+    return _initial(FaceProjection(config.context_dim), (1, config.arcface.embedding))
+
+
+def _draw_trunk(fresh: Shapes, config) -> dict[str, Stored]:
+    """The encoder of pictures and the zero convolutions, which add nothing before training."""
+    encoder = f"{_TRUNK}cond_embedding"
+    if not fresh:
+        return {}
+    drawn = {
+        f"{encoder}/{path}": stored
+        for path, stored in _draw_encoder(config.control_channels, config).items()
+    }
+    zeros = {
+        path: np.zeros(shape, np.float32) for path, shape in fresh.items() if path not in drawn
+    }
+    return drawn | storage.flat(zeros, "drawn at random")
+
+
+def _draw_encoder(channels: tuple[int, ...], config) -> dict[str, Stored]:
+    module = KeypointEncoder(channels, config.channels[0])
+    return _initial(module, (1, 2 * config.factor, 2 * config.factor, 3))
+
+
+def _initial(module: nn.Module, shape: tuple[int, ...]) -> dict[str, Stored]:
+    """The drawn parameters of a module that takes an array of a shape."""
+    params = jax.jit(module.init)(jax.random.key(0), jnp.zeros(shape))["params"]
     return storage.flat(jax.tree.map(np.asarray, params), "drawn at random")
 
 

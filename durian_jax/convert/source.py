@@ -4,6 +4,9 @@ import dataclasses
 
 from durian_jax.weights.storage import Stored
 
+# Networks that start as one plain U-Net, in the systems that have them; the denoiser first.
+UNETS = ("denoiser", "portrait_encoder", "attribute_encoder", "control", "local_control")
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:

@@ -83,6 +83,20 @@ def test_training_starts_from_it(from_diffusers):
     assert line == f"weights: {len(leaves)} of {len(leaves)} tensors from START"
 
 
+def test_a_prompt_makes_it_a_start_for_x_portrait(pipeline, tmp_path):
+    context = np.arange(3 * other_weights.CONTEXT, dtype=np.float32).reshape(3, -1)
+    save_file({"context": context}, tmp_path / "context.safetensors")
+    leaves, manifest = convert(
+        tmp_path / "start", ("diffusers", pipeline / "unet"), ("diffusers", pipeline / "vae"),
+        ("prompt", tmp_path / "context.safetensors"),
+    )  # fmt: skip
+    assert complete(leaves, manifest) and not manifest["absent"]
+    assert manifest["config"]["system"] == "x_portrait"
+    kernel = "conv_in/kernel"
+    for network in ("portrait_encoder", "control", "local_control"):
+        np.testing.assert_array_equal(leaves[f"{network}/{kernel}"], leaves[f"denoiser/{kernel}"])
+
+
 def test_config_follows_the_sources(from_diffusers):
     model = DurianConfig.from_dict(from_diffusers[1]["config"]["model"])
     assert (model.channels, model.attention_levels) == ((16, 24, 40), (1, 2))

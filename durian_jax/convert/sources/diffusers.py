@@ -3,7 +3,7 @@
 A folder is one model or a pipeline of them. config.json is read as plain JSON: neither library is
 needed. What each model becomes:
 
-    UNet2DConditionModel, UNetMotionModel   denoiser and both reference encoders
+    UNet2DConditionModel, UNetMotionModel   denoiser, reference encoders, ControlNets: UNETS
     AutoencoderKL                           autoencoder
     CLIPVisionModelWithProjection           clip
     MotionAdapter                           motion modules of the denoiser
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from durian_jax.convert.names import Table, rename
-from durian_jax.convert.source import Source
+from durian_jax.convert.source import UNETS, Source
 from durian_jax.convert.sources.animatediff import motion_fields
 from durian_jax.convert.sources.files import read_json
 from durian_jax.convert.sources.folders import open_folder, refuse
@@ -22,7 +22,6 @@ from durian_jax.weights.storage import MANIFEST, Stored, read_manifest
 from input_pipeline.errors import InputError
 
 EXPORT = "export"  # Entry of an export's durian.json: folder of each network, keys added.
-_ENCODERS = ("portrait_encoder", "attribute_encoder")
 _OTHERS = (
     "CLIPTextModel", "CLIPTextModelWithProjection", "StableDiffusionSafetyChecker",
 )  # fmt: skip
@@ -159,14 +158,14 @@ def unet_fields(values: dict, where: str) -> dict:
 
 def _unet(values: dict, weights: dict[str, Stored], folder: Path) -> tuple[dict, dict]:
     fields = unet_fields(values, f"{folder / 'config.json'}")
-    return fields, {network: dict(weights) for network in ("denoiser", *_ENCODERS)}
+    return fields, {network: dict(weights) for network in UNETS}
 
 
 def _motion_unet(values: dict, weights: dict[str, Stored], folder: Path) -> tuple[dict, dict]:
     fields, networks = _unet(values, weights, folder)
     fields |= motion_fields(_motion(weights), values.get("motion_num_attention_heads", 8))
-    for encoder in _ENCODERS:
-        networks[encoder] = rename(weights, [(r"motion_modules", None)])
+    for other in UNETS[1:]:
+        networks[other] = rename(weights, [(r"motion_modules", None)])
     return fields, networks
 
 

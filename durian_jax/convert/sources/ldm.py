@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from durian_jax.convert.source import Source
+from durian_jax.convert.source import UNETS, Source
 from durian_jax.convert.sources.files import open_weights
 from durian_jax.weights.storage import Stored
 from input_pipeline.errors import InputError
@@ -30,7 +30,6 @@ _MOTION: Pairs = [
     ("", ""),
 ]
 _OTHER = re.compile(r"(^|_)control_model\.|_motion_module\.")
-_ENCODERS = ("portrait_encoder", "attribute_encoder")
 
 
 def read(path: Path) -> Source:
@@ -59,7 +58,7 @@ def read(path: Path) -> Source:
             )
         ours = renamed(unet, unet_pairs(found))
         fields |= found
-        networks |= {network: dict(ours) for network in ("denoiser", *_ENCODERS)}
+        networks |= {network: dict(ours) for network in UNETS}
     if vae:
         fields["kl"] = vae_fields(vae, path)
         networks["autoencoder"] = renamed(vae, vae_pairs(fields["kl"]))

@@ -188,6 +188,43 @@ def test_plain_checkpoints_in_the_same_layout_become_the_networks_of_diffusers(t
         np.testing.assert_array_equal(to_torch(array, path), theirs[torch_key(path)])
 
 
+def test_training_starts_from_stable_diffusion(tensors, tmp_path, capsys):
+    """The prompt says what it shall become; every network starts as the one U-Net."""
+    stable = {
+        key: x
+        for key, x in tensors.items()
+        if key.startswith((ldm.UNET, ldm.VAE)) and "motion" not in key
+    }
+    context = drawn.numbers("context", (5, 12)).astype("f4")
+    save_file({"context": context}, tmp_path / "context.safetensors")
+    sources = (
+        ("ldm", _file(tmp_path / "sd.ckpt", stable)), ("prompt", tmp_path / "context.safetensors"),
+    )  # fmt: skip
+    assert _convert(tmp_path / "out", *sources) == 0
+    trunk = "(but for the denoiser's way down)"
+    drawn_line = f"note: drawn at random: control {trunk}, local_control {trunk}\n"
+    assert drawn_line in capsys.readouterr().out
+    params, facts = loading.load(tmp_path / "out")
+    assert facts["config"]["system"] == "x_portrait" and not facts["absent"]
+    shapes = other_weights.parameter_shapes(facts["config"])
+    leaves = other_weights.leaves(params)
+    assert {name: leaf.shape for name, leaf in leaves.items()} == {
+        f"{network}/{path}": shape
+        for network, tree in shapes.items()
+        for path, shape in tree.items()
+    }
+    np.testing.assert_array_equal(leaves["prompt/embedding"], context)
+    for name, leaf in leaves.items():
+        network, _, path = name.partition("/")
+        if "controlnet_" in path:
+            # Nothing is added to the denoiser before it is trained.
+            zero = "controlnet_cond_embedding" not in path or "/conv_out/" in path
+            assert zero or path.endswith("bias") or leaf.any()
+            assert not (zero and leaf.any()), name
+        elif network in ("portrait_encoder", "control", "local_control"):
+            np.testing.assert_array_equal(leaf, leaves[f"denoiser/{path}"])
+
+
 def test_other_systems_do_not_leave_this_way(tmp_path, capsys):
     code = main(["convert", "--to=x-portrait", "--checkpoint=small", f"--out={tmp_path / 'out'}"])
     assert code == 2 and "no control among these weights" in capsys.readouterr().err
