@@ -1,4 +1,4 @@
-"""Noise processes: schedule, prediction types and loss weights.
+"""Noise processes: schedule, prediction types and loss weights. Flows: `flow.py`.
 
 With alpha_bar_t the cumulative signal power of step t (0 <= t < T), clean latents x_0 and noise
 eps ~ N(0, 1):
@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from durian_jax.diffusion.flow import Flow
 from input_pipeline.errors import InputError
 
 PREDICTIONS = ("v", "eps", "x0")
@@ -33,7 +34,7 @@ class Process(Protocol):
     predictions are float32 [B, F, ...].
 
     Attributes:
-      num_timesteps: times that the network can tell apart; most sampling steps.
+      num_timesteps: T, the end of all times; most sampling steps.
       noise_offset: standard deviation of a per-clip, per-channel constant added to the noise.
     """
 
@@ -70,12 +71,17 @@ class Process(Protocol):
 
 
 def make_process(values: Mapping) -> Process:
-    """The process of `config.diffusion`.
+    """The process of `config.diffusion`: a Flow where its `process` is "flow", else Discrete.
 
     Raises:
       ValueError: unknown fields, or values that do not fit together.
     """
-    return _from_fields(Discrete, values)
+    kind = values.get("process", "discrete")
+    if kind not in ("discrete", "flow"):
+        raise ValueError(f"diffusion.process {kind!r}: choose discrete or flow")
+    if kind == "flow":
+        return _from_fields(Flow, values)
+    return _from_fields(Discrete, {k: v for k, v in values.items() if k != "process"})
 
 
 def _from_fields(kind: type, values: Mapping):

@@ -16,7 +16,7 @@ ZERO_SIGNAL = 2.0**-12
 SOLVERS = ("ddim", "dpm++", "lcm")
 SPACINGS = ("trailing", "leading")
 STARTS = ("noise", "source")
-WINDOWS = ("overlapping", "circular")
+WINDOWS = ("overlapping", "circular", "chained")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +24,10 @@ class Sampling:
     """How clips are sampled. Guidance is data; other steps, solvers to or from "lcm", and windows
     compile programs of their own.
 
-    Solvers: "ddim", eta = 0 (2010.02502, Eq. 12); "dpm++", DPM-Solver++(2M) (2211.01095, algorithm
-    2), of first order at both ends; "lcm": each step predicts the clean clip and adds new noise
-    (2303.01469, algorithm 1), what consistency models are made for; others get blurred by it.
+    Solvers: "ddim", eta = 0 (2010.02502, Eq. 12), on a flow Euler's method; "dpm++",
+    DPM-Solver++(2M) (2211.01095, algorithm 2), of first order at both ends; "lcm": each step
+    predicts the clean clip and adds new noise (2303.01469, algorithm 1), what consistency models
+    are made for; others get blurred by it.
 
     Attributes:
       steps: denoising steps, 1 to those of training.
@@ -40,7 +41,8 @@ class Sampling:
       window: frames denoised together; a longer clip goes in several.
       overlap: least number of frames that neighbouring windows share.
       windows: overlapping, in constant memory, or circular: through the end to the beginning, from
-        another frame at each step; that holds the whole clip's latents.
+        another frame at each step; that holds the whole clip's latents; or chained: one after the
+        other, in constant memory, each told how the one before it ends, by models that can be.
       spacing: of the steps: trailing, from pure noise down to clean latents, or leading, as a model
         of X-Portrait's kind was made for: from some signal, often one step more, down to little
         noise.

@@ -8,6 +8,8 @@ what leaves it at its lower end is finished. The result is the same.
 
 `Circular` windows do go step by step: they go on through the end of the clip to its beginning, and
 from another frame at each step, so that no place in the clip is a border at all of them.
+
+`Chained` windows share nothing: each is denoised to its end, and the next is told its last frames.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,9 +26,11 @@ class Windowing(Protocol):
 
     Attributes:
       length: frames of every window.
+      num_frames: of the clip; a window may reach beyond it.
     """
 
     length: int
+    num_frames: int
 
     def tasks(self, steps: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """(step, frames int32 [w], weights float32 [w]) of all predictions, in an order in which
@@ -135,9 +139,36 @@ class Circular:
 _SEED = 999
 
 
-def make(num_frames: int, kind: str, window: int, overlap: int) -> Overlapping | Circular:
-    """The windows of a clip; kind: "overlapping" or "circular"."""
-    return {"overlapping": Overlapping, "circular": Circular}[kind](num_frames, window, overlap)
+class Chained:
+    """Windows one behind the other, each denoised to its end before the next begins.
+
+    Stable Video-Driven Portraits' scheme (2509.17476): a system with a history is told the last
+    frames of the window before. The last window is as long as the others, beyond the clip's end.
+    """
+
+    def __init__(self, num_frames: int, window: int, overlap: int = 0):
+        """
+        Args:
+          window: frames denoised together. overlap: of no meaning here.
+        """
+        del overlap
+        self.num_frames, self.length = num_frames, min(window, num_frames)
+
+    def __len__(self) -> int:
+        return -(-self.num_frames // self.length)
+
+    def tasks(self, steps: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """See Windowing."""
+        for i in range(len(self)):
+            frames = i * self.length + np.arange(self.length, dtype=np.int32)
+            for step in range(steps):
+                yield step, frames, np.ones(self.length, np.float32)
+
+
+def make(num_frames: int, kind: str, window: int, overlap: int) -> Overlapping | Circular | Chained:
+    """The windows of a clip; kind: "overlapping", "circular" or "chained"."""
+    kinds = {"overlapping": Overlapping, "circular": Circular, "chained": Chained}
+    return kinds[kind](num_frames, window, overlap)
 
 
 def _spread(total: int, length: int, overlap: int) -> np.ndarray:
@@ -202,7 +233,7 @@ def denoise_windows(
                     finished[f] = latents.pop(f)
                     del clean[f]
         ready = []
-        while first in finished:
+        while first in finished and first < windowing.num_frames:
             ready.append(finished.pop(first))
             first += 1
         if ready:

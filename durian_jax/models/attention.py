@@ -81,19 +81,23 @@ def attend(query: jax.Array, tokens: KeyValue, references: References | None = N
     Returns:
         [b, L, heads, D] in the dtype of `query`.
     """
-    if _is_fusible(query, tokens):
+    if _is_fusible(query, tokens, references):
         return jax.lax.platform_dependent(
             query, tokens, references, cuda=_attend_fused, default=_attend_parts
         )
     return _attend_parts(query, tokens, references)
 
 
-def _is_fusible(query: jax.Array, tokens: KeyValue) -> bool:
-    """Whether there is a GPU whose cuDNN takes it; Hopper and later take heads of up to 256."""
+def _is_fusible(query: jax.Array, tokens: KeyValue, references: References | None) -> bool:
+    """Whether there is a GPU whose cuDNN takes it; Hopper and later take heads of up to 256.
+
+    The keys that count must come first: padded tokens with references behind them are not taken.
+    """
     if jax.default_backend() != "gpu" or query.dtype not in (jnp.bfloat16, jnp.float16):
         return False
     generation = float(jax.local_devices(backend="gpu")[0].compute_capability)
-    size, own = query.shape[-1], len(tokens.key) == len(query) and tokens.length is None
+    size, own = query.shape[-1], len(tokens.key) == len(query)
+    own &= tokens.length is None or references is None
     return own and size % 8 == 0 and size <= (256 if generation >= 9 else 128)
 
 
@@ -101,7 +105,8 @@ def _attend_fused(query, tokens, references):
     """`attend` by one fused kernel for each alternative: own tokens, then the bank's copies."""
     attention = functools.partial(jax.nn.dot_product_attention, implementation=FUSED)
     if references is None:
-        return attention(query, tokens.key, tokens.value)
+        lengths = tokens.length
+        return attention(query, tokens.key, tokens.value, key_value_seq_lengths=lengths)
     alternatives, clips = references.mix.shape[:2]
     own, frames, output = tokens.key.shape[1], len(query) // clips, 0.0
     for i in range(alternatives):

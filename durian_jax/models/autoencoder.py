@@ -30,6 +30,8 @@ class AutoencoderConfig:
     Attributes:
         block_out_channels: width of each level, finest first; every level but one halves the size.
         scaling: factor from the posterior to latents of unit variance.
+        shift: what is taken from the posterior before that.
+        quant_convs: whether there is a 1x1 convolution at either side of the latents.
 
     Raises:
         ValueError: norm_groups does not divide a width.
@@ -40,6 +42,8 @@ class AutoencoderConfig:
     latent_channels: int = 4
     norm_groups: int = 32
     scaling: float = 0.18215
+    shift: float = 0.0
+    quant_convs: bool = True
     dtype: str = "bfloat16"
 
     def __post_init__(self):
@@ -185,13 +189,16 @@ class AutoencoderKL(nn.Module):
     def setup(self):
         dtype = jnp.dtype(self.config.dtype)
         self.encoder = _Encoder(self.config)
-        self.quant_conv = Conv(2 * self.channels, (1, 1), dtype=dtype)
-        self.post_quant_conv = Conv(self.channels, (1, 1), dtype=dtype)
+        if self.config.quant_convs:
+            self.quant_conv = Conv(2 * self.channels, (1, 1), dtype=dtype)
+            self.post_quant_conv = Conv(self.channels, (1, 1), dtype=dtype)
         self.decoder = _Decoder(self.config)
 
     def moments(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean and log-variance of the posterior, unscaled, float32 [..., h, w, c] each."""
-        x = self.quant_conv(self.encoder(images.reshape(-1, *images.shape[-3:])))
+        x = self.encoder(images.reshape(-1, *images.shape[-3:]))
+        if self.config.quant_convs:
+            x = self.quant_conv(x)
         mean, logvar = jnp.split(x.astype(jnp.float32), 2, axis=-1)
         shape = (*images.shape[:-3], *mean.shape[1:])
         return mean.reshape(shape), jnp.clip(logvar, -30.0, 20.0).reshape(shape)
@@ -201,12 +208,14 @@ class AutoencoderKL(nn.Module):
         latents, logvar = self.moments(images)
         if noise is not None:
             latents += jnp.exp(0.5 * logvar) * noise
-        return latents * self.config.scaling
+        return (latents - self.config.shift) * self.config.scaling
 
     def decode(self, latents: jax.Array) -> jax.Array:
         """Images; not clipped to [-1, 1]."""
-        x = latents.reshape(-1, *latents.shape[-3:]) / self.config.scaling
-        x = self.decoder(self.post_quant_conv(x)).astype(jnp.float32)
+        x = latents.reshape(-1, *latents.shape[-3:]) / self.config.scaling + self.config.shift
+        if self.config.quant_convs:
+            x = self.post_quant_conv(x)
+        x = self.decoder(x).astype(jnp.float32)
         return x.reshape(*latents.shape[:-3], *x.shape[1:])
 
 

@@ -1,4 +1,4 @@
-"""Group normalisation of pictures and clips."""
+"""Normalisation of pictures, clips and tokens."""
 
 import flax.linen as nn
 import jax
@@ -42,3 +42,11 @@ class GroupNorm(nn.Module):
         means = x.mean(self.axes, keepdims=True)
         grouped = means.reshape(*means.shape[:-1], self.groups, -1).mean(-1)
         return jnp.repeat(grouped, x.shape[-1] // self.groups, axis=-1)
+
+
+def plain_layer_norm(x: jax.Array) -> jax.Array:
+    """LayerNorm of tokens [..., C] without parameters (1607.06450), epsilon 1e-6; of x's dtype."""
+    wide = x.astype(jnp.float32)
+    wide = wide - wide.mean(-1, keepdims=True)
+    variance = jnp.square(wide).mean(-1, keepdims=True)
+    return (wide * jax.lax.rsqrt(variance + 1e-6)).astype(x.dtype)

@@ -15,10 +15,13 @@ from durian_jax.models.blocks import FeedForward
 from durian_jax.models.norm import GroupNorm
 
 
-def frame_positions(frames: int, width: int) -> np.ndarray:
-    """Sinusoidal positions, float32 [frames, width]; sines on even channels, cosines on odd."""
+def frame_positions(frames: int, width: int, first: int = 0) -> np.ndarray:
+    """Sinusoidal positions, float32 [frames, width]; sines on even channels, cosines on odd.
+
+    first: number of the first frame, which may be negative.
+    """
     frequencies = np.exp(-np.log(10000.0) * np.arange(0, width, 2) / width)
-    angles = np.arange(frames)[:, None] * frequencies
+    angles = (first + np.arange(frames))[:, None] * frequencies
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(frames, width).astype("f4")
 
 

@@ -315,6 +315,7 @@ class _StandIn:
 
     parts = ("references",)
     timed = False
+    history = 0
 
     def apply(self, variables, z, t, clip, frames, parts, method):
         angle = t[0].astype(jnp.float32) / 250
