@@ -189,21 +189,33 @@ def _batch(verb: argparse.ArgumentParser) -> None:
     _add_job(verb)
 
 
-def _add_job(verb: argparse.ArgumentParser) -> None:
-    """What all verbs with jobs take."""
+def _app(verb: argparse.ArgumentParser) -> None:
+    from durian_jax.app.access import Access
+
+    _add_animator(verb)
+    fields.add(verb, Access, listen={"metavar": "HOST"})
+
+
+def _add_animator(verb: argparse.ArgumentParser) -> None:
     from durian_jax.animation.animator import Animator
-    from durian_jax.diffusion.solvers import Sampling
 
     fields.add(
         verb, Animator.load, "masks", "aligner", "landmarks",
         masks=_MASKS, aligner=_ALIGNER, landmarks=_LANDMARKS,
     )  # fmt: skip
-    fields.add(verb, Job, "grow_mask", grow_mask={"metavar": "SHARE"})
     verb.add_argument(
         "--checkpoint", metavar="RUN_OR_NAME",
         help="workdir of a train run, converted folder, or hub id USER/NAME@REVISION (default: the "
         "small model of the package)",
     )  # fmt: skip
+
+
+def _add_job(verb: argparse.ArgumentParser) -> None:
+    """What all verbs with jobs take."""
+    from durian_jax.diffusion.solvers import Sampling
+
+    _add_animator(verb)
+    fields.add(verb, Job, "grow_mask", grow_mask={"metavar": "SHARE"})
     fields.add(
         verb, Sampling, default="config.sample",
         guidance_interval={"type": _interval, "metavar": "FROM:TO"},
@@ -280,6 +292,7 @@ _VERBS = {
     "animate": ("Portrait + attributes + driving clip -> video.", _animate),
     "interpolate": ("From some attributes to others, in steps or over time.", _interpolate),
     "batch": ("A table of jobs -> videos, on all devices of all machines.", _batch),
+    "app": ("A page in your browser to animate, compare and look at data.", _app),
     "evaluate": ("Scores a checkpoint or any method's predictions.", _evaluate),
     "convert": ("Other people's weights -> checkpoint; checkpoint -> diffusers.", _convert),
 }

@@ -198,6 +198,22 @@ def _batch(options: argparse.Namespace, _) -> None:
         print(f"{options.out}: {len(results) - skipped} rows made, {skipped} skipped")
 
 
+def _app(options: argparse.Namespace, _) -> None:
+    from durian_jax.app.access import Access
+
+    access = Access(**fields.given(Access, options))
+    try:
+        from durian_jax.app import page
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise InputError("needs gradio: pip install 'durian_jax[app]'") from None
+    _configure_jax()
+    from durian_jax.animation.animator import Animator
+
+    page.serve(_animator(Animator, options), access, options.checkpoint)
+
+
 def _animator(kind, options: argparse.Namespace, devices: list | None = None):
     """The `Animator` of `animate`, `interpolate` and `batch`."""
     return kind.load(options.checkpoint, options.masks, options.aligner, devices, options.landmarks)
@@ -301,6 +317,7 @@ _VERBS = {
     "animate": _animate,
     "interpolate": _interpolate,
     "batch": _batch,
+    "app": _app,
     "evaluate": _evaluate,
     "convert": _convert,
 }

@@ -1,0 +1,108 @@
+"""One job at a time: the others wait in line, see where they stand, and may be stopped."""
+
+import math
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from durian_jax.sampling.program import Progress
+from input_pipeline.errors import InputError
+
+MOST_WAITING = 8
+_POLL_SECONDS = 0.25
+
+
+class Stopped(Exception):
+    """The user does not want the job any more."""
+
+
+class Task:
+    """A job in the line; `stop` ends it at the next event of its progress, or before it begins."""
+
+    def __init__(self):
+        self.stopped, self._seconds = threading.Event(), []
+        self._now, self._at = ("", 0, 0), time.monotonic()
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        """See `Progress`."""
+        if self.stopped.is_set():
+            raise Stopped
+        before, at = self._now, time.monotonic()
+        # A step after another phase would count that, too.
+        if phase == before[0] and done == before[1] + 1:
+            self._seconds.append(at - self._at)
+        self._now, self._at = (phase, done, total), at
+
+    def told(self) -> tuple[str, float | None]:
+        """What is going on, and the share of it that is done, if that is known."""
+        phase, done, total = self._now
+        if self.stopped.is_set():
+            return f"Stopping{', once this is done: ' + phase if phase else ''} ...", None
+        if not total:
+            return f"{phase.capitalize() or 'Starting'} ...", None
+        left = ""
+        if phase == "denoising" and len(self._seconds) > 1:
+            left = f", about {_rounded(statistics.median(self._seconds) * (total - done))} left"
+        unit = "step" if phase == "denoising" else "frame"
+        return f"{phase.capitalize()}: {unit} {done} of {total}{left}", done / total
+
+
+class Line:
+    """First come, first served."""
+
+    def __init__(self):
+        self._pool, self._tasks = ThreadPoolExecutor(1), []
+        self._lock = threading.Lock()
+
+    def follow(self, task: Task, work: Callable[[Progress], object]) -> Iterator[tuple]:
+        """Does the work when it is its turn; yields (text, share) as `Task.told`, then (None, what
+        the work returned).
+
+        Raises what the work raises; Stopped; InputError: too many wait.
+        """
+        with self._lock:
+            if len(self._tasks) > MOST_WAITING:
+                raise InputError(f"{MOST_WAITING} jobs wait already: try again in a while")
+            self._tasks.append(task)
+        future = self._pool.submit(self._turn, task, work)
+        try:
+            while not future.done():
+                ahead = self._ahead(task)
+                if task.stopped.is_set() and future.cancel():
+                    self._leave(task)
+                    raise Stopped
+                waits = f"Waiting: {ahead} job{'s' * (ahead > 1)} before yours", None
+                yield waits if ahead else task.told()
+                time.sleep(_POLL_SECONDS)
+            yield None, future.result()
+        finally:
+            task.stop()  # where nobody listens any more
+
+    def _ahead(self, task: Task) -> int:
+        with self._lock:
+            return self._tasks.index(task) if task in self._tasks else 0
+
+    def _leave(self, task: Task) -> None:
+        with self._lock:
+            self._tasks.remove(task)
+
+    def _turn(self, task: Task, work: Callable[[Progress], object]):
+        try:
+            if task.stopped.is_set():
+                raise Stopped
+            return work(task.progress)
+        finally:
+            self._leave(task)
+
+
+def _rounded(seconds: float) -> str:
+    """Two digits at most: more would be a promise."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds > 1.5 * size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{math.ceil(seconds)} s"

@@ -1,0 +1,135 @@
+"""What a browser tab keeps: its uploads, once they are checked, and its results; for a while."""
+
+import contextlib
+import os
+import shutil
+import threading
+import time
+import uuid
+from pathlib import Path
+
+from durian_jax.app.line import Task
+from input_pipeline.errors import InputError
+from input_pipeline.media import video
+from input_pipeline.media.pictures import read_picture
+from input_pipeline.motion import driver
+
+MOST_MEGABYTES = {"photo": 32, "clip": 256}
+MOST_SECONDS, MOST_FRAMES, LONGEST_SIDE = 60, 1800, 4096
+KEPT_SECONDS = 3600
+_SWEEP_SECONDS = 60
+# What files begin with. Others are not even opened: decoders of playlists, PostScript and the like
+# read further files, or run programs.
+_PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_CLIPS = (b"\x1aE\xdf\xa3", b"GIF8", b"\x89PNG")
+_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+
+
+def check_photo(path: str) -> None:
+    """InputError: too large, or no picture that can be decoded, whatever its name says."""
+    head = _head(path, "photo")
+    boxes = head[4:8] == b"ftyp" or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    if not boxes and not head.startswith(_PICTURES):
+        raise InputError(f"{path}: not a photo: give a PNG, JPEG, WebP or HEIC")
+    read_picture(path)
+
+
+def check_driver(path: str) -> None:
+    """InputError: neither a photo nor a clip, or too large or too long a one."""
+    if driver.is_still(path):
+        return check_photo(path)
+    head = _head(path, "clip")
+    boxes = head[4:8] in _BOXES or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
+    if not boxes and not head.startswith(_CLIPS):
+        raise InputError(f"{path}: not a clip: give an MP4, MOV, WebM or GIF, or a photo")
+    info = video.probe(path)
+    seconds, side = float(info.frame_count / info.fps), max(info.width, info.height)
+    if seconds > MOST_SECONDS or info.frame_count > MOST_FRAMES:
+        raise InputError(
+            f"{path}: {seconds:.0f} s, {info.frame_count} frames: the page takes {MOST_SECONDS} s "
+            f"and {MOST_FRAMES} frames: cut it, or use the command line"
+        )
+    if side > LONGEST_SIDE:
+        raise InputError(f"{path}: {side} pixels: at most {LONGEST_SIDE} a side: scale it down")
+    return None
+
+
+def _head(path: str, kind: str) -> bytes:
+    size = os.path.getsize(path) / 2**20
+    if size > MOST_MEGABYTES[kind]:
+        raise InputError(f"{path}: {size:.0f} MB: a {kind} may have {MOST_MEGABYTES[kind]} MB")
+    with open(path, "rb") as file:
+        return file.read(12)
+
+
+class Visit:
+    """A tab of the browser.
+
+    Attributes:
+      folder: for files of its own.
+      uploads: files that it brought.
+      tasks: its jobs, in the line or done.
+      masks: files of painted masks, by (field, photo).
+      scene, painted: what was last read, and (field, mask as it was shown) of the editor.
+    """
+
+    def __init__(self, root: Path):
+        self.folder = root / uuid.uuid4().hex
+        self.folder.mkdir()
+        self.uploads: set[str] = set()
+        self.tasks: list[Task] = []
+        self.masks: dict[tuple, Path] = {}
+        self.scene, self.painted = None, None
+        self.results = 0
+
+    def new_folder(self) -> Path:
+        """For the files of a result."""
+        self.results += 1
+        folder = self.folder / str(self.results)
+        folder.mkdir()
+        return folder
+
+    def stop(self) -> None:
+        """Ends what is under way."""
+        for task in self.tasks:
+            task.stop()
+
+
+class Visits:
+    """All tabs. Everything lies below `root`, uploads too, and goes when its tab closes, or after
+    an hour."""
+
+    def __init__(self, root: Path):
+        self._root, self._open = root, {}
+        threading.Thread(target=self._sweep_forever, daemon=True).start()
+
+    def of(self, request) -> Visit:
+        """The tab that a request comes from."""
+        if request.session_hash not in self._open:
+            self._open[request.session_hash] = Visit(self._root)
+        return self._open[request.session_hash]
+
+    def close(self, request) -> None:
+        """The tab is closed: its job ends, its files go."""
+        visit = self._open.pop(request.session_hash, None)
+        if visit is None:
+            return
+        visit.stop()
+        shutil.rmtree(visit.folder, ignore_errors=True)
+        others = set().union(*(one.uploads for one in self._open.values()))
+        for path in visit.uploads - others:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+    def sweep(self, now: float | None = None) -> None:
+        """Removes files that are older than an hour."""
+        limit = (time.time() if now is None else now) - KEPT_SECONDS
+        for path in self._root.rglob("*"):
+            with contextlib.suppress(OSError):
+                if path.is_file() and path.stat().st_mtime < limit:
+                    path.unlink()
+
+    def _sweep_forever(self) -> None:
+        while self._root.is_dir():
+            time.sleep(_SWEEP_SECONDS)
+            self.sweep()

@@ -1,0 +1,42 @@
+"""Short pieces of HTML that the page says things with, and lines without folders of the host."""
+
+import html
+import re
+import sys
+import traceback
+
+from input_pipeline.errors import InputError, in_one_line
+
+CSS = """
+.wrong { color: #b00020; font-weight: 600; margin: 4px 0; }
+.dark .wrong { color: #ff8a80; }
+.now { min-height: 2.5em; }
+.now progress { width: 100%; height: 12px; }
+.result video, .result img { image-rendering: auto; width: 100%; }
+.grid-wrap { max-height: none !important; }
+footer { display: none !important; }
+"""
+
+
+def without_folders(text: str) -> str:
+    """The text with `/home/me/x.png` as `x.png`."""
+    return re.sub(r"(?<![\w.])/(?:[^\s/:'\"]+/)*(?=[^\s/])", "", text)
+
+
+def tell(error: Exception) -> str:
+    """One line for the page. What no user can correct goes to the terminal, whole."""
+    if isinstance(error, InputError):
+        return without_folders(in_one_line(error))
+    traceback.print_exception(error, file=sys.stderr)
+    return "the program failed: the terminal in which durian app runs says how"
+
+
+def wrong(text: str) -> str:
+    """What is wrong, for people who see it and for those who hear it."""
+    return f'<p class="wrong" role="alert">{html.escape(text)}</p>' if text else ""
+
+
+def now(text: str, share: float | None = None) -> str:
+    """What is going on. share: 0 to 1, how far."""
+    bar = "" if share is None else f'<progress max="1" value="{share:.3f}"></progress>'
+    return f'<div class="now" role="status" aria-live="polite">{html.escape(text)}{bar}</div>'
