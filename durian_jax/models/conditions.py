@@ -219,6 +219,25 @@ class ConstantContext(nn.Module):
         return self.param("embedding", drawn, (self.tokens, self.width))[None]
 
 
+class ConstantText(nn.Module):
+    """Text that is the same for all pictures, as Stable Diffusion 3 takes it; zero at first.
+
+    Attributes:
+        tokens, width: number and size of the tokens. pooled: size of the vector beside them.
+    """
+
+    tokens: int
+    width: int
+    pooled: int
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array]:
+        """float32 [1, tokens, width] and [1, pooled]."""
+        zeros = nn.initializers.zeros
+        tokens = self.param("embedding", zeros, (self.tokens, self.width))
+        return tokens[None], self.param("pooled", zeros, (self.pooled,))[None]
+
+
 class FaceProjection(nn.Module):
     """ArcFace embedding -> context tokens, the projection of IP-Adapter-FaceID.
 

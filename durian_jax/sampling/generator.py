@@ -12,6 +12,7 @@ from durian_jax.distributed import sharding
 from durian_jax.sampling import sampler
 from durian_jax.sampling.program import Program, Stopwatch
 from durian_jax.systems.system import build, check_batch
+from input_pipeline.errors import InputError
 
 
 class Generator:
@@ -21,8 +22,8 @@ class Generator:
       system, process: what the config describes.
       params: whole on every device.
       mesh: of the devices; clips are split over it.
-      encode_clip, at_time, encode_frames, noise, source, noised, predict, advance, decode: the
-        programs.
+      encode_clip, at_time, encode_frames, encode_history, noise, source, noised, predict, advance,
+        decode: the programs.
     """
 
     def __init__(self, params: dict, config: dict, devices: list | None = None):
@@ -47,6 +48,9 @@ class Generator:
         def encode_frames(params, batch):
             return sampler.encode_frames(system, params, batch)
 
+        def encode_history(params, latents):
+            return sampler.encode_history(system, params, latents)
+
         def noise(params, seeds, frames):
             del params
             return sampler.initial_noise(system, self.process, seeds, frames)
@@ -58,8 +62,8 @@ class Generator:
             del params
             return sampler.noised(self.process, source, noise)
 
-        def predict(params, z, clip, frames, now):
-            return sampler.predict(system, params, z, clip, frames, now)
+        def predict(params, z, clip, frames, now, history):
+            return sampler.predict(system, params, z, clip, frames, now, history)
 
         def advance(params, at, prediction, now):
             del params
@@ -76,6 +80,7 @@ class Generator:
         self.source = Program("source", source, mesh, spread)
         self.noised = Program("source", noised, mesh, spread)
         self.encode_frames = Program("motion", encode_frames, mesh, spread)
+        self.encode_history = Program("history", encode_history, mesh)
         self.noise = Program("noise", noise, mesh, spread)
         self.predict = Program("denoiser", predict, mesh, spread, windowed=True)
         self.advance = Program("solver", advance, mesh, state)
@@ -90,9 +95,8 @@ class Generator:
     ) -> Iterator[np.ndarray]:
         """Frames uint8 [N, n, S, S, 3] as they are finished, in order; n differs.
 
-        Clips longer than a window are sampled in overlapping windows, whose memory does not grow
-        with the clip. The noise of a clip depends on its seed alone, not on
-        what is sampled beside it.
+        Clips longer than a window are sampled in several, see `Sampling.windows`. The noise of a
+        clip depends on its seed alone, not on what is sampled beside it.
 
         Args:
           inputs: N batch contracts without their clip axis, of equal shapes; see
@@ -100,7 +104,8 @@ class Generator:
           seeds: one for each, 0 to 2^32 - 1.
 
         Raises:
-          InputError: a program needs more memory than a device has.
+          InputError: a program needs more memory than a device has, or windows are shorter than
+            the history that each should leave to the next.
         """
         # Devices without a clip of their own repeat the last one.
         filled = [min(i, len(inputs) - 1) for i in range(_up(len(inputs), self.mesh.size))]
@@ -111,6 +116,12 @@ class Generator:
         seeds = self._put(np.array([seeds[i] for i in filled], np.uint32))
         schedule = sampler.make_schedule(self.system, self.process, sampling)
         windowing = windows.make(count, sampling.windows, sampling.window, sampling.overlap)
+        if sampling.windows == "chained" and windowing.length < min(count, self.system.history):
+            raise InputError(
+                f"{sampling.window}: the model looks {self.system.history} frames back: use at "
+                "least as many",
+                option="window",
+            )
         batch, source = self._put(batch), None
         clip = self.encode_clip(watch, self.params, batch)
         if sampling.start == "source":
@@ -134,7 +145,8 @@ class Generator:
     ) -> Iterator[np.ndarray]:
         """Latents [B, n, h, w, c] of the next frames, see `denoise_windows`."""
         steps, total = len(schedule), len(schedule) * len(windowing)
-        known = {}  # the encoded frames of the last window: short clips have no other
+        # The encoded frames of the last window, and what came before it: short clips have no other.
+        known, before = {}, None
         # The clip at each step that is in progress, and the windows that it will still be used for.
         at_step, remaining = {}, [len(windowing)] * steps
 
@@ -145,15 +157,21 @@ class Generator:
         def predict(z, frames, step):
             if (window := tuple(frames)) not in known:
                 known.clear()
-                inputs = self._put({name: x[:, frames] for name, x in moving.items()})
-                known[window] = self.encode_frames(watch, self.params, inputs)
+                last = len(next(iter(moving.values()))[0]) - 1  # stands for what is beyond
+                places = np.minimum(frames, last)
+                inputs = self._put({name: x[:, places] for name, x in moving.items()})
+                encoded, history = self.encode_frames(watch, self.params, inputs), None
+                if before is not None:
+                    history = self.encode_history(watch, self.params, self._put(before))
+                known[window] = encoded, history
             now = schedule.step(step)
             if step not in at_step:
                 timed = self.system.timed
                 at_step[step] = self.at_time(watch, self.params, clip, now) if timed else clip
             remaining[step] -= 1
             this = at_step[step] if remaining[step] else at_step.pop(step)
-            return self.predict(watch, self.params, self._put(z), this, known[window], now)
+            encoded, history = known[window]
+            return self.predict(watch, self.params, self._put(z), this, encoded, now, history)
 
         def advance(z, clean, prediction, frames, step):
             z, clean, prediction = self._put((z, clean, prediction))
@@ -163,10 +181,13 @@ class Generator:
 
         done = itertools.count(1)
         watch.progress("denoising", 0, total)
-        yield from windows.denoise_windows(
+        for latents in windows.denoise_windows(
             windowing, steps, noise, predict, advance,
             lambda: watch.progress("denoising", next(done), total),
-        )  # fmt: skip
+        ):  # fmt: skip
+            if isinstance(windowing, windows.Chained) and self.system.history:
+                before = latents[:, -self.system.history :]
+            yield latents
 
     def _decode(self, latents: np.ndarray, watch: Stopwatch) -> np.ndarray:
         return np.asarray(self.decode(watch, self.params, self._put(latents)))

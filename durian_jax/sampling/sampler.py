@@ -139,20 +139,39 @@ def denoise(
     return jax.lax.scan(step, state, schedule)[0]
 
 
+def encode_history(system: System, params: dict, latents: jax.Array) -> Tree:
+    """See `System.encode_history`."""
+    return system.apply({"params": params}, latents, method="encode_history")
+
+
 def predict(
-    system: System, params: dict, z: jax.Array, clip: Tree, frames: Tree, now: Schedule
+    system: System,
+    params: dict,
+    z: jax.Array,
+    clip: Tree,
+    frames: Tree,
+    now: Schedule,
+    history: Tree | None = None,
 ) -> jax.Array:
     """The guided prediction at noisy latents z [B, F, h, w, c]; `now` is one step, clip `at_time`.
 
     The branches are those of `branch_weights`; one whose weight is 0 is not run.
+
+    Args:
+      history: of `encode_history`; None where no frames came before.
     """
-    t, weights = jnp.broadcast_to(now.times, z.shape[:1]), branch_weights(now.guidance)
+    parts, scales = system.parts, now.guidance
+    if history is not None:
+        clip = {**clip, "history": history}
+    elif system.history:
+        parts, scales = parts[:-1], scales[:-1]
+    t, weights = jnp.broadcast_to(now.times, z.shape[:1]), branch_weights(scales)
 
     def branch(count: int) -> jax.Array:
-        parts = system.parts[:count]
-        return system.apply({"params": params}, z, t, clip, frames, parts, method="predict")
+        told = parts[:count]
+        return system.apply({"params": params}, z, t, clip, frames, told, method="predict")
 
-    whole = branch(len(system.parts))
+    whole = branch(len(parts))
     mixed = weights[-1] * whole
     for count, weight in enumerate(weights[:-1]):
         mixed += jax.lax.cond(

@@ -31,6 +31,8 @@ class System(Protocol):
       parts: conditions that training drops and guidance leaves out, each after those it needs.
       frame_inputs: keys of the batch that have an axis of frames and that `encode_frames` reads.
       timed: whether what a clip tells depends on the time; then there is `at_time`.
+      history: how many frames before its window `predict` can be told of; 0 for none. Else the last
+        of `parts` is "history", there is `encode_history`, and `encode_clip` gives a dict.
       networks: top-level names of the parameters, the denoiser first.
     """
 
@@ -42,6 +44,7 @@ class System(Protocol):
     parts: tuple[str, ...]
     frame_inputs: tuple[str, ...]
     timed: bool
+    history: int
     networks: tuple[str, ...]
 
     def blank_batch(self, clips: int, frames: int) -> dict[str, jax.Array]:
@@ -64,6 +67,10 @@ class System(Protocol):
         """What `predict` is told of a clip at times t, where that differs: once a step, however
         many windows of frames there are. t: int32 [B], or [B, F] as in `predict`. The leaves of
         `clip` begin with B."""
+
+    def encode_history(self, latents: jax.Array) -> Tree:
+        """What the frames before a window tell, from their clean latents [B, history, h, w, c]:
+        once for a window. `predict` finds it in the clip, as "history"."""
 
     def encode_frames(self, batch: Batch) -> Tree:
         """What belongs to single frames; leaves [B, F, ...], so that a window is a slice."""

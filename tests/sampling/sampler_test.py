@@ -25,6 +25,7 @@ class Oracle:
 
     latent_shape, parts, frame_inputs = (3, 3, 2), ("references",), ("keypoints",)
     timed = False
+    history = 0
 
     def __init__(self, process=PROCESS):
         self.process = process

@@ -70,6 +70,7 @@ class Durian(nn.Module):
     parts = ("references",)
     frame_inputs = ("keypoints", "alpha")
     timed = False
+    history = 0
 
     @property
     def size(self) -> int:

@@ -56,6 +56,7 @@ class XPortrait(nn.Module):
     parts = ("conditions",)
     frame_inputs = ("control", "local_control")
     timed = True
+    history = 0
 
     @property
     def size(self) -> int:

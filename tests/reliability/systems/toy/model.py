@@ -30,6 +30,7 @@ class Toy(nn.Module):
     networks = ("denoiser", "autoencoder")
     temporal = False
     timed = False
+    history = 0
 
     @property
     def size(self):

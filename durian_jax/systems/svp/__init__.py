@@ -1,0 +1,1 @@
+"""Stable Video-Driven Portraits: Stable Diffusion 3.5's transformer, token groups and history."""
