@@ -32,7 +32,7 @@ FOLDERS = {
     "face_projection": ("face_projection", _PLAIN),
     "arcface": ("arcface", _PLAIN),
 }
-# Writers of (config, networks, new folder) in the layout of another code.
+# Writers of (source, config, networks, new folder) in the layout of another code.
 LAYOUTS = {"x-portrait": x_portrait.write}
 _UNETS = ("denoiser", "portrait_encoder", "attribute_encoder")
 
@@ -103,7 +103,7 @@ def to_layout(kind: str, source: Path, out: Path, ema: bool = True) -> None:
     """
     joined = join([durian.read(source, ema)])
     with folder_beside(out) as folder:
-        LAYOUTS[kind](joined.config, joined.networks, folder)
+        LAYOUTS[kind](source, joined.config, joined.networks, folder)
 
 
 def _added(network: str, system: System, tensors: dict[str, Stored]) -> dict[str, Stored]:

@@ -88,14 +88,16 @@ def rename(weights: dict[str, Stored], table: Table) -> dict[str, Stored]:
 def unwrapped(weights: dict[str, Stored]) -> dict[str, Stored]:
     """Takes off what wraps a whole network: torch.compile's `_orig_mod.`, `module.`, `unet.`.
 
-    Any first level goes that all keys share, unless it is one that a network of ours begins with.
+    Any first level goes that all keys share, unless it is one that a network of ours begins with,
+    or all that some key has in front of its last word; but `module.` wraps such keys, too.
     Raises InputError if two keys become one.
     """
     weights = rename(weights, _WRAPPERS)
     while weights:
         first = next(iter(weights)).partition(".")[0]
         if _ROOTS.match(first) or not all(
-            key.startswith(f"{first}.") and key.count(".") > 1 for key in weights
+            key.startswith(f"{first}.") and (first == "module" or key.count(".") > 1)
+            for key in weights
         ):
             break
         weights = {key[len(first) + 1 :]: stored for key, stored in weights.items()}

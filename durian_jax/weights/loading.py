@@ -31,7 +31,10 @@ def load(source: str | Path, ema: bool = True) -> tuple[dict, dict]:
     if storage.is_folder(workdir):
         return storage.load(workdir)
     if not (Path(workdir) / "checkpoints").is_dir():
-        raise InputError(f"{workdir}: no checkpoint here: give the workdir of a durian train run")
+        raise InputError(
+            f"{workdir}: no checkpoint here: give the workdir of a durian train run, or what "
+            "durian convert makes of other weights"
+        )
     handlers = {name: ocp.PyTreeCheckpointHandler() for name in TREES} | json_handlers()
     path = Path(workdir).absolute() / "checkpoints"
     # Another process may be saving here: what is unfinished is not ours to remove.

@@ -122,9 +122,14 @@ def _file(path: Path) -> Path:
 def _check_keys(path: Path, weights: dict[str, Stored], parts: dict[str, dict]) -> None:
     """Every key has its network; every network that is needed is there."""
     known = (*NETWORKS.values(), ldm.TEXT)
+    if (first := "input_blocks.0.0.weight") in weights:
+        raise InputError(
+            f"{path}: {first}: one network alone, not X-Portrait's checkpoint: Stable Diffusion's "
+            "is of the kind ldm"
+        )
     for key in weights:
         if key.startswith("model_ema."):
-            raise InputError(f"{path}: {key}: averaged weights beside the others: leave them out")
+            raise InputError(f"{path}: {key}: averaged weights (EMA): give a file without them")
         if not key.startswith(known) and key not in (*SCHEDULE, "lvlb_weights"):
             raise InputError(f"{path}: {key}: no key of X-Portrait's checkpoint")
     for network in _NEEDED:
@@ -181,8 +186,10 @@ def _check_schedule(weights: dict[str, Stored]) -> None:
         )
 
 
-def write(config: dict, networks: dict[str, dict[str, Stored]], folder: Path) -> None:
+def write(source: Path, config: dict, networks: dict[str, dict[str, Stored]], folder: Path) -> None:
     """A folder with model_state.th as the official script loads it.
+
+    source: of the weights, for messages.
 
     The text tower, which is CLIP's own and not kept, is left out: the official code loads it by
     itself. Beside the file lie what it does not tell: heads, and the prompt, for the way back.
@@ -194,11 +201,13 @@ def write(config: dict, networks: dict[str, dict[str, Stored]], folder: Path) ->
     for network in _NEEDED:
         if network not in networks:
             raise InputError(
-                f"no {network} among these weights: only complete ones of x_portrait can leave as "
-                "x-portrait"
+                f"{source}: no {network} among these weights: only complete ones of x_portrait can "
+                "leave as x-portrait"
             )
     if model["autoencoder"] != "kl" or not model["temporal"]:
-        raise InputError("the official script wants latents of Stable Diffusion and motion modules")
+        raise InputError(
+            f"{source}: the official script wants latents of Stable Diffusion and motion modules"
+        )
     write_torch(folder / "model_state.th", {"state_dict": state(config, networks)})
     motion = {"motion_module_kwargs": {"num_attention_heads": model["temporal_heads"]}}
     unet = {"params": {"num_heads": model["heads"], "unet_additional_kwargs": motion}}

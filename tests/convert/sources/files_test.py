@@ -145,6 +145,8 @@ def test_weights_one_level_down_in_a_torch_file(tmp_path):
     ("keys", "wanted"),
     [
         (["module.conv_in.weight", "module.mid_block.a.b"], ["conv_in.weight", "mid_block.a.b"]),
+        (["module.betas", "module.model.out.weight"], ["betas", "model.out.weight"]),
+        (["net.betas", "net.model.out.weight"], ["net.betas", "net.model.out.weight"]),
         (["down_blocks.0.a.b", "down_blocks.1.a.b"], ["down_blocks.0.a.b", "down_blocks.1.a.b"]),
         (["clip.vision_model.a.b"], ["vision_model.a.b"]),
         (["conv_in._orig_mod.weight"], ["conv_in.weight"]),

@@ -130,6 +130,11 @@ def test_bad_checkpoints_are_named(tensors, tmp_path, capsys):
             "has no appearance_control_model.*: not X-Portrait's checkpoint; Stable Diff",
         ),
         ("ema", whole | {"model_ema.decay": np.ones(1, np.float32)}, "model_ema.decay: averaged"),
+        (
+            "unet",
+            {key: x for key, x in plain.items() if key.startswith(ldm.UNET)},
+            "input_blocks.0.0.weight: one network alone, not X-Portrait's checkpoint: Stable Diff",
+        ),
         ("more", whole | {"lora.x": np.ones(1, np.float32)}, "lora.x"),
         ("less", {k: x for k, x in whole.items() if k != unet}, f"{unet} is missing"),
         ("zero", lacking, "do not fit control: 1 missing (controlnet_mid_block.bias)"),
