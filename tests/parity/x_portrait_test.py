@@ -32,6 +32,7 @@ from tests.parity.conftest import QUICK
 from tests.parity.folders import FIXTURES
 
 NETWORK, GUIDED = 1e-5, 3e-5  # the limits of the project
+INPUTS = ("noisy", "source", "driving", "local", "context")  # of the peer
 ORACLE = os.environ.get("XPORTRAIT_ORACLE")
 whole = pytest.mark.skipif(not ORACLE, reason="XPORTRAIT_ORACLE names no folder")
 
@@ -218,6 +219,24 @@ def _predict(official, z, clip, frames, now):
         official.predict = jax.jit(predict, compiler_options=QUICK)
     with jax.default_matmul_precision("highest"):
         return official.predict(official.params, z, clip, frames, now)
+
+
+@whole
+def test_the_peer_of_the_benchmark_is_the_official_network(official, report):
+    """benchmarks/x_portrait times ours against it."""
+    torch = pytest.importorskip("torch")
+    from benchmarks.x_portrait_peer import XPortrait
+
+    state = torch.load(Path(ORACLE) / "model_state.th", weights_only=True)
+    peer, io = XPortrait(official.system.config).eval(), official.io
+    peer.load({key: x.float() for key, x in state.get("state_dict", state).items()})
+    inputs = {name: torch.from_numpy(io[f"input/{name}"].astype("f4")) for name in INPUTS}
+    noisy, source, driving, local, context = inputs.values()
+    frames = driving[: len(noisy)], local[: len(noisy)]
+    for t in official.times:
+        with torch.no_grad():
+            found = peer.step(noisy, t, source, *frames, context, official.sampling.guidance)
+        report(f"peer, t={t}", found.numpy(), io[f"eps/t{t}/guided"], GUIDED)
 
 
 @whole
