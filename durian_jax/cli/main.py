@@ -140,12 +140,12 @@ def _animate(options: argparse.Namespace, _) -> None:
 
     # Before minutes of work, not after.
     job = _job(options)
+    recording.check_outputs(options.out, job, _named_files(options))
     masks = options.out.with_name(f"{options.out.stem}_masks.png")
     more = [masks] if options.debug_masks else []
     if options.save_motion is not None:
         files.check_output(options.save_motion, driver.TEMPLATE)
         more.append(options.save_motion)
-    recording.check_outputs(options.out, job, _named_files(options))
     files.check_apart(more, [*job.files, *_named_files(options)])
     _configure_jax()
     from durian_jax.animation.animator import Animator

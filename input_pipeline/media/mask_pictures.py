@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from input_pipeline.errors import InputError
+from input_pipeline.media.colours import opened
 from input_pipeline.media.files import check_file
 from input_pipeline.media.pictures import LONGEST_SIDE, read_picture
 
@@ -31,8 +32,7 @@ def read_mask(path: str | Path) -> np.ndarray:
     path = Path(path)
     check_file(path)
     try:
-        with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened)
+        with opened(path) as picture:
             covered = _covered(picture, path)
     except InputError:
         raise

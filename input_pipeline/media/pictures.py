@@ -8,10 +8,11 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from input_pipeline.errors import InputError
-from input_pipeline.media.colours import to_rgb
+from input_pipeline.media.colours import opened, to_rgb
+from input_pipeline.media.contents import describe_instead
 from input_pipeline.media.files import as_url, check_file, check_output, local, written_beside
 from input_pipeline.media.video import read_frames
 
@@ -57,8 +58,8 @@ def read_picture(path: str | Path) -> np.ndarray:
     path = local(path)
     check_file(path)
     try:
-        with Image.open(path) as opened:
-            picture = to_rgb(ImageOps.exif_transpose(opened), path)
+        with opened(path) as stored:
+            picture = to_rgb(stored, path)
     except UnidentifiedImageError:
         picture = Image.fromarray(_first_frame(path))
     except Image.DecompressionBombError:
@@ -90,6 +91,9 @@ def _first_frame(path: Path) -> np.ndarray:
     try:
         return next(read_frames(path))
     except InputError:
+        what = describe_instead(path, text=False)
+        if what and not what.endswith("picture"):
+            raise InputError(f"{path}: not a readable picture: {what}") from None
         raise InputError(
             f"{path}: neither a readable picture nor a readable video; export it as PNG or JPEG"
         ) from None

@@ -75,6 +75,13 @@ def test_no_input_is_replaced(folder, out, changes, hit):
     assert (folder / hit).read_bytes() == before
 
 
+def test_no_further_photo_of_the_person_is_replaced(folder):
+    (folder / "more.png").write_bytes(b"input")
+    asked = job(folder, driving="pose.png", references=[folder / "more.png"])
+    with pytest.raises(InputError, match=r"would replace the input .*more\.png"):
+        recording.check_outputs(folder / "more.png", asked)
+
+
 @pytest.mark.parametrize("product", ["new_grid.mp4", "new.json", "new_report.csv"])
 def test_no_input_is_replaced_by_what_is_written_beside(folder, product):
     (folder / "talk.mp4").rename(folder / product)

@@ -151,6 +151,11 @@ def test_output_of_another_kind(animate, tmp_path, capsys):
     assert "name the output *.mp4 or *.mov or *.webm or *.gif" in line
 
 
+@pytest.mark.parametrize("out", ["", ".", "/", ".."])
+def test_an_output_without_a_name(animate, out, capsys):
+    assert "ends in ''; name the output *.mp4" in _fails(animate(out=out), capsys)
+
+
 def test_unwritable_output_is_found_before_the_work(animate, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     line = _fails(animate(out=tmp_path / "file" / "video.mp4", portrait="nobody.png"), capsys)

@@ -92,3 +92,69 @@ def test_heic_in_tiles_is_named_and_never_read_as_one_tile(tmp_path, photo):
     (tmp_path / "a.heic").write_bytes(data[:8] + b"heic" + data[12:])
     with pytest.raises(InputError, match=r"a\.heic: HEIC.*export it as JPEG"):
         read_picture(tmp_path / "a.heic")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+@pytest.mark.parametrize("orientation", [2, 5, 6, 7, 8])
+def test_each_turn_and_mirror_of_exif(tmp_path, photo, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = {
+        2: photo[:, ::-1], 5: photo.swapaxes(0, 1), 6: np.rot90(photo),
+        7: photo[::-1, ::-1].swapaxes(0, 1), 8: np.rot90(photo, -1),
+    }[orientation]  # fmt: skip
+    options = {"lossless": True} if suffix == ".webp" else {"quality": 97, "subsampling": 0}
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(np.ascontiguousarray(stored)).save(
+        path, exif=exif, **({} if suffix in (".png", ".tif") else options)
+    )
+    assert np.abs(read_picture(path).astype(float) - photo).mean() < 3
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"Exif\0\0MM\0*\0\0\0\x08" + b"\xff" * 40,
+        b"Exif\0\0" + b"\0" * 10,
+        b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x02\0\0\x006\0\0\0\0\0\0\0",
+    ],
+)
+def test_a_broken_exif_is_passed_over_in_silence(tmp_path, photo, exif, recwarn):
+    Image.fromarray(photo).save(tmp_path / "a.jpg", exif=exif, quality=97)
+    assert np.abs(read_picture(tmp_path / "a.jpg").astype(float) - photo).mean() < 3
+    assert not recwarn.list
+
+
+def test_text_under_the_key_of_xmp_is_passed_over(tmp_path, photo):
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("xmp", "<x:xmpmeta/>")
+    Image.fromarray(photo).save(tmp_path / "a.png", pnginfo=info)
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), photo)
+
+
+def test_grey_of_32_bits_keeps_its_range(tmp_path, photo):
+    for high in (1, 257):
+        grey = photo[..., 1].astype(np.int32)
+        Image.fromarray(grey * high).save(tmp_path / "a.tif")
+        np.testing.assert_array_equal(read_picture(tmp_path / "a.tif")[..., 0], photo[..., 1])
+
+
+def test_a_raw_photo_is_never_read_as_its_preview(tmp_path, photo):
+    Image.fromarray(photo).save(tmp_path / "a.dng", format="TIFF", tiffinfo={254: 1})
+    with pytest.raises(InputError, match=r"a\.dng: a raw photo.*export it as JPEG"):
+        read_picture(tmp_path / "a.dng")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"hello" * 100, "neither a readable picture"),
+        (b"\xff\xd8\xff" + b"\0" * 20, "neither a readable picture"),
+    ],
+)
+def test_what_is_no_picture_is_named(tmp_path, content, message):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_picture(tmp_path / "a.jpg")
