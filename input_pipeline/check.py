@@ -135,7 +135,7 @@ def _write_sheets(report: Report, dataset: shards.Dataset, folder: Path) -> list
     for number, first in enumerate(pages, 1):
         rows = [_legend(f"{report.path.name}, sheet {number} of {len(pages)}")]
         for clip in clips[first : first + _CLIPS_PER_SHEET]:
-            rows.append(_row(dataset, report.clips[clip]))
+            rows.append(draw_clip(dataset, report.clips[clip]))
         name = "contact_sheet.png" if number == 1 else f"contact_sheet_{number}.png"
         write_picture(folder / name, np.concatenate(rows))
         paths.append(folder / name)
@@ -163,7 +163,7 @@ def draw_augmentation(
     rows = []
     for index in np.unique(np.linspace(0, len(dataset) - 1, _SAMPLES).round()).astype(int):
         try:
-            rows.append(_augmentation_row(dataset, int(index), options))
+            rows.append(draw_training(dataset, int(index), options))
         except (ValueError, KeyError, IndexError, RuntimeError, DecodeError) as error:
             print(f"record {index} left out: {error}")
     if not rows:
@@ -176,7 +176,7 @@ def draw_augmentation(
     return path
 
 
-def _augmentation_row(
+def draw_training(
     dataset: shards.Dataset, index: int, options: transforms.SampleOptions
 ) -> np.ndarray:
     """uint8 [strip + tile, W, 3]: one record and what several draws make of its references."""
@@ -206,7 +206,7 @@ def _tile(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, (_TILE, _TILE), interpolation=cv2.INTER_AREA)
 
 
-def _row(dataset: shards.Dataset, indices: list[int]) -> np.ndarray:
+def draw_clip(dataset: shards.Dataset, indices: list[int]) -> np.ndarray:
     """uint8 [strip + tile, W, 3]: a line of text over pairs of tiles, from all over the clip."""
     chunks = [records.decode(dataset[index]) for index in indices]
     places = [(chunk, frame) for chunk in chunks for frame in range(len(chunk.frames))]

@@ -76,13 +76,13 @@ class Access:
         return lambda user, word: hmac.compare_digest(word.encode(), secret)
 
 
-def kind_of(folder: str | Path) -> str:
-    """What lies in a folder that shall be shown: "report", "cases" or "dataset".
+# What may be shown, by the file that says what a folder is.
+KINDS_SHOWN = {"report": "report.json", "cases": "cases.json", "dataset": "metadata.json"}
 
-    Raises InputError for anything else.
-    """
-    marks = {"report": "report.json", "cases": "cases.json", "dataset": "metadata.json"}
-    for kind, file in marks.items():
+
+def kind_of(folder: str | Path) -> str:
+    """Which of KINDS_SHOWN lies in a folder. Raises InputError for anything else."""
+    for kind, file in KINDS_SHOWN.items():
         if (Path(folder) / file).is_file():
             return kind
     raise InputError(

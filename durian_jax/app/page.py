@@ -12,9 +12,13 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from durian_jax.animation.animator import Animator
 from durian_jax.app import visits, words
-from durian_jax.app.access import Access
+from durian_jax.app.access import KINDS_SHOWN, Access, kind_of
 from durian_jax.app.animate import Animate
+from durian_jax.app.compare import Compare
+from durian_jax.app.data import Data
+from durian_jax.app.interpolate import Interpolate
 from durian_jax.app.line import Line, Task
+from durian_jax.app.studio import EXAMPLES
 
 # The browser itself keeps to this machine, whatever the scripts of the page should ask for.
 _POLICY = "; ".join(
@@ -39,15 +43,14 @@ class Desk:
         self.animator, self.checkpoint = animator, checkpoint
         self.visits, self.line = visits.Visits(root), Line()
 
-    def follow(self, visit: visits.Visit, work, lines: int, rest: int):
-        """Does the work in its turn and returns what comes of it; yields what is going on, and
-        `lines` and `rest` outputs: nothing is wrong, and the rest stays as it is."""
+    def follow(self, visit: visits.Visit, work):
+        """Does the work in its turn and returns what comes of it; yields what is going on."""
         visit.tasks.append(task := Task())
         try:
             for text, found in self.line.follow(task, work):
                 if text is None:
                     return found
-                yield (words.now(text, found), *[""] * lines, *[gr.skip()] * rest)
+                yield words.now(text, found)
         finally:
             visit.tasks.remove(task)
 
@@ -76,8 +79,9 @@ class _Headers:
         await self._app(scope, receive, told)
 
 
-def build(desk: Desk) -> gr.Blocks:
-    """The page, not yet served."""
+def build(desk: Desk, folders: list[Path]) -> gr.Blocks:
+    """The page, not yet served. folders: to be shown, see `access.kind_of`."""
+    shown = {kind: [one for one in folders if kind_of(one) == kind] for kind in KINDS_SHOWN}
     with gr.Blocks(title="Durian", analytics_enabled=False) as page:
         gr.Markdown(
             f"# Durian\nA portrait moves like the driver and wears attributes of other people. "
@@ -86,6 +90,15 @@ def build(desk: Desk) -> gr.Blocks:
         )
         with gr.Tab("Animate"):
             Animate(desk)
+        if desk.animator.takes_attributes:
+            with gr.Tab("Interpolate"):
+                Interpolate(desk)
+        if shown["report"]:
+            with gr.Tab("Compare"):
+                Compare(page, _named(shown["report"]), [*shown["cases"], EXAMPLES])
+        if shown["dataset"]:
+            with gr.Tab("Data"):
+                Data(page, _named(shown["dataset"]))
 
         def close(request: gr.Request) -> None:
             desk.visits.close(request)
@@ -94,14 +107,30 @@ def build(desk: Desk) -> gr.Blocks:
     return page
 
 
-def serve(animator: Animator, access: Access, checkpoint: str | None = None) -> None:
+def _named(folders: list[Path]) -> dict[str, Path]:
+    """Folders by their last name, numbered where that is not enough."""
+    names = [folder.resolve().name for folder in folders]
+    return {
+        f"{name} ({i + 1})" if names.count(name) > 1 else name: folder
+        for i, (name, folder) in enumerate(zip(names, folders))
+    }
+
+
+def serve(
+    animator: Animator, access: Access, checkpoint: str | None = None, folders: list[Path] = ()
+) -> None:
     """Serves the page until it is interrupted.
 
-    checkpoint: as it was given, for the line to copy.
+    Args:
+      checkpoint: as it was given, for the line to copy.
+      folders: reports, case folders and data sets to show.
+
+    Raises:
+      InputError: a folder that is none of these, or a port that is taken.
     """
     with tempfile.TemporaryDirectory(prefix="durian-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
-        page = build(Desk(animator, Path(folder), checkpoint))
+        page = build(Desk(animator, Path(folder), checkpoint), list(folders))
         page.queue(max_size=64, api_open=False)
         page.launch(
             server_name=access.host, server_port=access.port, auth=access.admits, quiet=True,

@@ -53,10 +53,21 @@ class People:
                 self.lines.append(told)
                 self.columns.append(column)
         self.components = [portrait, driver, *found, *kinds]
+        if self.count > 2:
+            self._add_more()
         checks = [visits.check_photo, visits.check_driver, *[visits.check_photo] * self.count]
         for field, line, check in zip(self.components, self.lines, checks):
             field.preprocess = lambda given: given and getattr(given, "path", None)
             field.change(self._checked(check), field, line, show_progress="hidden")
+
+    def _add_more(self) -> None:
+        more, shown = gr.Button("One more attribute photo", size="sm"), gr.State(2)
+
+        def show(count):
+            count = min(count + 1, len(self.columns))
+            return count, *(gr.Column(visible=i < count) for i in range(len(self.columns)))
+
+        more.click(show, shown, [shown, *self.columns], show_progress="hidden")
 
     def _checked(self, check):
         def run(path, request: gr.Request):
@@ -98,15 +109,15 @@ class People:
         texts[place] = words.wrong(words.tell(error))
         return texts
 
-    def example(self, visit: visits.Visit, folder: Path, kinds: list[str], fields: list[int]):
+    def example(self, visit: visits.Visit, folder: Path, kinds: list[str]) -> list:
         """Values of the components that show a case of a case folder, with its masks."""
         own = visit.new_folder()
         shutil.copytree(folder, own, dirs_exist_ok=True)
         photos, chosen = [None] * self.count, [KINDS[0]] * self.count
         visit.masks["portrait", str(own / "portrait.png")] = own / "portrait_mask.png"
-        for number, (i, kind) in enumerate(zip(fields, kinds)):
-            photos[i], chosen[i] = str(own / f"attribute_{number}.png"), kind
-            visit.masks[f"photo {i + 1}", photos[i]] = own / f"attribute_{number}_mask.png"
+        for i, kind in enumerate(kinds):
+            photos[i], chosen[i] = str(own / f"attribute_{i}.png"), kind
+            visit.masks[f"photo {i + 1}", photos[i]] = own / f"attribute_{i}_mask.png"
         return [str(own / "portrait.png"), str(own / "driving.mp4"), *photos, *chosen]
 
 
@@ -118,10 +129,11 @@ def masks_of(scene: Scene, worn: list[tuple]) -> dict[str, tuple]:
     if "portrait_mask" not in scene.batch:
         return {}
     found, rest = {"portrait": (scene.portrait, scene.own)}, list(worn)
-    for (source, kind), mask in zip(scene.sources, scene.batch["attribute_mask"]):
-        match = next(one for one in rest if one[1:] == (str(source.path), kind))
-        rest.remove(match)
-        found[match[0]] = source, mask
+    for part in (scene, scene.towards) if scene.towards else (scene,):
+        for (source, kind), mask in zip(part.sources, part.batch["attribute_mask"]):
+            match = next(one for one in rest if one[1:] == (str(source.path), kind))
+            rest.remove(match)
+            found[match[0]] = source, mask
     return found
 
 

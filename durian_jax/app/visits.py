@@ -70,7 +70,8 @@ class Visit:
       uploads: files that it brought.
       tasks: its jobs, in the line or done.
       masks: files of painted masks, by (field, photo).
-      scene, painted: what was last read, and (field, mask as it was shown) of the editor.
+      masks_seen: (subject, mask) by field, of what was last looked at.
+      painted: (field, subject, mask as it was shown) of the editor, or None.
     """
 
     def __init__(self, root: Path):
@@ -79,7 +80,7 @@ class Visit:
         self.uploads: set[str] = set()
         self.tasks: list[Task] = []
         self.masks: dict[tuple, Path] = {}
-        self.scene, self.painted = None, None
+        self.masks_seen, self.painted = {}, None
         self.results = 0
 
     def new_folder(self) -> Path:

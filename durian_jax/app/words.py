@@ -12,7 +12,8 @@ CSS = """
 .dark .wrong { color: #ff8a80; }
 .now { min-height: 2.5em; }
 .now progress { width: 100%; height: 12px; }
-.result video, .result img { image-rendering: auto; width: 100%; }
+.result { max-width: 720px; }
+@media (max-width: 500px) { .grid-container { grid-template-columns: repeat(2, 1fr) !important; } }
 .grid-wrap { max-height: none !important; }
 footer { display: none !important; }
 """
@@ -29,6 +30,11 @@ def tell(error: Exception) -> str:
         return without_folders(in_one_line(error))
     traceback.print_exception(error, file=sys.stderr)
     return "the program failed: the terminal in which durian app runs says how"
+
+
+def escaped(text: str) -> str:
+    """Text as HTML."""
+    return html.escape(text)
 
 
 def wrong(text: str) -> str:

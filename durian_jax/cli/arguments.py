@@ -193,6 +193,10 @@ def _app(verb: argparse.ArgumentParser) -> None:
     from durian_jax.app.access import Access
 
     _add_animator(verb)
+    verb.add_argument(
+        "--show", type=fields.path, action="append", default=[], metavar="FOLDER",
+        help="report of evaluate, case folder or data set to look at; may be repeated",
+    )  # fmt: skip
     fields.add(verb, Access, listen={"metavar": "HOST"})
 
 

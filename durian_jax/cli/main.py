@@ -199,9 +199,11 @@ def _batch(options: argparse.Namespace, _) -> None:
 
 
 def _app(options: argparse.Namespace, _) -> None:
-    from durian_jax.app.access import Access
+    from durian_jax.app.access import Access, kind_of
 
     access = Access(**fields.given(Access, options))
+    for folder in options.show:
+        kind_of(folder)
     try:
         from durian_jax.app import page
     except ModuleNotFoundError as error:
@@ -211,7 +213,7 @@ def _app(options: argparse.Namespace, _) -> None:
     _configure_jax()
     from durian_jax.animation.animator import Animator
 
-    page.serve(_animator(Animator, options), access, options.checkpoint)
+    page.serve(_animator(Animator, options), access, options.checkpoint, options.show)
 
 
 def _animator(kind, options: argparse.Namespace, devices: list | None = None):

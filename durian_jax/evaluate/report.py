@@ -170,10 +170,8 @@ class Report:
                 cells = [row["metrics"][name] for row in chosen]
                 if group != ALL and not any("mean" in cell for cell in cells):
                     continue
-                unit = f" [{metric.unit}]" if metric.unit else ""
-                title = f"{metric.title}{unit} {_ARROWS[metric.better]}"
-                texts = [_text(cell, row["cases"]) for cell, row in zip(cells, chosen)]
-                lines.append(f"| {title} | " + " | ".join(texts) + " |")
+                texts = [cell_text(cell, row["cases"]) for cell, row in zip(cells, chosen)]
+                lines.append(f"| {head(metric)} | " + " | ".join(texts) + " |")
         reasons: dict[str, list[str]] = {}
         for name, cell in rows[0]["metrics"].items():
             if "not_available" in cell:
@@ -237,7 +235,14 @@ def _latex_head(metric: Metric) -> str:
     return f"{_escaped(metric.title)} {_LATEX_ARROWS[metric.better]}"
 
 
-def _text(cell: dict, cases: int) -> str:
+def head(metric: Metric) -> str:
+    """A metric with its unit and an arrow to the better side."""
+    unit = f" [{metric.unit}]" if metric.unit else ""
+    return f"{metric.title}{unit} {_ARROWS[metric.better]}"
+
+
+def cell_text(cell: dict, cases: int) -> str:
+    """A cell of `Report.rows`: mean, interval, and how many cases count if not all do."""
     if "not_available" in cell:
         return "not available"
     text = _number(cell["mean"])
