@@ -7,7 +7,17 @@ import jax
 import pytest
 from flax.traverse_util import flatten_dict
 
-from configs import ablations, durian, small, tiny, x_portrait, x_portrait_small, x_portrait_tiny
+from configs import (
+    ablations,
+    durian,
+    small,
+    svp,
+    svp_small,
+    tiny,
+    x_portrait,
+    x_portrait_small,
+    x_portrait_tiny,
+)
 from durian_jax.diffusion.process import Discrete
 from durian_jax.diffusion.solvers import Sampling
 from durian_jax.systems.system import build, init_params
@@ -158,3 +168,30 @@ def test_full_size_parameter_counts_of_x_portrait():
     assert counts["denoiser (motion modules)"] == 166_855_040 + 250_282_560
     assert counts["control"] == counts["local_control"] == 361_279_120
     assert counts["autoencoder"] == 83_653_863
+
+
+def test_full_size_parameter_counts_of_svp():
+    """Stable Diffusion 3.5 Medium as diffusers has it, and a video attention in each block."""
+    counts = _counts(_shapes(svp, "stage2"))
+    assert counts["denoiser"] == 2_243_171_520
+    assert counts["denoiser (video attention)"] == 24 * (4 * (1536**2 + 1536) + 2 * 64 + 1536)
+    assert counts["prompt"] == 333 * 4096 + 2048
+    assert counts["autoencoder"] == 83_819_683
+
+
+@pytest.mark.parametrize("name", svp_small.NAMES)
+def test_the_stages_of_svp_differ_in_history_alone(name):
+    for module in (svp, svp_small) if name in ("stage1", "stage2") else (svp_small,):
+        config = module.get_config(name)
+        looks_back = 3 if name in ("stage2", "from_start") else 0
+        assert config.model.history == config.data.history == looks_back
+        system = build(config.to_dict())
+        assert len(system.parts) == len(config.stage.dropout) == len(config.sample.guidance)
+        options = loop.sample_options(config)
+        assert options.frames <= config.sample.window <= config.model.max_frames
+        Sampling.from_settings(config.sample)
+    train_step.Training.build(config)
+    with pytest.raises(ValueError, match="unknown name 'stage3': choose stage1, stage2, fact"):
+        svp_small.get_config("stage3")
+    with pytest.raises(ValueError, match="unknown stage 'stage3': choose stage1 or stage2"):
+        svp.get_config("stage3")

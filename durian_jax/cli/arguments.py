@@ -222,7 +222,7 @@ def _add_job(verb: argparse.ArgumentParser) -> None:
     fields.add(verb, Job, "grow_mask", grow_mask={"metavar": "SHARE"})
     fields.add(
         verb, Sampling, default="config.sample",
-        guidance_interval={"type": _interval, "metavar": "FROM:TO"},
+        guidance=_GUIDANCE, guidance_interval={"type": _interval, "metavar": "FROM:TO"},
         guidance_rescale={"metavar": "SHARE"},
         window={"metavar": "FRAMES"}, overlap={"metavar": "FRAMES"},
     )  # fmt: skip
@@ -253,7 +253,7 @@ def _evaluate(verb: argparse.ArgumentParser) -> None:
         "--weights", type=_weights, action="append", default=[], metavar="METRIC=PATH",
         help="network of fid, fvd, clip, dino or arcface: file or hub id; may be repeated",
     )  # fmt: skip
-    fields.add(verb, Sampling, "steps", "guidance", default="config.sample")
+    fields.add(verb, Sampling, "steps", "guidance", default="config.sample", guidance=_GUIDANCE)
     fields.add(verb, Job, "seed")
     verb.add_argument("--landmarks", **_LANDMARKS)
     verb.add_argument(
@@ -307,6 +307,19 @@ def _weights(text: str) -> tuple[str, str]:
     if not equals or not source:
         raise argparse.ArgumentTypeError(f"{text!r}: write METRIC=PATH")
     return name, source
+
+
+def _scales(text: str) -> float | tuple[float, ...]:
+    try:
+        found = tuple(map(float, text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: write SCALE, or one for each condition: 2,2.5,1"
+        ) from None
+    return found if len(found) > 1 else found[0]
+
+
+_GUIDANCE = {"type": _scales, "metavar": "SCALE[,SCALE...]"}
 
 
 def _interval(text: str) -> tuple[float, float]:

@@ -322,7 +322,8 @@ class Step:
                 f"mesh.fsdp={fsdp} splits the state: {saved(fsdp) / GIB:.3g} GiB less"
             )
         if not self.sample and "remat" in config.model:
-            levels, policies = len(config.model.channels), set(config.model.remat or ("none",))
+            levels = len(config.model.get("channels", (0,)))
+            policies = set(config.model.remat or ("none",))
             if "none" in policies:
                 suggestions.append(
                     f"model.remat={('attention',) * levels} keeps little inside blocks"

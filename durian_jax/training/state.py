@@ -195,6 +195,8 @@ def describe(state: TrainState) -> str:
 
 
 def group_name(name: str) -> str:
-    """The module a parameter counts to; motion modules are one of their own in each network."""
+    """The module a parameter counts to; what joins the frames is one of its own in each network."""
     module = name.split("/")[0]
+    if "/video_attn/" in name:
+        return f"{module} (video attention)"
     return f"{module} (motion modules)" if "/motion_modules" in name else module

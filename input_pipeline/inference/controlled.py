@@ -1,5 +1,6 @@
 """A photo and a clip -> the batch of a system that follows pictures of the driver."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,19 @@ from input_pipeline.motion.driver import (
 from input_pipeline.motion.smoothing import smooth
 
 
+def whole_and_local(frames: list[np.ndarray], keypoints: np.ndarray) -> dict[str, np.ndarray]:
+    """X-Portrait's control pictures, uint8 [F, S, S, 3] each: the frames, and eyes and mouth."""
+    points = control_pictures.landmarks(keypoints)
+    local = [control_pictures.local_picture(*pair) for pair in zip(frames, points, strict=True)]
+    return {"control": np.stack(frames), "local_control": np.stack(local)}
+
+
+def regions(frames: list[np.ndarray], keypoints: np.ndarray) -> dict[str, np.ndarray]:
+    """What Stable Video-Driven Portraits follows, uint8 [F, S, S, 3]: eyes, nose and mouth."""
+    shown = [control_pictures.region_picture(*pair) for pair in zip(frames, keypoints, strict=True)]
+    return {"driving": np.stack(shown)}
+
+
 def read_controlled(
     portrait: str | Path,
     attributes: list[tuple],
@@ -32,6 +46,7 @@ def read_controlled(
     motion_options: MotionOptions = MOTION_OPTIONS,
     towards: list[tuple] = (),
     references: list[str | Path] = (),
+    draw: Callable[[list[np.ndarray], np.ndarray], dict] = whole_and_local,
 ) -> Scene:
     """As `read_scene`, for systems that take no attributes and see the driver's pictures.
 
@@ -40,6 +55,8 @@ def read_controlled(
 
     Args:
       references: more photos of the person.
+      draw: makes the pictures that the portrait follows of the driver's frames uint8 [S, S, 3] and
+        keypoints [F, 478, 2].
 
     Raises:
       InputError: an unusable photo or clip, or what this system cannot do.
@@ -69,10 +86,9 @@ def read_controlled(
     person = read_subject(portrait, size, landmarker, None, framed)
     others = [read_subject(path, size, landmarker, None, framed) for path in references]
     motion = read_motion(driving, landmarker, framed)
-    whole, local = _pictures(
-        motion, control_pictures.landmarks(person.keypoints), size, motion_options
-    )
-    batch = {"portrait": person.image, "control": whole, "local_control": local}
+    landmarks = control_pictures.landmarks(person.keypoints)
+    followed = draw(*_aligned(motion, landmarks, size, motion_options))
+    batch = {"portrait": person.image, **followed}
     if others:
         batch["references"] = np.stack([other.image for other in others])
     nothing = np.zeros((0, size, size), bool)
@@ -87,15 +103,18 @@ def read_controlled(
     )
 
 
-def _pictures(
+def _aligned(
     motion: Motion, portrait: np.ndarray, size: int, motion_options: MotionOptions
-) -> tuple[np.ndarray, np.ndarray]:
-    """The control pictures, uint8 [F, S, S, 3] each; portrait: landmarks [68, 2]."""
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """The driver's frames uint8 [S, S, 3] and keypoints [F, 478, 2], laid onto the portrait.
+
+    portrait: landmarks [68, 2].
+    """
     keypoints = smooth(motion.keypoints, float(motion.fps), motion_options.smooth)
-    points = control_pictures.landmarks(motion.crop.points(keypoints, size))
+    keypoints = motion.crop.points(keypoints, size)[..., :2]
     matrix = np.eye(2, 3)
     if motion_options.align != "none":
-        best = motion_options.best_frame
+        points, best = control_pictures.landmarks(keypoints), motion_options.best_frame
         if best is None:
             best = control_pictures.best_frame(points, portrait)
         elif best >= len(points):
@@ -104,7 +123,5 @@ def _pictures(
                 option="best_frame",
             )
         matrix = control_pictures.alignment(points[best], portrait)
-    points = control_pictures.moved(points, matrix)
-    whole = [control_pictures.warped(frame, matrix) for frame in motion.frames(size)]
-    local = [control_pictures.local_picture(*pair) for pair in zip(whole, points, strict=True)]
-    return np.stack(whole), np.stack(local)
+    frames = [control_pictures.warped(frame, matrix) for frame in motion.frames(size)]
+    return frames, control_pictures.moved(keypoints, matrix)

@@ -47,6 +47,9 @@ class Masking:
             )
 
 
+_FOLLOWED = ("control", "local_control", "driving")  # keys of a batch
+
+
 @dataclasses.dataclass(frozen=True)
 class Scene:
     """All that one animation needs.
@@ -82,7 +85,13 @@ class Scene:
 
     def preview(self) -> np.ndarray:
         """uint8 picture of all masks: the portrait with its own, for each attribute the source with
-        its mask and the portrait with the aligned one, and what is left of the portrait."""
+        its mask and the portrait with the aligned one, and what is left of the portrait. Of systems
+        that follow pictures of the driver the portrait, and these in the first, the middle and the
+        last frame."""
+        followed = [x for name, x in self.batch.items() if name in _FOLLOWED]
+        if followed:
+            some = [x[i] for x in followed for i in (0, len(x) // 2, -1)]
+            return np.hstack([self.portrait.image, *some])
         kinds = [kind for _, kind in self.sources]
         tiles = [self.portrait.image]
         tiles.append(drawing.draw_masks(self.portrait.image, {k: self.own for k in kinds[:1]}))

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from input_pipeline.errors import InputError
-from input_pipeline.inference.controlled import read_controlled
+from input_pipeline.inference.controlled import read_controlled, regions
 from input_pipeline.inference.inputs import Scene, read_scene
 
 
@@ -36,6 +36,12 @@ def read_portrait(portrait, attributes, *rest, references=(), **options) -> Scen
     return read_scene(portrait, (), *rest, **options)
 
 
+def read_regions(*given, references=(), **options) -> Scene:
+    """`read_controlled` for systems that see eyes, nose and mouth of the driver."""
+    _refuse(references)
+    return read_controlled(*given, draw=regions, **options)
+
+
 def _refuse(references) -> None:
     if references:
         raise InputError(f"{references[0]}: this model takes one photo of the person: leave it out")
@@ -43,4 +49,5 @@ def _refuse(references) -> None:
 
 READERS = {
     "durian": read_attributes, "animate_anyone": read_portrait, "x_portrait": read_controlled,
+    "svp": read_regions,
 }  # fmt: skip

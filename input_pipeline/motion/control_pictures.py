@@ -1,11 +1,15 @@
-"""Pictures of the driver that a portrait follows: laid onto its face, and eyes and mouth alone.
+"""Pictures of the driver that a portrait follows: laid onto its face, and the moving parts alone.
 
 X-Portrait's preparation, on the 68 landmarks that it uses (iBUG's order), here taken from
-MediaPipe's 478. Points are in pixels of square pictures.
+MediaPipe's 478; and the regions of Stable Video-Driven Portraits. Points are in pixels of square
+pictures.
 """
 
 import cv2
 import numpy as np
+
+from input_pipeline.faces.geometry import CONTOURS
+from input_pipeline.masks.regions import grow, hide
 
 # Jaw, brows, nose, eyes and lips.
 _IBUG = (
@@ -20,6 +24,12 @@ _IBUG = (
 _CENTRES = (slice(43, 48), slice(37, 42), slice(49, 68))
 _GRID = 256  # side of the pictures in whose pixels centres are whole numbers
 _HALF = 32  # half a side of a square there
+
+# Whose hulls are the regions: either eye, the nose with its wings, the lips.
+_NOSE = (168, 6, 197, 195, 5, 4, 1, 2, 98, 327, 48, 278, 64, 294, 97, 326)
+_REGIONS = (*CONTOURS["eyes"], _NOSE, CONTOURS["lips"][0])
+_GROWTH = 0.06  # of the regions, in heights of the face
+_FINE = 4  # bits of a pixel's fraction, for OpenCV
 
 
 def landmarks(keypoints: np.ndarray) -> np.ndarray:
@@ -68,3 +78,21 @@ def local_picture(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
         square = slice(max(0, y - half), y + half), slice(max(0, x - half), x + half)
         result[square] = picture[square]
     return result
+
+
+def region_mask(keypoints: np.ndarray, size: int) -> np.ndarray:
+    """bool [size, size]: eyes, nose and mouth of a face, its keypoints [478, 2 or 3].
+
+    Hulls of their keypoints, grown by a share of the face's height, so that lids, wings and lips
+    stay inside while they move. The paper (2509.17476) names the regions alone.
+    """
+    mask = np.zeros((size, size), np.uint8)
+    for points in _REGIONS:
+        hull = cv2.convexHull(np.float32(keypoints[list(points), :2]))
+        cv2.fillConvexPoly(mask, np.int32(np.round(hull * 2**_FINE)), 1, shift=_FINE)
+    return grow(mask > 0, _GROWTH * np.ptp(keypoints[:, 1]))
+
+
+def region_picture(picture: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
+    """A picture [S, S, 3], black but for `region_mask`. keypoints: [478, 2 or 3]."""
+    return hide(picture, ~region_mask(keypoints, len(picture)))

@@ -64,30 +64,42 @@ class ControlledOptions(SampleOptions):
         """
         del donors
         target, candidates = choose_frames(len(chunk.frames), self, rng)
-        source = decode_frame(chunk.frames[int(candidates[0])])
-        nothing = np.zeros((self.size, self.size), np.float32)
-        portrait, _, _ = augment(
-            resize(source, self.size), nothing, self.ranges("portrait"), rng,
-            cv2.BORDER_REFLECT_101,
-        )  # fmt: skip
-        video = [resize(decode_frame(chunk.frames[i]), self.size) for i in target]
-        if self.control == "self" or chunk.control is None:
-            colours, keypoints = jitter_matrix(self, rng), chunk.keypoints
-            whole = [cv2.transform(frame, colours) for frame in video]
-        else:
-            keypoints, frames = chunk.control.keypoints, chunk.control.frames
-            whole = [resize(decode_frame(frames[i]), self.size) for i in target]
-        scale = self.size / source.shape[0]
-        points = control_pictures.landmarks((keypoints[target] + 0.5) * scale - 0.5)
+        portrait = self.portrait(chunk, int(candidates[0]), rng)
+        video, whole, keypoints = self.driven(chunk, target, rng)
+        points = control_pictures.landmarks(keypoints)
         local = [control_pictures.local_picture(*pair) for pair in zip(whole, points)]
         return {
             "video": np.stack(video),
             "portrait": portrait,
-            "control": self._stretched(whole, rng),
-            "local_control": self._stretched(local, rng),
+            "control": self.stretched(whole, rng),
+            "local_control": self.stretched(local, rng),
         }
 
-    def _stretched(self, pictures: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    def portrait(self, chunk: Chunk, frame: int, rng: np.random.Generator) -> np.ndarray:
+        """A frame as the portrait, uint8 [H, W, 3]."""
+        nothing = np.zeros((self.size, self.size), np.float32)
+        picture = resize(decode_frame(chunk.frames[frame]), self.size)
+        ranges = self.ranges("portrait")
+        return augment(picture, nothing, ranges, rng, cv2.BORDER_REFLECT_101)[0]
+
+    def driven(
+        self, chunk: Chunk, target: np.ndarray, rng: np.random.Generator
+    ) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+        """The target frames, who drives them, uint8 [H, W, 3] each, and the latter's keypoints
+        [F, 478, 3], in pixels of the sample."""
+        first = decode_frame(chunk.frames[target[0]])
+        video = [resize(first, self.size)]
+        video += [resize(decode_frame(chunk.frames[i]), self.size) for i in target[1:]]
+        if self.control == "self" or chunk.control is None:
+            colours, keypoints = jitter_matrix(self, rng), chunk.keypoints
+            drivers = [cv2.transform(frame, colours) for frame in video]
+        else:
+            keypoints, frames = chunk.control.keypoints, chunk.control.frames
+            drivers = [resize(decode_frame(frames[i]), self.size) for i in target]
+        scale = self.size / len(first)
+        return video, drivers, (keypoints[target] + 0.5) * scale - 0.5
+
+    def stretched(self, pictures: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         """All pictures by one random stretch and shift; black where there is nothing."""
         reach = np.log1p(self.control_scale)
         scale = np.exp(rng.uniform(-reach, reach, 2))

@@ -5,9 +5,11 @@ Options are a frozen dataclass with `size`, `frames` and a method
 """
 
 from input_pipeline.training.controlled import ControlledOptions
+from input_pipeline.training.regional import RegionalOptions
 from input_pipeline.training.transforms import SampleOptions
 from input_pipeline.training.unmasked import UnmaskedOptions
 
 SAMPLES = {
     "durian": SampleOptions, "animate_anyone": UnmaskedOptions, "x_portrait": ControlledOptions,
+    "svp": RegionalOptions,
 }  # fmt: skip

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from durian_jax.diffusion.windows import Circular, Overlapping, denoise_windows
+from durian_jax.diffusion.windows import Chained, Circular, Overlapping, denoise_windows
 
 CASES = [(1, 24, 4), (24, 24, 4), (25, 24, 4), (115, 24, 4), (9, 4, 0), (100, 8, 7)]
 
@@ -129,3 +129,39 @@ def test_circular_windows_take_the_whole_clip_through_each_step(frames):
                 blended[:, places] += weights[:, None, None, None] * mine
         z, clean = _advance(z, clean, blended, None, step)
     np.testing.assert_allclose(np.concatenate(parts, 1), z, atol=1e-5)
+
+
+@pytest.mark.parametrize("frames, window", [(1, 16), (8, 4), (11, 4), (3, 16), (16, 16), (17, 16)])
+def test_chained_windows_finish_one_before_the_next(frames, window):
+    walk, steps, calls = Chained(frames, window), 3, []
+
+    def predict(z, places, step):
+        assert z.shape[1] == len(places) == walk.length == min(window, frames)
+        calls.append((int(places[0]), step))
+        return _model(z, places, step)
+
+    parts = list(denoise_windows(walk, steps, _noise, predict, _advance))
+    assert calls == [(i * walk.length, step) for i in range(len(walk)) for step in range(steps)]
+    # Each as if there were no other; what is beyond the end of the clip is left out.
+    whole = []
+    for i in range(len(walk)):
+        alone = Chained(walk.length, window)
+        shifted = i * walk.length
+        noise = lambda places, shifted=shifted: _noise(places + shifted)  # noqa: E731
+        whole += denoise_windows(alone, steps, noise, _model, _advance)
+    expected = np.concatenate(whole, 1)[:, :frames]
+    np.testing.assert_allclose(np.concatenate(parts, 1), expected, atol=1e-6)
+    assert [part.shape[1] for part in parts[:-1]] == [walk.length] * (len(walk) - 1)
+
+
+def test_chained_windows_hold_one_window_at_a_time():
+    held, most = set(), 0
+
+    def noise(places):
+        held.update(places.tolist())
+        return _noise(places)
+
+    for part in denoise_windows(Chained(200, 8), 2, noise, _model, _advance):
+        most = max(most, len(held))
+        held -= set(sorted(held)[: part.shape[1]])
+    assert most == 8

@@ -1,9 +1,13 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from input_pipeline.motion import control_pictures
 from tests.parity.folders import FIXTURES
+
+HEAD = Path(control_pictures.__file__).parents[1] / "assets" / "head_mesh.npy"
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +67,45 @@ def test_landmarks_are_a_face_of_68_points():
     keypoints = np.stack([np.arange(478), -np.arange(478), np.zeros(478)], -1)
     points = control_pictures.landmarks(keypoints[None])
     assert points.shape == (1, 68, 2) and len(np.unique(points[0, :, 0])) == 68
+
+
+@pytest.fixture(scope="module")
+def face():
+    """Keypoints [478, 3] of a rendered face in a picture of 256 px, from the front."""
+    mean = np.load(HEAD)[:, :2] * np.float32([1, -1])
+    mean = (mean - mean.min(0)) / np.ptp(mean[:, 1]) * 140 + [70, 60]
+    return np.pad(mean, ((0, 0), (0, 1)))
+
+
+@pytest.mark.parametrize("size", [64, 256])
+def test_regions_are_eyes_nose_and_mouth_and_nothing_else(face, size):
+    points = (face + 0.5) * (size / 256) - 0.5
+    mask = control_pictures.region_mask(points, size)
+    inside = {"eyes": (33, 133, 159, 145, 263, 362), "nose": (4, 48, 278), "mouth": (61, 291, 13)}
+    for name, corners in inside.items():
+        x, y = np.int32(np.round(points[list(corners), :2])).T
+        assert mask[y, x].all(), name
+    for name, corner in {"brow": 105, "chin": 152, "cheek": 205, "temple": 127}.items():
+        x, y = np.int32(np.round(points[corner, :2]))
+        assert not mask[y, x], name
+    area = np.ptp(points[:, 0]) * np.ptp(points[:, 1]) / size**2
+    assert 0.2 * area < mask.mean() < 0.6 * area
+
+
+def test_a_region_picture_keeps_what_is_inside_and_blanks_the_rest(face):
+    picture = np.random.default_rng(0).integers(1, 256, (256, 256, 3)).astype(np.uint8)
+    shown = control_pictures.region_picture(picture, face)
+    mask = control_pictures.region_mask(face, 256)
+    np.testing.assert_array_equal(shown[mask], picture[mask])
+    assert mask.any() and not shown[~mask].any()
+
+
+def test_regions_that_leave_the_picture_are_cut_off(face):
+    away = face + np.float32([400, 0, 0])
+    assert not control_pictures.region_mask(away, 256).any()
+    half = face + np.float32([120, 0, 0])
+    assert (
+        0
+        < control_pictures.region_mask(half, 256).sum()
+        < (control_pictures.region_mask(face, 256).sum())
+    )

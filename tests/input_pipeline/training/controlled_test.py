@@ -38,7 +38,7 @@ def test_each_kind_of_control_is_stretched_by_itself_and_both_ways_apart(painted
     ring = np.zeros((64, 64, 3), np.uint8)
     ring[16:48, 16:48] = 255
     for _ in range(50):
-        first, second = options._stretched([ring, ring], rng)
+        first, second = options.stretched([ring, ring], rng)
         np.testing.assert_array_equal(first, second)
         extents.append([(first[..., 0].max(axis) > 127).sum() / 32 for axis in (0, 1)])
     extents = np.array(extents)
