@@ -34,6 +34,7 @@ _STORAGES = {
 
 _TORCH = (".pth", ".pt", ".th", ".ckpt", ".bin")
 _INDEX = re.compile(r"\.index(\.\w+)?\.json$")
+_TEXT_PICKLE = re.compile(rb"\(|c[\w.]+\n")  # protocol 0: a mark, or the module of a class
 _ADAPTER = re.compile(r"lora|hada_w\d|lokr_w\d", re.IGNORECASE)
 
 
@@ -106,9 +107,9 @@ def _read_index(path: Path) -> dict[str, Stored]:
 
 def _read_file(path: Path) -> dict[str, Stored]:
     with open(path, "rb") as file:
-        head = file.read(9)
+        head = file.read(64)
     # A safetensors file begins with the length of its header, which is JSON.
-    if head[8:] == b"{":
+    if head[8:9] == b"{":
         return read_safetensors(path)
     if head.startswith(b"PK"):
         return _read_torch(path)
@@ -118,8 +119,8 @@ def _read_file(path: Path) -> dict[str, Stored]:
         raise InputError(
             f"{path}: unknown kind of file: give .safetensors, .pth, .ckpt, .bin or .msgpack"
         )
-    # A bare pickle may be text.
-    refuse_other_contents(path, text=path.suffix not in _TORCH)
+    may_be_pickle = path.suffix in _TORCH and _TEXT_PICKLE.match(head)
+    refuse_other_contents(path, text=not may_be_pickle)
     return _read_msgpack(path) if path.suffix == ".msgpack" else _read_torch(path)
 
 

@@ -3,6 +3,7 @@
 import os
 import pickle
 import zipfile
+from collections import Counter
 
 import ml_dtypes
 import numpy as np
@@ -104,10 +105,18 @@ def test_what_lies_in_place_of_weights_is_named(name, content, what, tmp_path):
         open_weights(tmp_path / name)
 
 
-def test_an_answer_in_plain_text_is_quoted(tmp_path):
-    (tmp_path / "a.safetensors").write_text("Invalid username or password.")
+@pytest.mark.parametrize("name", ["a.safetensors", "a.bin", "a.ckpt"])
+def test_an_answer_in_plain_text_is_quoted(name, tmp_path):
+    (tmp_path / name).write_text("Invalid username or password.")
     with pytest.raises(InputError, match=r"text \('Invalid username or password\.'\)"):
-        open_weights(tmp_path / "a.safetensors")
+        open_weights(tmp_path / name)
+
+
+def test_a_pickle_in_plain_text_is_not_taken_for_an_answer(tmp_path):
+    for content in ({"a": 1}, Counter(a=1)):
+        (tmp_path / "a.pth").write_bytes(pickle.dumps(content, protocol=0))
+        with pytest.raises(InputError, match="bare pickles, which are not executed"):
+            open_weights(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize(
