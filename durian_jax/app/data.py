@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 
 import gradio as gr
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from durian_jax.app import words
@@ -43,14 +44,13 @@ class Data:
             kind = gr.Dropdown([_ALL], value=_ALL, label="Attribute")
             first = gr.Slider(1, 2, 1, step=1, label="From clip")
         told = gr.HTML()
-        clips = gr.Gallery(
-            label="Clips: frames with keypoints and with masks", columns=1, height="auto",
-            object_fit="contain", format="png",
-        )  # fmt: skip
-        training = gr.Gallery(
-            label="What training makes of them: references with their masks, target, three draws",
-            columns=1, height="auto", object_fit="contain", format="png",
-        )  # fmt: skip
+        clips, training = (
+            gr.Image(label=label, format="png", buttons=["fullscreen"], interactive=False)
+            for label in (
+                "Clips: frames, each with its keypoints and with its masks",
+                "What training makes of them: references with their masks, target, three draws",
+            )
+        )
         chosen, shown = [name, person, kind, first], [told, person, kind, first, clips, training]
         for event in (page.load, name.input, person.input, kind.input, first.release):
             event(self._show, chosen, shown)
@@ -71,11 +71,9 @@ class Data:
         rows, trained, broken = [], [], 0
         for clip in chosen[first - 1 : first - 1 + _CLIPS]:
             try:
-                rows.append((check.draw_clip(dataset, clip.records), clip.identity))
+                rows.append(check.draw_clip(dataset, clip.records))
                 options = SampleOptions(size=dataset.size)
-                trained.append(
-                    (check.draw_training(dataset, clip.records[0], options), clip.identity)
-                )
+                trained.append(check.draw_training(dataset, clip.records[0], options))
             except (ValueError, KeyError, IndexError, RuntimeError, DecodeError):
                 broken += 1
         text = f"{len(people)} people, {len(clips)} clips; {len(chosen)} chosen"
@@ -85,7 +83,8 @@ class Data:
         return (
             f"<p>{words.escaped(text)}</p>", gr.Dropdown([_ALL, *people], value=person),
             gr.Dropdown([_ALL, *kinds], value=kind),
-            gr.Slider(maximum=max(2, len(chosen)), value=first), rows, trained,
+            gr.Slider(maximum=max(2, len(chosen)), value=first),
+            *(np.concatenate(some) if some else None for some in (rows, trained)),
         )  # fmt: skip
 
 

@@ -1,0 +1,108 @@
+"""What a browser hands in is bounded and decoded; what it leaves behind goes."""
+
+import os
+import time
+from fractions import Fraction
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from durian_jax.app import visits
+from durian_jax.app.visits import Visits, check_driver, check_photo
+from input_pipeline.errors import InputError
+from input_pipeline.media import video
+from input_pipeline.media.pictures import write_picture
+
+GREY = np.full((64, 64, 3), 128, np.uint8)
+PLAYLIST = b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n"
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n"
+
+
+def _file(folder, name, data):
+    (folder / name).write_bytes(data)
+    return str(folder / name)
+
+
+def _clip(path, frames, fps=25):
+    video.write_video(path, (GREY for _ in range(frames)), Fraction(fps))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["me.png", "me.jpg"])
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", PLAYLIST, POSTSCRIPT, b"PK\x03\x04zip", b"<svg></svg>"]
+)
+def test_what_is_no_photo_is_not_opened_whatever_its_name(tmp_path, name, data):
+    with pytest.raises(InputError, match=f"{name}: not a photo: give a PNG"):
+        check_photo(_file(tmp_path, name, data))
+
+
+def test_a_photo_is_decoded(tmp_path):
+    write_picture(tmp_path / "me.png", GREY)
+    check_photo(str(tmp_path / "me.png"))
+    whole = (tmp_path / "me.png").read_bytes()
+    with pytest.raises(InputError, match=r"cut.png: damaged picture"):
+        check_photo(_file(tmp_path, "cut.png", whole[: len(whole) // 2]))
+    check_photo(_file(tmp_path, "renamed.jpg", whole))
+
+
+@pytest.mark.parametrize("data", [b"hello", PLAYLIST, b"ffconcat version 1.0\nfile /etc/passwd"])
+def test_a_playlist_is_no_clip(tmp_path, data):
+    with pytest.raises(InputError, match=r"a.mp4: not a clip: give an MP4"):
+        check_driver(_file(tmp_path, "a.mp4", data))
+
+
+def test_a_clip_is_decoded_and_bounded(tmp_path, monkeypatch):
+    check_driver(_clip(tmp_path / "short.mp4", 5))
+    check_driver(_clip(tmp_path / "short.gif", 5))
+    whole = (tmp_path / "short.mp4").read_bytes()
+    with pytest.raises(InputError, match=r"cut.mp4: "):
+        check_driver(_file(tmp_path, "cut.mp4", whole[: len(whole) // 2]))
+    with pytest.raises(InputError, match=r"slow.mp4: 65 s, 65 frames: the page takes 60 s"):
+        check_driver(_clip(tmp_path / "slow.mp4", 65, fps=1))
+    monkeypatch.setattr(visits, "MOST_MEGABYTES", {"photo": 0.0001, "clip": 0.0001})
+    with pytest.raises(InputError, match=r"short.mp4: 0 MB: a clip may have"):
+        check_driver(str(tmp_path / "short.mp4"))
+
+
+def test_a_photo_may_drive(tmp_path):
+    write_picture(tmp_path / "pose.png", GREY)
+    check_driver(str(tmp_path / "pose.png"))
+    with pytest.raises(InputError, match="not a photo"):
+        check_driver(_file(tmp_path, "pose.jpg", PLAYLIST))
+
+
+@pytest.fixture
+def tabs(tmp_path):
+    return Visits(tmp_path)
+
+
+def _tab(name):
+    return SimpleNamespace(session_hash=name)
+
+
+def test_a_closed_tab_leaves_nothing_and_takes_nothing_of_others(tabs, tmp_path):
+    shared, own = _file(tmp_path, "shared.png", b"x"), _file(tmp_path, "own.png", b"x")
+    one, other = tabs.of(_tab("one")), tabs.of(_tab("other"))
+    assert tabs.of(_tab("one")) is one and one is not other
+    one.uploads |= {shared, own}
+    other.uploads.add(shared)
+    result = one.new_folder() / "out.mp4"
+    result.write_bytes(b"x")
+    task = SimpleNamespace(stop=lambda: stopped.append(True))
+    stopped = []
+    one.tasks.append(task)
+    tabs.close(_tab("one"))
+    assert stopped and not one.folder.exists() and not os.path.exists(own)
+    assert os.path.exists(shared) and other.folder.exists()
+    tabs.close(_tab("nobody"))
+
+
+def test_files_go_after_an_hour(tabs, tmp_path):
+    result = tabs.of(_tab("one")).new_folder() / "out.mp4"
+    result.write_bytes(b"x")
+    tabs.sweep(time.time() + 3500)
+    assert result.exists()
+    tabs.sweep(time.time() + 3700)
+    assert not result.exists()
