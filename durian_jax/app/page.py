@@ -19,6 +19,7 @@ from durian_jax.app.data import Data
 from durian_jax.app.interpolate import Interpolate
 from durian_jax.app.line import Line, Task
 from durian_jax.app.studio import EXAMPLES
+from input_pipeline.errors import InputError
 
 # The browser itself keeps to this machine, whatever the scripts of the page should ask for.
 _POLICY = "; ".join(
@@ -130,20 +131,28 @@ def serve(
     """
     with tempfile.TemporaryDirectory(prefix="durian-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
-        page = build(Desk(animator, Path(folder), checkpoint), list(folders))
+        desk = Desk(animator, Path(folder), checkpoint)
+        page = build(desk, list(folders))
         page.queue(max_size=64, api_open=False)
-        page.launch(
-            server_name=access.host, server_port=access.port, auth=access.admits, quiet=True,
-            share=False, show_error=False, prevent_thread_lock=True, footer_links=[],
-            run_history=False, enable_monitoring=False, ssr_mode=False, mcp_server=False, pwa=False,
-            max_file_size=f"{max(visits.MOST_MEGABYTES.values())}mb", theme=_THEME, css=words.CSS,
-            app_kwargs={
-                "middleware": [
-                    Middleware(TrustedHostMiddleware, allowed_hosts=access.hosts),
-                    Middleware(_Headers),
-                ],
-                "docs_url": None, "redoc_url": None,
-            },
-        )  # fmt: skip
+        try:
+            page.launch(
+                server_name=access.host, server_port=access.port, auth=access.admits, quiet=True,
+                share=False, show_error=False, prevent_thread_lock=True, footer_links=[],
+                run_history=False, enable_monitoring=False, ssr_mode=False, mcp_server=False,
+                pwa=False, max_file_size=f"{max(visits.MOST_MEGABYTES.values())}mb", theme=_THEME,
+                css=words.CSS,
+                app_kwargs={
+                    "middleware": [
+                        Middleware(TrustedHostMiddleware, allowed_hosts=access.hosts),
+                        Middleware(_Headers),
+                    ],
+                    "docs_url": None, "redoc_url": None,
+                },
+            )  # fmt: skip
+        except OSError:
+            raise InputError(f"{access.port}: is taken: choose another", option="port") from None
         print(f"http://{access.host}:{access.port}  (Ctrl-C ends it)", flush=True)
-        page.block_thread()
+        try:
+            page.block_thread()
+        finally:
+            desk.visits.stop()

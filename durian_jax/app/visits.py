@@ -122,6 +122,11 @@ class Visits:
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
+    def stop(self) -> None:
+        """Ends the jobs of all tabs."""
+        for visit in self._open.values():
+            visit.stop()
+
     def sweep(self, now: float | None = None) -> None:
         """Removes files that are older than an hour."""
         limit = (time.time() if now is None else now) - KEPT_SECONDS

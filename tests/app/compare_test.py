@@ -1,0 +1,92 @@
+"""Reports beside each other: the worst case first, and the frames that a number stands for."""
+
+import dataclasses
+import json
+
+import gradio as gr
+import numpy as np
+import pytest
+
+from durian_jax.app.compare import Compare
+from durian_jax.evaluate.scores import METRICS
+from input_pipeline.dataset.cases import CaseSet
+from input_pipeline.media import video
+
+IDS = ("0000", "0001", "0002")
+PSNR = {"ours": (20.0, 10.0, 15.0), "theirs": (21.0, 22.0, "inf"), "copy": (12.0, 11.0, 13.0)}
+
+
+def _cell(mean):
+    return {"mean": mean, "low": mean, "high": mean, "count": 3}
+
+
+def _report(folder, method, digest):
+    """A report of `durian evaluate` as far as the page reads it: PSNR and keypoints alone."""
+    folder.mkdir()
+    known = ("psnr", "keypoints")
+    rows = [
+        {"group": "all", "method": name, "cases": 3, "metrics": {
+            "psnr": _cell(20.5), "keypoints": {"not_available": "no truth"}
+        }}
+        for name in (method, "copy")
+    ]  # fmt: skip
+    per_case = {
+        case: {"group": "hair", "frames": 6, "scores": {
+            name: {"psnr": PSNR[name][i]} for name in (method, "copy")
+        }}
+        for i, case in enumerate(IDS)
+    }  # fmt: skip
+    facts = {
+        "format": 1, "cases": {"sha256": digest}, "method": {"name": method}, "rows": rows,
+        "metrics": {name: dataclasses.asdict(METRICS[name]) for name in known},
+        "per_case": per_case,
+    }  # fmt: skip
+    (folder / "report.json").write_text(json.dumps(facts))
+    return folder
+
+
+@pytest.fixture
+def compare(tmp_path, case_folder):
+    digest = CaseSet.read(case_folder).sha256()
+    reports = {name: _report(tmp_path / name, name, digest) for name in ("ours", "theirs")}
+    reports["foreign"] = _report(tmp_path / "foreign", "ours", "another")
+    with gr.Blocks() as page:
+        return Compare(page, reports, [case_folder])
+
+
+def test_the_table_has_a_row_for_each_method_and_what_is_there_for_columns(compare):
+    wrong, group, table, metric, method = compare._open(["ours", "theirs"], "all")
+    assert not wrong and group.value == "all"
+    assert table["headers"] == ["", "PSNR [dB] ↑"]
+    assert table["data"] == [[name, "20.5 [20.5, 20.5]"] for name in ("ours", "theirs", "copy")]
+    assert metric.choices == [("PSNR", "psnr")]
+    assert [name for name, _ in method.choices] == ["ours", "theirs", "copy"]
+
+
+@pytest.mark.parametrize(
+    ("by", "order"), [("ours", ["0001", "0002", "0000"]), ("theirs", ["0000", "0001", "0002"])]
+)
+def test_the_worst_case_comes_first(compare, by, order):
+    table, case = compare._sort(["ours", "theirs"], "psnr", by)
+    assert table["headers"] == ["case", "attribute", "ours", "theirs", "copy"]
+    assert [row[0] for row in table["data"]] == order and case.value == order[0]
+    assert table["data"][order.index("0002")] == ["0002", "hair", "15", "inf", "13"]
+
+
+def test_a_number_is_seen(compare, case_folder):
+    truth = [*video.read_frames(case_folder / "0000" / "truth.mp4")]
+    kept = compare._reports["theirs"] / "predictions" / "0000.mp4"
+    video.write_video(kept, truth[::-1], CaseSet.read(case_folder).fps, lossless=True)
+    slider, tiles = compare._look(["ours", "theirs"], "0000", 2)
+    seen = {name: picture for picture, name in tiles}
+    assert list(seen) == ["portrait", "hair 1", "driver", "truth", "copy", "paste", "theirs"]
+    assert slider.maximum == 5 and slider.value == 2
+    np.testing.assert_array_equal(seen["copy"], seen["portrait"])
+    later = {name: picture for picture, name in compare._look(["ours", "theirs"], "0000", 3)[1]}
+    np.testing.assert_array_equal(seen["theirs"], later["truth"])
+
+
+def test_what_cannot_be_compared_is_said(compare):
+    assert "are of different cases" in compare._open(["ours", "foreign"], "all")[0]
+    assert "choose a report" in compare._open([], "all")[0]
+    assert compare._look(["foreign"], "0000", 0)[1] == []

@@ -1,0 +1,240 @@
+"""The page in a real browser, with the smallest model: what a person does there, start to end."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from durian_jax.cli.main import main
+from input_pipeline.media import video
+from input_pipeline.media.pictures import read_picture
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium")
+SECONDS = 120  # to wait for anything, on a busy machine
+
+
+def _free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(random_weights, prepared_dataset, tmp_path_factory):
+    """Address of a page with the smallest model, and the folder of its temporary files."""
+    port, folder = _free_port(), tmp_path_factory.mktemp("served")
+    command = [sys.executable, "-m", "durian_jax.cli.main", "app", "--port", str(port)]
+    command += ["--checkpoint", str(random_weights), "--show", str(prepared_dataset)]
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(folder)}
+        )
+    end = time.time() + SECONDS
+    while "Ctrl-C" not in (folder / "log").read_text():
+        assert process.poll() is None and time.time() < end, (folder / "log").read_text()
+        time.sleep(0.5)
+    yield f"http://127.0.0.1:{port}", folder
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
+    assert not list(folder.glob("durian-app-*")), "temporary files are left behind"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    assert CHROMIUM, "no chromium: apt-get install chromium, see .ci/run"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser, server):
+    """A function that opens the page in a new tab."""
+    tabs = []
+
+    def open_tab(width=1200):
+        tab = browser.new_page(viewport={"width": width, "height": 900})
+        tabs.append(tab)
+        tab.set_default_timeout(SECONDS * 1000)
+        expect.set_options(timeout=SECONDS * 1000)
+        tab.asked = []
+        tab.on("request", lambda request: tab.asked.append(request.url))
+        tab.goto(server[0])
+        tab.get_by_role("button", name="2. Animate").wait_for()
+        return tab
+
+    yield open_tab
+    for tab in tabs:
+        tab.close()
+
+
+@pytest.fixture(scope="module")
+def driver(talking_head, tmp_path_factory):
+    """Path of a clip of two frames."""
+    path = tmp_path_factory.mktemp("driver") / "talk.mp4"
+    video.write_video(path, talking_head(count=2), Fraction(25))
+    return path
+
+
+def _panel(tab):
+    return tab.get_by_role("tabpanel").first
+
+
+def _give(tab, label, path):
+    """Uploads a file to the field of that label."""
+    block = _panel(tab).locator(".block").filter(has=tab.get_by_text(label, exact=False)).first
+    block.locator("input[type=file]").set_input_files(str(path))
+
+
+def _fill(tab, portrait, attribute, driver, steps="2"):
+    _give(tab, "Portrait: the person", portrait)
+    _give(tab, "Attribute photo 1", attribute)
+    _give(tab, "Driver: a clip", driver)
+    expect(tab.get_by_text("talk").first).to_be_visible()
+    _panel(tab).get_by_role("button", name="Options of motion").click()
+    _panel(tab).get_by_label("steps").first.fill(steps)
+
+
+def _look(tab):
+    _panel(tab).get_by_role("button", name="1. Look").click()
+    expect(_panel(tab).get_by_role("button", name="2. Animate")).to_be_enabled()
+
+
+def _now(tab):
+    return _panel(tab).locator(".now").first
+
+
+def _download(tab, name, folder):
+    with tab.expect_download() as waiting:
+        _panel(tab).locator(f"a[download*='{name}']").first.click()
+    path = folder / name
+    waiting.value.save_as(path)
+    return path
+
+
+def test_from_photos_to_a_video_that_plays(
+    opened, server, artefacts, portrait_picture, driver, tmp_path
+):
+    tab = opened()
+    _fill(tab, portrait_picture, portrait_picture, driver)
+    _look(tab)
+    for caption in ("portrait: crop and keypoints", "hair: what is taken", "what is left of the"):
+        expect(tab.get_by_text(caption).first).to_be_visible()
+    tab.get_by_label("Mask to paint").click()
+    tab.get_by_role("option", name="photo 1").click()
+    canvas = tab.locator("canvas").first
+    canvas.scroll_into_view_if_needed()
+    tab.wait_for_timeout(2000)
+    box = canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    tab.mouse.move(x - 60, y + 60)
+    tab.mouse.down()
+    tab.mouse.move(x + 60, y + 90, steps=8)
+    tab.mouse.up()
+    tab.wait_for_timeout(2000)
+    tab.screenshot(path=artefacts / "app_masks.png", full_page=True)
+    tab.get_by_role("button", name="2. Animate").click()
+    expect(_now(tab)).to_contain_text("Done: 2 frames")
+    player = _panel(tab).locator("video").first
+    expect(player).to_be_visible()
+    state = player.evaluate(
+        """async video => {
+            while (video.readyState < 2) await new Promise(done => setTimeout(done, 100));
+            const canvas = document.createElement("canvas");
+            [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+            const pen = canvas.getContext("2d");
+            pen.drawImage(video, 0, 0);
+            const values = pen.getImageData(0, 0, canvas.width, canvas.height).data;
+            return {width: canvas.width, duration: video.duration, most: Math.max(...values.filter((_, i) => i % 4 < 3))};
+        }"""  # noqa: E501
+    )
+    assert state["width"] == 32 and abs(state["duration"] - 2 / 25) < 0.05 and state["most"] > 20
+    settings = json.loads(_download(tab, "settings.json", tmp_path).read_text())
+    assert settings["steps"] == 2 and settings["portrait"] == "astronaut.png"
+    assert str(server[1]) not in json.dumps(settings) and "/tmp" not in json.dumps(settings)
+    assert settings["attributes"] == ["astronaut.png:hair:astronaut_mask.png"], "it was painted"
+    painted = read_picture(_download(tab, "astronaut_mask.png", tmp_path))
+    assert painted.shape == read_picture(portrait_picture).shape and painted.any()
+    frames = [*video.read_frames(_download(tab, "out.mp4", tmp_path))]
+    assert len(frames) == 2 and frames[0].shape == (32, 32, 3)
+    line = tab.get_by_label("The same on the command line").input_value()
+    assert line.startswith("durian animate --portrait astronaut.png --attribute astronaut.png:hair")
+    assert "--steps 2" not in line and str(server[1]) not in line  # 2 is the model's own
+    tab.screenshot(path=artefacts / "app_result.png", full_page=True)
+    tab.set_viewport_size({"width": 390, "height": 844})
+    tab.wait_for_timeout(1000)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    tab.screenshot(path=artefacts / "app_390.png", full_page=True)
+    hosts = {url.split("/")[2] for url in tab.asked if url.startswith(("http", "ws"))}
+    assert hosts == {server[0].split("/")[2]}
+    before = [*server[1].glob("durian-app-*/*")]
+    tab.goto("about:blank")
+    end = time.time() + SECONDS
+    while before and len([*server[1].glob("durian-app-*/*/*.mp4")]) > 1 and time.time() < end:
+        time.sleep(0.5)
+    assert not [*server[1].glob("durian-app-*/*/1/out.mp4")], "files of a closed tab"
+
+
+def test_what_is_wrong_is_said_beside_the_field_and_the_page_goes_on(
+    opened, portrait_picture, driver, tmp_path, artefacts
+):
+    broken, alone = tmp_path / "broken.png", tmp_path / "nobody.png"
+    broken.write_bytes(portrait_picture.read_bytes()[:3000])
+    tab = opened()
+    _give(tab, "Portrait: the person", broken)
+    wrong = _panel(tab).locator(".wrong")
+    expect(wrong).to_contain_text("broken.png: damaged picture")
+    assert "/" not in wrong.inner_text() and "Traceback" not in tab.content()
+    tab.screenshot(path=artefacts / "app_broken.png", full_page=True)
+    tab.get_by_role("button", name="Clear").or_(tab.get_by_label("Remove Image")).first.click()
+    expect(wrong).to_have_count(0)
+    _panel(tab).get_by_role("button", name="1. Look").click()
+    expect(wrong).to_contain_text("portrait is missing: give a photo")
+    import cv2
+
+    cv2.imwrite(str(alone), np.full((128, 128, 3), 90, np.uint8))
+    _fill(tab, alone, portrait_picture, driver)
+    _panel(tab).get_by_role("button", name="1. Look").click()
+    expect(wrong).to_contain_text("nobody.png: no face found")
+    _give(tab, "Driver: a clip", driver)
+
+
+def test_two_tabs_queue_and_a_job_can_be_stopped(opened, portrait_picture, driver):
+    first, second = opened(), opened()
+    _fill(first, portrait_picture, portrait_picture, driver, steps="900")
+    _look(first)
+    _fill(second, portrait_picture, portrait_picture, driver)
+    _look(second)
+    first.get_by_role("button", name="2. Animate").click()
+    expect(_now(first)).to_contain_text("Denoising: step")
+    second.get_by_role("button", name="2. Animate").click()
+    expect(_now(second)).to_contain_text("Waiting: 1 job before yours")
+    first.get_by_role("button", name="Stop").first.click()
+    expect(_now(first)).to_contain_text("Stopped.")
+    expect(_now(second)).to_contain_text("Done: 2 frames")
+
+
+def test_the_data_set_is_shown(opened, artefacts):
+    tab = opened()
+    tab.get_by_role("tab", name="Data").click()
+    expect(tab.get_by_text("4 people, 4 clips").first).to_be_visible()
+    tab.screenshot(path=artefacts / "app_data.png", full_page=True)
+
+
+def test_a_door_that_is_open_to_others_is_refused(capsys):
+    assert main(["app", "--listen", "0.0.0.0"]) == 2
+    assert capsys.readouterr().err == (
+        "durian app: --listen 0.0.0.0: others could use this machine: give a password, too\n"
+    )
