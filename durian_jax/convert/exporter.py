@@ -1,6 +1,7 @@
 """A run or a folder of weights -> folders that diffusers and transformers load, or our own."""
 
 import contextlib
+import functools
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from durian_jax.convert import card
 from durian_jax.convert.importer import join, save, with_progress
 from durian_jax.convert.names import to_torch, torch_key, transposed
 from durian_jax.convert.shapes import unet_shapes
-from durian_jax.convert.sources import durian, x_portrait
+from durian_jax.convert.sources import durian, sd3, x_portrait
 from durian_jax.convert.sources.diffusers import EXPORT
 from durian_jax.models.temporal import frame_positions
 from durian_jax.models.unet import UNet
@@ -57,13 +58,20 @@ def to_diffusers(source: Path, out: Path, ema: bool = True) -> None:
     encoders as UNet2DConditionModel, vae and image_encoder as AutoencoderKL and
     CLIPVisionModelWithProjection. What these classes demand and our networks lack (the encoders'
     output head, cross-attention without a context, tables of positions) is added with values that
-    change nothing, and noted in durian.json, so that reading the export drops it again.
+    change nothing, and noted in durian.json, so that reading the export drops it again. Of svp
+    that is written which Stable Diffusion 3 has, see `sd3.write`.
 
     Raises:
       InputError: nothing to read there, a network that diffusers has no class for, or `out` is
         already there.
     """
     joined = join([durian.read(source, ema)])
+    if joined.config["system"] == sd3.SYSTEM:
+        system = build(joined.config)
+        with folder_beside(out) as folder:
+            vae = functools.partial(_config, "autoencoder", system)
+            sd3.write(joined.config, joined.networks, folder, vae)
+        return
     if foreign := [network for network in joined.networks if network not in FOLDERS]:
         raise InputError(
             f"{source}: diffusers has no class for its {foreign[0]}: export it as safetensors or "
@@ -162,7 +170,8 @@ def _config(network: str, system: System) -> dict:
             "block_out_channels": list(kl.block_out_channels),
             "layers_per_block": kl.layers_per_block, "latent_channels": kl.latent_channels,
             "norm_num_groups": kl.norm_groups, "scaling_factor": kl.scaling,
-            "sample_size": model.resolution,
+            "shift_factor": kl.shift or None, "use_quant_conv": kl.quant_convs,
+            "use_post_quant_conv": kl.quant_convs, "sample_size": model.resolution,
         }  # fmt: skip
     if network == "clip":
         clip = model.clip

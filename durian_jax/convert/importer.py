@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from durian_jax.convert.names import Table, match, rename
+from durian_jax.convert.names import Table, match, rename, torch_key
 from durian_jax.convert.shapes import Shapes, network_shapes
 from durian_jax.convert.source import UNETS, Source
 from durian_jax.convert.sources import (
@@ -24,6 +24,7 @@ from durian_jax.convert.sources import (
     ldm,
     moore,
     prompt,
+    sd3,
     x_portrait,
 )
 from durian_jax.diffusion.process import make_process
@@ -167,6 +168,10 @@ def join(sources: list[Source]) -> Joined:
             if network == "denoiser" and not spatial:
                 wanted = {path: shape for path, shape in wanted.items() if _MOTION in path}
                 absent.append(f"{network} (but for its motion modules)")
+            ours = [path for path in wanted if sd3.OURS in path]
+            if ours and not any(torch_key(path) in given for path in ours):
+                wanted = {path: shape for path, shape in wanted.items() if path not in ours}
+                absent.append(f"{network} (video attention)")
             encoder, fresh = network in _REFERENCE, {}
             if encoder:
                 given = rename(given, _unused(wanted))
@@ -178,6 +183,8 @@ def join(sources: list[Source]) -> Joined:
                 drawn.append(f"{network} (but for the denoiser's way down)")
             found[network] = match(network, wanted, given, "conv_in/kernel" if encoder else "")
             found[network] |= _draw_trunk(fresh, model)
+        elif spatial and network == "prompt" and name == sd3.SYSTEM:
+            found[network] = _zeros(network_shapes(system, network))
         elif spatial and network in ("keypoint_encoder", "face_projection"):
             found[network] = _draw(network, model)
             drawn.append(network)
@@ -187,6 +194,8 @@ def join(sources: list[Source]) -> Joined:
     sample = {name: getattr(Sampling, name) for name in ("steps", "solver", "guidance")}
     sample |= {"window": window, "overlap": min(Sampling.overlap, window // 4)}
     settings = {"diffusion": {}, "sample": sample}
+    if name == sd3.SYSTEM:
+        settings["prompt"] = "zeros"
     for source in sources:
         settings |= source.settings
     diffusion = dataclasses.asdict(make_process(settings["diffusion"]))
@@ -247,7 +256,9 @@ def _autoencoder(fields: dict, channels: int | None, default) -> dict:
     if "kl" not in fields:
         stages = fields.get("keypoint_channels") or fields.get("control_channels") or (0,) * 4
         widths = default.kl.block_out_channels[: len(stages)]
-        fields["kl"] = {"block_out_channels": widths, "latent_channels": channels or 4}
+        fields["kl"] = dataclasses.asdict(default.kl) | {"block_out_channels": widths}
+        del fields["kl"]["dtype"]
+        fields["kl"]["latent_channels"] = channels or default.kl.latent_channels
     kl = fields["kl"] or {}
     for name in ("keypoint_channels", "control_channels"):
         if "block_out_channels" in kl and hasattr(default, name):
@@ -292,6 +303,12 @@ def _initial(module: nn.Module, shape: tuple[int, ...]) -> dict[str, Stored]:
     """The drawn parameters of a module that takes an array of a shape."""
     params = jax.jit(module.init)(jax.random.key(0), jnp.zeros(shape))["params"]
     return storage.flat(jax.tree.map(np.asarray, params), "drawn at random")
+
+
+def _zeros(shapes: Shapes) -> dict[str, Stored]:
+    """Parameters that are all zero."""
+    arrays = {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}
+    return storage.flat(arrays, "zeros")
 
 
 def _plain(config) -> dict:

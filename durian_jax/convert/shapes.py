@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
-from durian_jax.models.conditions import ConstantContext, KeypointEncoder
+from durian_jax.models.conditions import ConstantContext, ConstantText, KeypointEncoder
+from durian_jax.models.mmdit import MMDiT
 from durian_jax.models.unet import UNet
 from durian_jax.systems.system import System
 
@@ -25,6 +26,11 @@ def network_shapes(system: System, name: str) -> Shapes:
         return _trace(module, (1, 16, 16, 3), _encode_and_decode)
     if isinstance(module, ConstantContext):
         return {"embedding": (module.tokens, module.width)}
+    if isinstance(module, ConstantText):
+        return {"embedding": (module.tokens, module.width), "pooled": (module.pooled,)}
+    if isinstance(module, MMDiT):
+        side = module.config.patch
+        return _trace(module, (1, 1, side, side, module.channels), _run_mmdit)
     if name in ("clip", "arcface"):
         side = getattr(config, name).image_size
         return _trace(module, (1, side, side, 3))
@@ -45,6 +51,12 @@ def _encode_and_decode(module: nn.Module, images: jax.Array) -> jax.Array:
 
 def _run_keypoints(module: KeypointEncoder, pictures: jax.Array) -> jax.Array:
     return module(pictures, jnp.zeros((1, 2, 2, 2)) if module.coordinates else None)
+
+
+def _run_mmdit(module: MMDiT, z: jax.Array):
+    shape = module.config
+    text = jnp.zeros((1, 1, shape.context_dim)), jnp.zeros((1, shape.pooled_dim))
+    return module(z, jnp.zeros(1), *text)
 
 
 def _run_unet(module: UNet, x: jax.Array):

@@ -7,6 +7,7 @@ needed. What each model becomes:
     AutoencoderKL                           autoencoder
     CLIPVisionModelWithProjection           clip
     MotionAdapter                           motion modules of the denoiser
+    SD3Transformer2DModel                   denoiser of svp, see `sd3.py`
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from durian_jax.convert.names import Table, rename
 from durian_jax.convert.source import UNETS, Source
+from durian_jax.convert.sources import sd3
 from durian_jax.convert.sources.animatediff import motion_fields
 from durian_jax.convert.sources.files import read_json
 from durian_jax.convert.sources.folders import open_folder, refuse
@@ -23,7 +25,8 @@ from input_pipeline.errors import InputError
 
 EXPORT = "export"  # Entry of an export's durian.json: folder of each network, keys added.
 _OTHERS = (
-    "CLIPTextModel", "CLIPTextModelWithProjection", "StableDiffusionSafetyChecker",
+    "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel",
+    "StableDiffusionSafetyChecker",
 )  # fmt: skip
 # The autoencoder's attention had other names before diffusers 0.14; many files still do.
 _VAE: Table = (
@@ -46,8 +49,7 @@ _UNET_FIXED = {
     "conv_out_kernel": 3, "mid_block_scale_factor": 1, "time_cond_proj_dim": None,
 }  # fmt: skip
 _VAE_FIXED = {
-    "act_fn": "silu", "use_quant_conv": True, "use_post_quant_conv": True, "in_channels": 3,
-    "out_channels": 3, "mid_block_add_attention": True, "shift_factor": None,
+    "act_fn": "silu", "in_channels": 3, "out_channels": 3, "mid_block_add_attention": True,
 }  # fmt: skip
 _CLIP_FIXED = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 
@@ -107,6 +109,8 @@ def read_folder(path: Path, open_weights: Callable[[Path], dict[str, Stored]]) -
             known.update(tensors)
     if not weights:
         refuse(path)
+    if "transformer" in fields:
+        return Source(str(path), fields, weights, sd3.SETTINGS, sd3.SYSTEM)
     return Source(str(path), fields, weights)
 
 
@@ -181,13 +185,17 @@ def _motion(weights: dict[str, Stored]) -> dict[str, Stored]:
 
 
 def _vae(values: dict, weights: dict[str, Stored], folder: Path) -> tuple[dict, dict]:
-    _check_fixed(values, _VAE_FIXED, f"{folder / 'config.json'}")
+    where, quant = f"{folder / 'config.json'}", values.get("use_quant_conv", True)
+    # Both convolutions or none.
+    _check_fixed(values, _VAE_FIXED | {"use_post_quant_conv": quant}, where)
     shape = {
         "block_out_channels": tuple(values.get("block_out_channels", (128, 256, 512, 512))),
         "layers_per_block": values.get("layers_per_block", 2),
         "latent_channels": values.get("latent_channels", 4),
         "norm_groups": values.get("norm_num_groups", 32),
         "scaling": values.get("scaling_factor", 0.18215),
+        "shift": values.get("shift_factor") or 0.0,
+        "quant_convs": quant,
     }
     return {"kl": shape}, {"autoencoder": rename(weights, _VAE)}
 
@@ -217,6 +225,7 @@ _READERS = {
     "CLIPVisionModelWithProjection": _clip,
     "CLIPModel": _clip,
     "MotionAdapter": _motion_adapter,
+    "SD3Transformer2DModel": sd3.read,
 }
 
 

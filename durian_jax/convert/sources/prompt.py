@@ -3,6 +3,7 @@
 X-Portrait was trained with it and never sees another, so what runs later needs no text tower.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import safetensors
 
 from durian_jax.convert.source import Source
+from durian_jax.convert.sources import sd3
 from durian_jax.convert.sources.files import open_weights, read_json
 from durian_jax.weights.storage import Stored
 from input_pipeline.errors import InputError
@@ -21,7 +23,8 @@ _HEAD = 64  # channels of an attention head, as in all of OpenAI's towers
 def read(path: Path) -> Source:
     """A file with a text tower (transformers', or any checkpoint with one), or one [M, d] tensor.
 
-    A folder is that of transformers' CLIPTextModel.
+    A folder is that of transformers' CLIPTextModel. For svp a file with `prompt_embeds` [M, d] and
+    `pooled_prompt_embeds` [P], as diffusers' pipeline of Stable Diffusion 3 calls them.
 
     Raises:
       InputError: neither of them is in there.
@@ -29,6 +32,11 @@ def read(path: Path) -> Source:
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
     weights = open_weights(file)
+    if set(sd3.TEXT.values()) == weights.keys():
+        tokens, pooled = (weights[name] for name in sd3.TEXT.values())
+        found = {"weight": context(tokens), "pooled": _row(pooled)}
+        tells, settings = {"prompt_tokens": found["weight"].shape[0]}, {"prompt": str(path)}
+        return Source(str(path), tells, {"prompt": found}, settings, sd3.SYSTEM)
     if any(_TOWER in key for key in weights) or "final_layer_norm.weight" in weights:
         stored = tower(weights, _heads(file))
     else:
@@ -53,6 +61,13 @@ def context(stored: Stored) -> Stored:
     shape = stored.shape[-2:]
     return Stored(
         stored.file, stored.key, shape, stored.dtype, lambda: stored.read().reshape(shape), "linen"
+    )
+
+
+def _row(stored: Stored) -> Stored:
+    """A vector [P] or [1, P] as a parameter [P]."""
+    return dataclasses.replace(
+        stored, shape=stored.shape[-1:], layout="linen", read=lambda: stored.read().reshape(-1)
     )
 
 
