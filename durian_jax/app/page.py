@@ -1,6 +1,7 @@
 """The page: its tabs, what they share, and the server that shows it to whom it may."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -152,6 +153,7 @@ def serve(
         except OSError:
             raise InputError(f"{access.port}: is taken: choose another", option="port") from None
         print(f"http://{access.host}:{access.port}  (Ctrl-C ends it)", flush=True)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # files go then, too
         try:
             page.block_thread()
         finally:
