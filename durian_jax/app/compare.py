@@ -101,7 +101,12 @@ class Compare:
         )  # fmt: skip
 
     def _sort(self, names: list[str], metric: str, method: str):
-        found = self._read(names)
+        try:
+            found = self._read(names)
+        except InputError:  # `_open` says so
+            found = {}
+        if not found:
+            return None, gr.Dropdown([], value=None)
         columns, first = _columns(found), next(iter(found.values()))
         values = {
             case: [

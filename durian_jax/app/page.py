@@ -10,6 +10,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 import gradio as gr
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
 
 from durian_jax.animation.animator import Animator
 from durian_jax.app import visits, words
@@ -61,13 +62,19 @@ class Desk:
         self.visits.of(request).stop()
 
 
-class _Headers:
-    """Adds the headers that keep the page to itself."""
+class Guard:
+    """Keeps the page to itself: answers none that a page of another origin sends, and tells the
+    browser where it may ask."""
 
     def __init__(self, app):
         self._app = app
 
     async def __call__(self, scope, receive, send):
+        given = dict(scope.get("headers", ()))
+        origin = given.get(b"origin")
+        if origin and origin.partition(b"//")[2] != given.get(b"host"):
+            return await PlainTextResponse("another origin", 403)(scope, receive, send)
+
         async def told(message):
             if message["type"] == "http.response.start":
                 message["headers"] = [
@@ -78,7 +85,7 @@ class _Headers:
                 ]
             await send(message)
 
-        await self._app(scope, receive, told)
+        return await self._app(scope, receive, told)
 
 
 def build(desk: Desk, folders: list[Path]) -> gr.Blocks:
@@ -145,7 +152,7 @@ def serve(
                 app_kwargs={
                     "middleware": [
                         Middleware(TrustedHostMiddleware, allowed_hosts=access.hosts),
-                        Middleware(_Headers),
+                        Middleware(Guard),
                     ],
                     "docs_url": None, "redoc_url": None,
                 },

@@ -1,0 +1,52 @@
+"""The page has what its model can do, and keeps to itself."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from durian_jax.app.page import Desk, Guard, build
+from durian_jax.diffusion.solvers import Sampling
+
+
+def _labels(tmp_path, takes_attributes):
+    animator = SimpleNamespace(size=64, sampling=Sampling(), takes_attributes=takes_attributes)
+    page = build(Desk(animator, tmp_path), [])
+    texts = [getattr(one, "label", None) or one.value for one in page.blocks.values()
+             if hasattr(one, "label") or hasattr(one, "value")]  # fmt: skip
+    return [text for text in texts if isinstance(text, str)]
+
+
+def test_a_model_without_attributes_has_no_fields_for_them(tmp_path):
+    labels = _labels(tmp_path, False)
+    assert "2. Animate" in labels and "steps" in labels
+    assert not [text for text in labels if "ttribute photo" in text or text == "Interpolate"]
+
+
+def test_a_model_with_attributes_takes_eight(tmp_path):
+    labels = _labels(tmp_path, True)
+    assert [f"Attribute photo {i}" in labels for i in range(1, 10)] == [True] * 8 + [False]
+    assert "Interpolate" in labels and "Example: hair" in labels
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [(None, 200), ("http://127.0.0.1:7860", 200), ("https://evil.example", 403), ("null", 403)],
+)
+def test_a_page_of_another_origin_gets_no_answer(origin, status):
+    sent = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"host", b"127.0.0.1:7860")]
+    headers += [(b"origin", origin.encode())] if origin else []
+    scope = {"type": "http", "method": "POST", "headers": headers}
+    asyncio.run(Guard(app)(scope, None, send))
+    assert sent[0]["status"] == status
+    if status == 200:
+        told = dict(sent[0]["headers"])[b"content-security-policy"]
+        assert b"default-src 'self' data: blob:" in told and b"http" not in told
