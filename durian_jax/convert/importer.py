@@ -160,7 +160,7 @@ def join(sources: list[Source]) -> Joined:
     if unknown:
         raise InputError(f"{sources[-1].name}: the model has no {unknown[0]}")
 
-    found, drawn, absent = {}, [], []
+    found, drawn, absent, text = {}, [], [], {}
     spatial = any("motion_modules" not in key for key in tensors.get("denoiser", ()))
     for network in present:
         if tensors.get(network):
@@ -185,6 +185,7 @@ def join(sources: list[Source]) -> Joined:
             found[network] |= _draw_trunk(fresh, model)
         elif spatial and network == "prompt" and name == sd3.SYSTEM:
             found[network] = _zeros(network_shapes(system, network))
+            text = {"prompt": "zeros"}
         elif spatial and network in ("keypoint_encoder", "face_projection"):
             found[network] = _draw(network, model)
             drawn.append(network)
@@ -193,9 +194,7 @@ def join(sources: list[Source]) -> Joined:
     window = min(Sampling.window, model.max_frames)
     sample = {name: getattr(Sampling, name) for name in ("steps", "solver", "guidance")}
     sample |= {"window": window, "overlap": min(Sampling.overlap, window // 4)}
-    settings = {"diffusion": {}, "sample": sample}
-    if name == sd3.SYSTEM:
-        settings["prompt"] = "zeros"
+    settings = {"diffusion": {}, "sample": sample, **text}
     for source in sources:
         settings |= source.settings
     diffusion = dataclasses.asdict(make_process(settings["diffusion"]))

@@ -104,8 +104,8 @@ class Generator:
           seeds: one for each, 0 to 2^32 - 1.
 
         Raises:
-          InputError: a program needs more memory than a device has, or windows are shorter than
-            the history that each should leave to the next.
+          InputError: a program needs more memory than a device has; windows are longer than the
+            model takes, or shorter than the history that each should leave to the next.
         """
         # Devices without a clip of their own repeat the last one.
         filled = [min(i, len(inputs) - 1) for i in range(_up(len(inputs), self.mesh.size))]
@@ -116,6 +116,12 @@ class Generator:
         seeds = self._put(np.array([seeds[i] for i in filled], np.uint32))
         schedule = sampler.make_schedule(self.system, self.process, sampling)
         windowing = windows.make(count, sampling.windows, sampling.window, sampling.overlap)
+        if self.system.temporal and windowing.length > self.system.max_frames:
+            raise InputError(
+                f"{sampling.window}: the model takes at most {self.system.max_frames} frames at a "
+                "time: use no more",
+                option="window",
+            )
         if sampling.windows == "chained" and windowing.length < min(count, self.system.history):
             raise InputError(
                 f"{sampling.window}: the model looks {self.system.history} frames back: use at "

@@ -136,7 +136,7 @@ def check_batch(batch: Batch, system: System, source: str) -> None:
     """Compares a batch with the contract, whose clips, frames and number of references are free.
 
     Keys that the contract does not have (of padding, interpolation) pass; `video` and `id` may be
-    missing, as they are at inference.
+    missing, as they are at inference, and `history` then, too.
 
     Raises:
       InputError: a key is missing, or has another dtype, other axes or another size.
@@ -145,7 +145,7 @@ def check_batch(batch: Batch, system: System, source: str) -> None:
         # Axes of 1 are those of clips, of frames and of references.
         wanted = tuple("any" if size == 1 else size for size in one.shape)
         if name not in batch:
-            if name in ("video", "id"):
+            if name in ("video", "id") or (name == "history" and "video" not in batch):
                 continue
             raise InputError(f"{source}: the batch has no {name!r}, {one.dtype} {wanted}")
         found = batch[name]

@@ -102,6 +102,7 @@ def test_a_clip_in_chained_windows_with_its_regions_shown(second, clip, tmp_path
         (("--guidance=2",), "guidance has 1 scales, the model 3 conditions: give one each for so"),
         (("--guidance=2,x",), "'2,x': write SCALE, or one for each condition"),
         (("--window=1",), "--window 1: the model looks 2 frames back"),
+        (("--window=5",), "--window 5: the model takes at most 4 frames at a time"),
         (("--spacing=leading",), "spacing 'leading': this model is a flow"),
         ((f"--reference={EXAMPLE / 'portrait.png'}",), "this model takes one photo of the person"),
         ((f"--attribute={EXAMPLE / 'attribute_0.png'}:hair",), "this model takes no attributes"),

@@ -27,7 +27,7 @@ def read(path: Path, ema: bool = True) -> Source:
         networks.setdefault(network, {})[torch_key(leaf)] = stored
     fields, system = dict(meta["config"]["model"]), system_name(meta["config"])
     fields.pop("references", None)
-    if not fields.get("temporal"):
+    if fields.get("temporal") is False:
         # Motion modules that join it may say themselves how long they are.
         for name in ("temporal", "temporal_heads", "max_frames"):
             fields.pop(name, None)

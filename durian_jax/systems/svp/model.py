@@ -163,7 +163,12 @@ class SVP(nn.Module):
 
         Returns:
             float32 [B, F, h, w, c], the velocity.
+
+        Raises:
+            ValueError: F exceeds `max_frames`.
         """
+        if self.temporal and z.shape[1] > self.max_frames:
+            raise ValueError(f"a clip of {z.shape[1]} frames exceeds max_frames={self.max_frames}")
         groups, history, seen, kept = [], None, None, None
         if "source" in parts:
             groups.append(clip["source"])

@@ -13,11 +13,13 @@ from durian_jax.convert import exporter, importer
 from durian_jax.convert.names import to_linen, torch_key
 from durian_jax.systems.system import build, init_params
 from durian_jax.training.train_step import check_fit
-from durian_jax.weights import loading
+from durian_jax.weights import loading, storage
 from input_pipeline.errors import InputError
 from tests.parity import folders
 from tests.parity.sd3_test import TABLE, tensors
+from tests.systems.svp import model_test as svp
 
+WHOLE = "diffusion_pytorch_model.safetensors"
 SHARDS = "diffusion_pytorch_model-0000{}-of-00002.safetensors"
 
 
@@ -51,7 +53,7 @@ def pipeline(tmp_path_factory, positions):
     write_transformer(root / "transformer", positions)
     (root / "vae").mkdir()
     (root / "vae" / "config.json").write_text(json.dumps(config("sd3_vae")))
-    save_file(tensors("sd3_vae"), root / "vae" / "diffusion_pytorch_model.safetensors")
+    save_file(tensors("sd3_vae"), root / "vae" / WHOLE)
     for name, family in (
         ("text_encoder", "CLIPTextModelWithProjection"), ("text_encoder_3", "T5EncoderModel"),
     ):  # fmt: skip
@@ -117,11 +119,11 @@ def test_without_a_prompt_the_text_is_zero(pipeline, tmp_path):
 def test_the_plain_part_goes_back_as_it_came(converted, pipeline, prompt, tmp_path, positions):
     exporter.to_diffusers(converted, tmp_path / "back")
     back = tmp_path / "back"
-    weights = load_file(back / "transformer" / "diffusion_pytorch_model.safetensors")
+    weights = load_file(back / "transformer" / WHOLE)
     np.testing.assert_allclose(weights.pop(TABLE), positions, atol=2e-6)
     for found, name in (
         (weights, "sd3_transformer"),
-        (load_file(back / "vae" / "diffusion_pytorch_model.safetensors"), "sd3_vae"),
+        (load_file(back / "vae" / WHOLE), "sd3_vae"),
     ):
         given = tensors(name)
         assert found.keys() == given.keys()
@@ -180,3 +182,22 @@ def test_text_of_another_size_is_refused(pipeline, tmp_path):
     )
     with pytest.raises(InputError, match="do not fit prompt"):
         importer.convert([("diffusers", pipeline), ("prompt", path)], tmp_path / "out")
+
+
+def test_weights_of_svp_itself_pass_whole_and_leave_without_what_is_ours(tmp_path, capsys):
+    """As another folder all of them; to diffusers what it has a class for."""
+    model = svp.system()
+    settings = {"diffusion": {"process": "flow"}, "sample": {"steps": 2}}
+    facts = {"config": {"system": "svp", "model": svp.MODEL, **settings}}
+    weights = ((name, storage.flat(tree)) for name, tree in svp.params(model).items())
+    storage.write(tmp_path / "own", weights, facts)
+    exporter.to_safetensors(tmp_path / "own", tmp_path / "other")
+    (one, _), (two, meta) = (loading.load(tmp_path / name) for name in ("own", "other"))
+    assert build(meta["config"]).config == model.config
+    for first, second in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_array_equal(first, second)
+    exporter.to_diffusers(tmp_path / "own", tmp_path / "plain")
+    assert "note: left out are the 22 tensors of video attention" in capsys.readouterr().out
+    folder = tmp_path / "plain" / "transformer"
+    assert not [k for k in load_file(folder / WHOLE) if "video" in k]
+    assert not (tmp_path / "plain" / "vae").exists()

@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict
 from durian_jax.systems.svp.config import SVPConfig
 from durian_jax.systems.system import build, check_batch, init_params
 from durian_jax.training import flops
+from input_pipeline.errors import InputError
 from tests.parameters import fill
 from tests.parity import drawn
 from tests.parity.conftest import QUICK
@@ -160,6 +161,11 @@ def test_the_contract_is_what_initialises_it():
     assert sorted(shapes) == sorted(model.networks)
     blank = {name: np.asarray(x) for name, x in model.blank_batch(2, 3).items()}
     check_batch(blank, model, "DATASET")
+    del blank["history"]
+    with pytest.raises(InputError, match="DATASET: the batch has no 'history', uint8"):
+        check_batch(blank, model, "DATASET")
+    del blank["video"]  # as at inference
+    check_batch(blank, model, "inputs")
     without = jax.eval_shape(lambda: init_params(system(history=0), jax.random.key(0)))
     assert jax.tree.map(np.shape, without) == jax.tree.map(np.shape, shapes)
 
