@@ -20,7 +20,7 @@ def _cell(mean):
     return {"mean": mean, "low": mean, "high": mean, "count": 3}
 
 
-def _report(folder, method, digest):
+def write_report(folder, method, digest):
     """A report of `durian evaluate` as far as the page reads it: PSNR and keypoints alone."""
     folder.mkdir()
     known = ("psnr", "keypoints")
@@ -48,8 +48,8 @@ def _report(folder, method, digest):
 @pytest.fixture
 def compare(tmp_path, case_folder):
     digest = CaseSet.read(case_folder).sha256()
-    reports = {name: _report(tmp_path / name, name, digest) for name in ("ours", "theirs")}
-    reports["foreign"] = _report(tmp_path / "foreign", "ours", "another")
+    reports = {name: write_report(tmp_path / name, name, digest) for name in ("ours", "theirs")}
+    reports["foreign"] = write_report(tmp_path / "foreign", "ours", "another")
     with gr.Blocks() as page:
         return Compare(page, reports, [case_folder])
 

@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from durian_jax.app.studio import EXAMPLES
 from durian_jax.cli.main import main
+from input_pipeline.dataset.cases import CaseSet
 from input_pipeline.media import video
 from input_pipeline.media.pictures import read_picture, write_picture
+from tests.app.compare_test import write_report
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium")
@@ -35,11 +38,12 @@ def _free_port():
 
 
 @pytest.fixture(scope="module")
-def server(random_weights, prepared_dataset, tmp_path_factory):
-    """Address of a page with the smallest model, and the folder of its temporary files."""
+def server(random_weights, tmp_path_factory):
+    """Address of a page with the smallest model and a report, and the folder of its files."""
     port, folder = _free_port(), tmp_path_factory.mktemp("served")
+    write_report(folder / "ours", "ours", CaseSet.read(EXAMPLES).sha256())
     command = [sys.executable, "-m", "durian_jax.cli.main", "app", "--port", str(port)]
-    command += ["--checkpoint", str(random_weights), "--show", str(prepared_dataset)]
+    command += ["--checkpoint", str(random_weights), "--show", str(folder / "ours")]
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(folder)}
@@ -236,11 +240,18 @@ def test_two_tabs_queue_and_a_job_can_be_stopped(opened, portrait_picture, drive
     expect(_now(second)).to_contain_text("Done: 2 frames")
 
 
-def test_the_data_set_is_shown(opened, artefacts):
+def test_cases_of_a_report_are_sorted_and_seen(opened, artefacts):
     tab = opened()
-    tab.get_by_role("tab", name="Data").click()
-    expect(tab.get_by_text("4 people, 4 clips").first).to_be_visible()
-    tab.screenshot(path=artefacts / "app_data.png", full_page=True)
+    tab.get_by_role("tab", name="Compare").click()
+    cases = tab.get_by_role("tabpanel").filter(has_text="Cases, worst first")
+    table = cases.locator(".block").filter(has_text="Cases, worst first").last
+    expect(table.locator("tbody tr").first).to_contain_text("0001")  # by "ours", 10 dB
+    cases.get_by_label("Worst first, by").click()
+    tab.get_by_role("option", name="copy").click()
+    expect(table.locator("tbody tr").nth(1)).to_contain_text("0000")  # 11, 12, 13 dB
+    for caption in ("driver", "truth", "paste"):
+        expect(cases.get_by_text(caption, exact=True).first).to_be_visible()
+    tab.screenshot(path=artefacts / "app_compare.png", full_page=True)
 
 
 def test_a_door_that_is_open_to_others_is_refused(capsys):
