@@ -37,6 +37,8 @@ class Data:
           page: which it is a part of.
           folders: data sets, by the names that the page calls them.
         """
+        # Now: tensorflow-datasets imports in a way that spoils the imports of other threads meanwhile.
+        records.features(8)
         self._folders = folders
         with gr.Row():
             name = gr.Dropdown(list(folders), value=next(iter(folders)), label="Data set")

@@ -54,7 +54,7 @@ def server(random_weights, tmp_path_factory):
         time.sleep(0.5)
     yield f"http://127.0.0.1:{port}", folder
     process.send_signal(signal.SIGINT)
-    process.wait(30)
+    process.wait(SECONDS)
     assert not list(folder.glob("durian-app-*")), "temporary files are left behind"
 
 
