@@ -37,7 +37,7 @@ class Data:
           page: which it is a part of.
           folders: data sets, by the names that the page calls them.
         """
-        # Now: tensorflow-datasets imports in a way that spoils the imports of other threads meanwhile.
+        # Now: what tensorflow-datasets imports spoils the imports of other threads meanwhile.
         records.features(8)
         self._folders = folders
         with gr.Row():
