@@ -26,9 +26,12 @@ ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium")
 SECONDS = 240  # to wait for anything, on a busy machine
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium: apt-get install chromium, see .ci/run"
-)
+# Slow: a browser and a server that samples, minutes on two cores. What the page does with requests
+# is tested without a browser in tests/app.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
+]
 
 
 def _free_port():
