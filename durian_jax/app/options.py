@@ -99,6 +99,8 @@ def _field(one: parameters.Parameter, default):
     if one.choices:
         empty = [("as is usual", "")] if default is None else []
         return gr.Dropdown([*empty, *one.choices], value=default or "", **shown)
+    if default is None:  # an empty field of numbers turns into 0 in the browser
+        return gr.Textbox("", placeholder="as is usual", **shown)
     if _is_pair(default):
         return gr.Textbox(":".join(map("{:g}".format, default)), **shown)
     return gr.Number(default, precision=0 if int in one.kinds else None, **shown)
@@ -107,10 +109,13 @@ def _field(one: parameters.Parameter, default):
 def _value(one: parameters.Parameter, value, default):
     if value is None or value == "":
         return None if default is None or bool in one.kinds else default
-    if not _is_pair(default):
+    if not isinstance(value, str) or one.choices:
         return value
     try:
-        low, high = map(float, str(value).split(":"))
+        if not _is_pair(default):
+            return one.kinds[0](value)
+        low, high = map(float, value.split(":"))
     except ValueError:
-        raise InputError(f"{value!r}: write FROM:TO, such as 0.2:0.8", option=one.name) from None
+        form = "FROM:TO, such as 0.2:0.8" if _is_pair(default) else "a number"
+        raise InputError(f"{value!r}: write {form}", option=one.name) from None
     return low, high

@@ -45,7 +45,7 @@ def test_untouched_fields_change_nothing_and_add_no_words(options):
 def test_the_line_to_copy_makes_the_same_job(options, towards):
     values = _values(
         options, steps=7, solver="dpm++", guidance_interval="0.2:0.8", seed=5, motion="absolute",
-        smooth=0.5, paste_back=True, grow_mask=0.1,
+        smooth=0.5, paste_back=True, grow_mask="0.1",
     )  # fmt: skip
     fixed, sampling = options.read(values)
     job = Job(
@@ -67,6 +67,12 @@ def test_the_line_to_copy_makes_the_same_job(options, towards):
     default = Sampling(steps=12, guidance=2.0)
     assert default.changed(**fields.given(Sampling, parsed)) == Sampling(**sampling)
     assert parsed.checkpoint == "runs/2"
+
+
+@pytest.mark.parametrize(("name", "text"), [("frames", "many"), ("best_frame", "1.5")])
+def test_what_is_no_number_is_said(options, name, text):
+    with pytest.raises(InputError, match=f"{name} '{text}': write a number"):
+        options.read(_values(options, **{name: text}))
 
 
 def test_what_is_no_pair_is_said(options):
