@@ -1,6 +1,7 @@
 """Cases of the self and cross protocols, chosen from a prepared data set, always the same ones."""
 
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,7 @@ from input_pipeline.dataset.shards import Dataset
 from input_pipeline.errors import InputError
 from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.kinds import MIN_ATTRIBUTE_AREA
+from input_pipeline.media import video
 
 _SPLITS = ("test", "val", "train")
 _ID_LENGTH = 4
@@ -62,12 +64,16 @@ def write_cases(dataset: str | Path, protocol: Protocol, out: Path) -> None:
     landmarker, written = FaceLandmarker(), []
     for kind, parts in tqdm(chosen, "writing cases", unit="case"):
         case, pictures = make(f"{len(written):0{_ID_LENGTH}d}", kind, parts, source)
+        cases.write_case(out, case, pictures, fps)
+        folder = Path(out) / case.id
+        # The driver as a method gets him: compression may cost a small face.
+        driving = np.stack(list(video.read_frames(folder / "driving.mp4")))
         try:
-            scores.find_reference(case, pictures, landmarker)
+            scores.find_reference(case, dataclasses.replace(pictures, driving=driving), landmarker)
         except InputError as error:
             left_out.append(f"{kind}: {error}".replace(f"case {case.id}: ", ""))
+            shutil.rmtree(folder)
             continue
-        cases.write_case(out, case, pictures, fps)
         written.append(case)
     if not written:
         reason = left_out[0] if left_out else f"kinds are {', '.join(build.kinds)}"

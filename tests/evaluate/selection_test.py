@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from durian_jax.cli.main import main
-from durian_jax.evaluate import evaluation
+from durian_jax.evaluate import evaluation, selection
 from input_pipeline.dataset import cases, records, shards
 from input_pipeline.errors import InputError
 
@@ -145,6 +145,20 @@ def test_cases_without_a_face_are_left_out_and_counted(prepared_dataset, tmp_pat
     assert {case.people["portrait"] for case in found.cases} == {chunks[1].identity}
     reason = "no face found in portrait.png"
     assert found.source["left_out"] == [f"hair: {reason}", f"glasses: {reason}"]
+    folders = [path.name for path in found.path.iterdir() if path.is_dir()]
+    assert sorted(folders) == [case.id for case in found.cases]
+
+
+def test_a_driver_whose_face_compression_costs_is_left_out(prepared_dataset, tmp_path, monkeypatch):
+    def spoilt(path):
+        frames = np.stack(list(read_frames(path)))
+        frames[4:] = 90  # too many to be bridged
+        return iter(frames)
+
+    read_frames = selection.video.read_frames
+    monkeypatch.setattr(selection.video, "read_frames", spoilt)
+    with pytest.raises(InputError, match=r"no face found in driving\.mp4"):
+        evaluation.write_cases("self", prepared_dataset, tmp_path / "cases")
 
 
 def test_a_corrupt_record_is_named(write_corrupt, tmp_path):
