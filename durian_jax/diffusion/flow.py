@@ -5,7 +5,9 @@ With sigma = t / 1000 in [0, 1]:
     x_t = (1 - sigma) x_0 + sigma eps       Liu et al. 2022, 2209.03003; Esser et al. 2024,
     v   = eps - x_0                         2403.03206, Eq. 13, which the network predicts
 
-A step of DDIM from sigma to sigma' is then one of Euler: x + (sigma' - sigma) v.
+A step of DDIM from sigma to sigma' is then one of Euler: x + (sigma' - sigma) v. A network on patches
+of pixels predicts x_0 instead and is trained by the error of the v that this stands for (Li & He
+2025, 2511.13720).
 """
 
 import dataclasses
@@ -18,6 +20,8 @@ from jax.scipy.special import ndtri
 
 from input_pipeline.errors import InputError
 
+_CLEAN = 0.05  # sigma below which a picture counts as clean, as in 2511.13720
+
 
 @dataclasses.dataclass(frozen=True)
 class Flow:
@@ -25,15 +29,17 @@ class Flow:
 
     Attributes:
       process: "flow".
+      prediction: what the network predicts, "v" or "x0".
       shift: s; sigma = s u / (1 + (s - 1) u), above 1 more noise (2403.03206, Eq. 23), in training
         and sampling alike. 3 is Stable Diffusion 3.5's.
       logit_mean, logit_std: training draws u as the sigmoid of such a normal number (Eq. 19).
 
     Raises:
-      ValueError: a value out of range.
+      ValueError: unknown prediction, or a value out of range.
     """
 
     process: str = "flow"
+    prediction: str = "v"
     shift: float = 3.0
     logit_mean: float = 0.0
     logit_std: float = 1.0
@@ -42,6 +48,8 @@ class Flow:
     noise_offset: ClassVar[float] = 0.0
 
     def __post_init__(self):
+        if self.prediction not in ("v", "x0"):
+            raise ValueError(f"diffusion.prediction {self.prediction!r}: a flow has v or x0")
         for name in ("shift", "logit_std"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"diffusion.{name} is {getattr(self, name):g}: use above 0")
@@ -87,17 +95,22 @@ class Flow:
         return (1 - sigma) * x_0 + sigma * noise
 
     def target(self, x_0, noise, t):
-        """The velocity."""
+        """The velocity, or x_0."""
         del t
-        return noise - x_0
+        return x_0 if self.prediction == "x0" else noise - x_0
 
     def split(self, prediction, x_t, t):
-        """(x_0, eps) that a velocity at x_t stands for."""
+        """(x_0, eps) that a prediction at x_t stands for."""
         sigma = self._sigma(t, x_t.ndim)
+        if self.prediction == "x0":
+            return prediction, (x_t - (1 - sigma) * prediction) / jnp.maximum(sigma, _CLEAN)
         return x_t - sigma * prediction, x_t + (1 - sigma) * prediction
 
     def loss_weight(self, t):
-        """1: how often a time is drawn is its weight."""
+        """1 where v is predicted: how often a time is drawn is its weight. 1 / sigma^2, at most
+        400, where x_0 is: the error of v then."""
+        if self.prediction == "x0":
+            return jnp.maximum(self._sigma(t, t.ndim), _CLEAN) ** -2
         return jnp.ones(t.shape, jnp.float32)
 
     def _shifted(self, u):

@@ -37,6 +37,21 @@ def test_a_velocity_splits_back_into_clean_latents_and_noise():
     np.testing.assert_allclose(signal + sigma, 1)
 
 
+def test_clean_latents_predicted_are_trained_by_the_error_of_their_velocity():
+    process, velocity = Flow(prediction="x0"), Flow()
+    x_0, noise, guess = jax.random.normal(jax.random.key(0), (3, 3, 2, 5, 5, 2))
+    times = jnp.array([60.0, 700.0, 1000.0])
+    x_t = process.add_noise(x_0, noise, times)
+    np.testing.assert_array_equal(process.target(x_0, noise, times), x_0)
+    found = process.split(x_0, x_t, times)
+    np.testing.assert_allclose(found[1], noise, atol=2e-5)
+    v = jnp.subtract(*process.split(guess, x_t, times)[::-1])
+    wanted = jnp.square(v - velocity.target(x_0, noise, times)).mean((1, 2, 3, 4))
+    errors = jnp.square(guess - x_0).mean((1, 2, 3, 4))
+    np.testing.assert_allclose(process.loss_weight(times) * errors, wanted, rtol=1e-5)
+    np.testing.assert_allclose(process.loss_weight(jnp.zeros(2)), 400.0, rtol=1e-6)  # finite
+
+
 def test_training_draws_logit_normal_times_that_are_shifted():
     process = Flow(shift=3.0, logit_mean=0.0, logit_std=1.0)
     drawn = np.asarray(process.draw(jax.random.key(1), (20000,))) / 1000
@@ -102,7 +117,8 @@ def test_a_config_comes_back_as_it_is():
     "values, message",
     [
         ({"process": "wave"}, "diffusion.process 'wave': choose discrete or flow"),
-        ({"process": "flow", "prediction": "v"}, "no field 'prediction'; it has process, shift"),
+        ({"process": "flow", "beta_end": 0.1}, "no field 'beta_end'; it has process, prediction"),
+        ({"process": "flow", "prediction": "eps"}, "diffusion.prediction 'eps': a flow has v or"),
         ({"process": "flow", "shift": 0.0}, "diffusion.shift is 0: use above 0"),
     ],
 )
