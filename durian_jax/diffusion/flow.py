@@ -5,9 +5,9 @@ With sigma = t / 1000 in [0, 1]:
     x_t = (1 - sigma) x_0 + sigma eps       Liu et al. 2022, 2209.03003; Esser et al. 2024,
     v   = eps - x_0                         2403.03206, Eq. 13, which the network predicts
 
-A step of DDIM from sigma to sigma' is then one of Euler: x + (sigma' - sigma) v. A network on patches
-of pixels predicts x_0 instead and is trained by the error of the v that this stands for (Li & He
-2025, 2511.13720).
+A step of DDIM from sigma to sigma' is then one of Euler: x + (sigma' - sigma) v. A network on
+patches of pixels predicts x_0 instead and is trained by the error of the v that this stands for
+(Li & He 2025, 2511.13720).
 """
 
 import dataclasses
