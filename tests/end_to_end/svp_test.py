@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from configs import svp_small
+from configs import svp, svp_small
 from durian_jax.cli.main import main
 from durian_jax.planning import plan
 from durian_jax.planning.topology import Topology
@@ -24,13 +24,15 @@ def _config(stage, dataset, **changes):
     config = svp_small.get_config(stage)
     config.model.update(resolution=32, max_frames=4)
     config.model.transformer.update(
-        layers=2, heads=2, head_dim=8, positions=12, position_base=12, video_layers=(0, 1)
+        layers=2, heads=2, head_dim=8, patch=2, positions=12, position_base=12, video_layers=(0, 1)
     )
     if config.model.history:
         config.model.history = config.data.history = 2
     config.data.update(path=str(dataset), frames=3)
     config.steps, config.optimizer.warmup_steps, config.validation.batches = 4, 1, 1
     config.sample.update(every=4, steps=2, clips=2, window=4)
+    full = svp.get_config(stage)  # guidance, which the small model leaves out
+    config.stage.dropout, config.sample.guidance = full.stage.dropout, full.sample.guidance
     config.update(changes)
     return config
 
