@@ -14,7 +14,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from durian_jax.animation.job import Job
-from durian_jax.animation.recording import Recording, Video, check_outputs
+from durian_jax.animation.recording import Recording, Video, check_outputs, files_of_animator
 from durian_jax.diffusion import solvers
 from durian_jax.sampling.generator import Generator
 from durian_jax.sampling.program import Progress, Stopwatch
@@ -28,7 +28,7 @@ from input_pipeline.inference.readers import READERS
 from input_pipeline.inference.subject import Subject
 from input_pipeline.kinds import MIN_ATTRIBUTE_AREA
 from input_pipeline.masks import regions, segmenters
-from input_pipeline.masks.regions import grow
+from input_pipeline.media import files
 from input_pipeline.training.transforms import SampleOptions
 
 
@@ -97,6 +97,8 @@ class Animator:
         """
         self.generator = Generator(params, config, devices)
         self._read_scene = READERS[system_name(config)]
+        # What no video may replace.
+        self.files = files.Inputs(files_of_animator(source, masks, aligner, landmarks))
         self.source, self._sampling = source, solvers.Sampling.from_settings(config["sample"])
         # The middle of what training draws; converted weights do not say what that was.
         data = config.get("data", {})
@@ -297,7 +299,7 @@ class Animator:
         watch, scene, problem = Stopwatch(quiet, progress), None, None
         try:
             if path is not None:
-                check_outputs(path, job)
+                check_outputs(path, job, self.files)
             with watch.phase("reading photos and clip"):
                 scene = self.read(job)
         except Exception as error:
@@ -356,7 +358,7 @@ class Animator:
 
         bool [S, S]. Raises InputError where the generated picture does not show the attribute.
         """
-        hidden = grow(mask, self._grow * np.ptp(attribute_source.keypoints[:, 1]))
+        hidden = regions.grow(mask, self._grow * np.ptp(attribute_source.keypoints[:, 1]))
         batch = {
             "keypoints": portrait.keypoints[None, :, :2],
             "portrait": regions.hide(attribute_source.image, hidden),

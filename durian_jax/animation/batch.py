@@ -8,7 +8,6 @@ videos, because one process may be done an hour before another, longer than any 
 import csv
 import json
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -65,7 +64,8 @@ def run(
       table: the file that the rows come from.
       **sampling: as in `Animator.record`.
 
-    A row whose files would replace an input of any row, or the table, fails.
+    A row whose files would replace an input of any row, the table, or a file that the animator was
+    made of, fails.
 
     Returns:
       The results of all rows, in their order; none in processes but the first.
@@ -75,11 +75,12 @@ def run(
         end, rows that failed.
     """
     out = files.local(out)
-    inputs = {path: None for row in rows if row.job for path in row.job.files}
-    inputs |= {} if table is None else {files.local(table): None}
-    check_output(out, inputs)
+    named = [path for row in rows if row.job for path in row.job.files]
+    named += [] if table is None else [files.local(table)]
+    inputs = files.Inputs(named), animator.files
+    check_output(out, *inputs)
     peers = _Peers(out)
-    mine = [_checked(row, out, inputs) for row in rows[peers.index :: peers.count]]
+    mine = [_checked(row, out, *inputs) for row in rows[peers.index :: peers.count]]
     found: dict[int, Result] = {}
     try:
         _make(mine, found, out, animator, skip_done, sampling, silent=peers.index > 0)
@@ -107,19 +108,20 @@ def run(
     return results
 
 
-def check_output(out: str | Path, inputs: Iterable[Path] = ()) -> None:
+def check_output(out: str | Path, *inputs: files.Inputs) -> None:
     """Makes the folder of a batch. InputError: it cannot be written, or its report is an input."""
     report = files.local(out) / REPORT
-    files.check_apart([report], inputs)
+    for known in inputs:
+        known.check_apart([report])
     files.check_output(report, ".csv")
 
 
-def _checked(row: Row, out: Path, inputs: Iterable[Path]) -> Row:
+def _checked(row: Row, out: Path, *inputs: files.Inputs) -> Row:
     """The row, with an error if its files cannot be made or would replace one of the inputs."""
     if row.error:
         return row
     try:
-        check_outputs(_path(row, out), row.job, inputs)
+        check_outputs(_path(row, out), row.job, *inputs)
     except Exception as error:
         return replace(row, error=error)
     return row

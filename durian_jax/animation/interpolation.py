@@ -31,7 +31,8 @@ def run(animator: Animator, job: Job, out: str | Path, over_time: bool = False, 
     """
     out = files.local(out)
     job.motion_options.check_output(out, job.driving)
-    files.check_apart([out], job.files)
+    for inputs in (files.Inputs(job.files), animator.files):
+        inputs.check_apart([out])
     if over_time or len(job.alpha) == 1:
         clips = {out: job}
     else:
@@ -44,7 +45,7 @@ def run(animator: Animator, job: Job, out: str | Path, over_time: bool = False, 
             for name, alpha in zip(names, job.alpha)
         }
     for path in clips:
-        check_outputs(path, job)
+        check_outputs(path, job, animator.files)
     for outcome in animator.record(((job, path) for path, job in clips.items()), **sampling):
         if outcome.error:
             raise outcome.error

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,9 +12,12 @@ import numpy as np
 
 from durian_jax.animation.job import Job
 from durian_jax.metrics.steadiness import Steadiness
+from durian_jax.weights.storage import MANIFEST
 from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.inference.inputs import Scene
 from input_pipeline.inference.paste_back import Paste
+from input_pipeline.kinds import KINDS
+from input_pipeline.masks.segmenters.files import TRUTH
 from input_pipeline.media import files, video
 from input_pipeline.media.pictures import write_picture
 from input_pipeline.motion.driver import Motion
@@ -65,14 +68,32 @@ def outputs(path: str | Path, job: Job) -> list[Path]:
     return [path, grid, path.with_suffix(".json"), *report]
 
 
-def check_outputs(path: str | Path, job: Job, inputs: Iterable[Path] = ()) -> None:
+def files_of_animator(
+    checkpoint: str | Path | None, masks: str, aligner: str, landmarks: str | Path | None
+) -> list[Path]:
+    """What an Animator of these arguments reads and a Recording could hit by its suffixes.
+
+    Of folders those files alone, so that videos may lie beside them and be made again.
+    """
+    parts = [spec.partition(":") for spec in (masks, aligner)]
+    folders = [Path(source) for name, _, source in parts if name in ("files", "truth")]
+    named = [Path(text) for text in (checkpoint, landmarks) if text]
+    pictures = (file for folder in folders for file in folder.rglob("*.png"))
+    return [
+        *named, *(path / MANIFEST for path in named), *(folder / TRUTH for folder in folders),
+        *(path for path in pictures if path.stem in KINDS or path.parent.name in KINDS),
+    ]  # fmt: skip
+
+
+def check_outputs(path: str | Path, job: Job, *inputs: files.Inputs) -> None:
     """Before any work: the files of a Recording can be made, and none of them is an input.
 
     inputs: more of them than the job names. InputError: which file, and why.
     """
     job.motion_options.check_output(path, job.driving)
     written = outputs(path, job)
-    files.check_apart(written, [*job.files, *inputs])
+    for known in (files.Inputs(job.files), *inputs):
+        known.check_apart(written)
     for file in written:
         files.check_output(file, file.suffix.lower())
 

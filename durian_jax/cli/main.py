@@ -140,13 +140,16 @@ def _animate(options: argparse.Namespace, _) -> None:
 
     # Before minutes of work, not after.
     job = _job(options)
-    recording.check_outputs(options.out, job, _named_files(options))
+    read = recording.files_of_animator(
+        options.checkpoint, options.masks, options.aligner, options.landmarks
+    )
+    recording.check_outputs(options.out, job, files.Inputs(read))
     masks = options.out.with_name(f"{options.out.stem}_masks.png")
     more = [masks] if options.debug_masks else []
     if options.save_motion is not None:
         files.check_output(options.save_motion, driver.TEMPLATE)
         more.append(options.save_motion)
-    files.check_apart(more, [*job.files, *_named_files(options)])
+    files.Inputs([*job.files, *read]).check_apart(more)
     _configure_jax()
     from durian_jax.animation.animator import Animator
 
@@ -219,13 +222,6 @@ def _app(options: argparse.Namespace, _) -> None:
 def _animator(kind, options: argparse.Namespace, devices: list | None = None):
     """The `Animator` of `animate`, `interpolate` and `batch`."""
     return kind.load(options.checkpoint, options.masks, options.aligner, devices, options.landmarks)
-
-
-def _named_files(options: argparse.Namespace) -> list[Path]:
-    """Files of weights, masks and alignments that the options of `animate` name."""
-    specs = [spec.partition(":")[2] for spec in (options.masks, options.aligner)]
-    found = [Path(text) for text in (options.checkpoint, options.landmarks, *specs) if text]
-    return found + [file for path in found if path.is_dir() for file in path.rglob("*")]
 
 
 def _motion_options(options: argparse.Namespace):

@@ -62,18 +62,20 @@ def check_output(path: str | Path, *suffixes: str) -> None:
             pass
 
 
-def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """InputError: an output is one of the inputs, by whatever name, and would replace it."""
-    inputs = list(inputs)
-    known = {os.path.realpath(path): path for path in inputs}
-    for output in outputs:
-        replaced = known.get(os.path.realpath(output))
-        if replaced is None and output.exists():
-            replaced = next((x for x in inputs if x.exists() and output.samefile(x)), None)
-        if replaced is not None:
-            raise InputError(
-                f"{output}: would replace the input {replaced}: write to another name or folder"
-            )
+class Inputs:
+    """Files that no output may replace, known by whatever name."""
+
+    def __init__(self, paths: Iterable[Path] = ()):
+        self._known = {key: path for path in paths for key in _identities(path)}
+
+    def check_apart(self, outputs: Iterable[Path]) -> None:
+        """InputError: an output is one of the files and would replace it."""
+        for output in outputs:
+            for key in _identities(output) & self._known.keys():
+                raise InputError(
+                    f"{output}: would replace the input {self._known[key]}: write to another name "
+                    "or folder"
+                )
 
 
 @contextlib.contextmanager
@@ -143,6 +145,15 @@ def gathered(path: Path, last: str) -> Iterator[Path]:
                 os.replace(file, path.with_name(file.name))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _identities(path: Path) -> set:
+    """Where the path leads, and which file is there, if any: it may have several places."""
+    found = {os.path.realpath(path)}
+    with contextlib.suppress(OSError):
+        stat = path.stat()
+        found.add((stat.st_dev, stat.st_ino))
+    return found
 
 
 def _beside(path: Path, token: str = "tmp") -> Path:

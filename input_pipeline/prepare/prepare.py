@@ -110,7 +110,7 @@ def prepare(
     controls = None if control is None else Store.at(control)
     if labels is not None and target.is_local and Store.at(labels).is_local:
         written = ("skipped.csv", manifest.FILE, "metadata.json")
-        files.check_apart([Path(target.url(name)) for name in written], [Path(labels)])
+        files.Inputs([Path(labels)]).check_apart(Path(target.url(name)) for name in written)
     versions = _find_clips(clips, controls)
     performed = {} if controls is None else control_clips.find(controls, versions)
     chosen, notes = label_table.read(labels, clips.root, list(versions))

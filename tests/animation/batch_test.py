@@ -12,6 +12,7 @@ from durian_jax.animation.animator import Outcome
 from durian_jax.animation.job import Job
 from durian_jax.animation.job_table import Row
 from input_pipeline.errors import InputError
+from input_pipeline.media import files
 from input_pipeline.motion.driver import MotionOptions
 
 
@@ -19,8 +20,9 @@ class Animator:
     """Writes a job's seed in place of a video; cannot read the portrait "nobody.jpg", raises `stop`
     at "stop.jpg"."""
 
-    def __init__(self, weights="a", stop=None):
+    def __init__(self, weights="a", stop=None, reads=()):
         self.weights, self.stop, self.seen = weights, stop, []
+        self.files = files.Inputs(reads)
 
     def settings(self, job, **sampling):
         return {**job.to_json(), "steps": 25, **sampling, "weights_sha256": self.weights}
@@ -249,6 +251,17 @@ def test_a_row_that_would_replace_an_input_of_any_row_fails_alone(tmp_path):
     assert errors["good"] == errors["last"] == ""
     for name in ("talk.mp4", "other_grid.mp4"):
         assert (tmp_path / name).read_text() == "input"
+
+
+def test_a_row_that_would_replace_what_the_animator_reads_fails_alone(tmp_path):
+    (tmp_path / "hair.png").write_text("mask")
+    still = Row("hair", Job("me.jpg", [], "pose.jpg"))
+    with pytest.raises(
+        InputError, match=r"1 of 2 rows failed: .*hair\.png: would replace the input"
+    ):
+        batch.run([still, _row("a")], tmp_path, Animator(reads=[tmp_path / "hair.png"]))
+    assert (tmp_path / "hair.png").read_text() == "mask"
+    assert [line["status"] for line in _report(tmp_path)] == ["failed", "done"]
 
 
 def test_the_report_never_replaces_the_table(tmp_path):

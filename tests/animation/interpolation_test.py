@@ -7,7 +7,7 @@ from durian_jax.animation import interpolation
 from durian_jax.animation.animator import Outcome
 from durian_jax.animation.job import Job
 from input_pipeline.errors import InputError
-from input_pipeline.media import video
+from input_pipeline.media import files, video
 from input_pipeline.media.pictures import write_picture
 from input_pipeline.motion.driver import MotionOptions
 
@@ -17,8 +17,8 @@ SIDE, FRAMES = 64, 3
 class Animator:
     """Writes flat pictures: driver 10 + frame number, result 100 alpha, grids as they should be."""
 
-    def __init__(self):
-        self.jobs = {}
+    def __init__(self, reads=()):
+        self.jobs, self.files = {}, files.Inputs(reads)
 
     def record(self, jobs, **sampling):
         for job, path in jobs:
@@ -106,3 +106,12 @@ def test_the_output_is_named_for_its_driver(tmp_path):
     moving = _job((0.0, 1.0), "pose.png", motion_options=MotionOptions(frames=3))
     interpolation.run(Animator(), moving, tmp_path / "out.mp4")
     assert len(_squares(tmp_path / "out.mp4")) == FRAMES
+
+
+@pytest.mark.parametrize("hit", ["hair.png", "hair_0.5.png", "hair_0.5_grid.png"])
+def test_what_the_animator_reads_is_replaced_by_no_picture(tmp_path, hit):
+    (tmp_path / hit).write_text("mask")
+    animator = Animator(reads=[tmp_path / hit])
+    with pytest.raises(InputError, match=f"{hit}: would replace the input"):
+        interpolation.run(animator, _job((0, 0.5), "pose.jpg"), tmp_path / "hair.png")
+    assert (tmp_path / hit).read_text() == "mask" and not animator.jobs

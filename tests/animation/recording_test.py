@@ -13,7 +13,7 @@ from durian_jax.animation import recording
 from durian_jax.animation.job import Job
 from durian_jax.animation.recording import Recording
 from input_pipeline.errors import InputError
-from input_pipeline.media import video
+from input_pipeline.media import files, video
 from input_pipeline.motion.driver import MotionOptions
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), dtype=np.uint8)
@@ -80,6 +80,35 @@ def test_no_further_photo_of_the_person_is_replaced(folder):
     asked = job(folder, driving="pose.png", references=[folder / "more.png"])
     with pytest.raises(InputError, match=r"would replace the input .*more\.png"):
         recording.check_outputs(folder / "more.png", asked)
+
+
+@pytest.mark.parametrize(
+    ("out", "hit"),
+    [
+        ("masks/hair.png", "masks/hair.png"),
+        ("masks/me/hat/00000.png", "masks/me/hat/00000.png"),
+        ("masks/truth.png", "masks/truth.json"),
+        ("run/durian.png", "run/durian.json"),
+        ("masks/old.png", None),
+        ("run/old.png", None),
+    ],
+)
+def test_what_the_animator_reads_is_replaced_by_no_video(folder, out, hit):
+    names = ("masks/hair.png", "masks/me/hat/00000.png", "masks/truth.json", "run/durian.json")
+    for name in (*names, "masks/old.png", "run/old.json", "run/old.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"input")
+    for masks, aligner in (
+        (f"truth:{folder / 'masks'}", "self"),
+        ("heuristic", f"files:{folder}/masks"),
+    ):
+        named = recording.files_of_animator(folder / "run", masks, aligner, None)
+        arguments = folder / out, job(folder, driving="pose.png"), files.Inputs(named)
+        if hit is None:
+            recording.check_outputs(*arguments)
+        else:
+            with pytest.raises(InputError, match=f"would replace the input .*{hit}"):
+                recording.check_outputs(*arguments)
 
 
 @pytest.mark.parametrize("product", ["new_grid.mp4", "new.json", "new_report.csv"])

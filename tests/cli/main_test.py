@@ -370,6 +370,14 @@ def test_no_input_is_replaced_by_any_product(
         assert (tmp_path / name).read_bytes() == data
 
 
+def test_no_mask_that_an_option_names_is_replaced(animate, tmp_path, portrait_picture, capsys):
+    mask = tmp_path / "hair.png"
+    mask.write_bytes(b"mask")
+    changes = {"driving": portrait_picture, "aligner": f"files:{tmp_path}", "out": mask}
+    assert "hair.png: would replace the input" in _fails(animate(**changes), capsys)
+    assert mask.read_bytes() == b"mask"
+
+
 def test_interpolation_replaces_no_input_by_any_of_its_clips(
     interpolate, animate, tmp_path, talking_head_clips, capsys
 ):

@@ -16,6 +16,8 @@ from input_pipeline.kinds import KINDS
 from input_pipeline.masks.segmenters import Pictures, Segmenter
 from input_pipeline.media.mask_pictures import read_mask
 
+TRUTH = "truth.json"  # which renderer made a folder of masks
+
 
 class FilesSegmenter(Segmenter):
     """Spec files:FOLDER."""
@@ -74,9 +76,9 @@ class TruthSegmenter(FilesSegmenter):
     version = ""
 
     def __init__(self, source: str):
-        """Raises InputError if FOLDER/truth.json does not name the renderer."""
+        """Raises InputError if the folder's TRUTH does not name the renderer."""
         super().__init__(source)
-        facts = self._folder / "truth.json"
+        facts = self._folder / TRUTH
         try:
             self.version = str(json.loads(facts.read_text())["renderer"])
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -108,8 +108,8 @@ def test_an_input_is_known_by_any_name(tmp_path):
     os.link(source, tmp_path / "hard.mp4")
     for name in ("talk.mp4", "link.mp4", "hard.mp4", "folder/../talk.mp4"):
         with pytest.raises(InputError, match=r"would replace the input .*talk\.mp4"):
-            files.check_apart([tmp_path / "new.mp4", tmp_path / name], [source])
-    files.check_apart([tmp_path / "new.mp4"], [source, tmp_path / "missing.png"])
+            files.Inputs([source]).check_apart([tmp_path / "new.mp4", tmp_path / name])
+    files.Inputs([source, tmp_path / "missing.png"]).check_apart([tmp_path / "new.mp4"])
 
 
 def test_a_name_that_is_too_long_is_found_before_the_work(tmp_path):
