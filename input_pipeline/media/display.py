@@ -21,7 +21,7 @@ _SD_WIDTH, _SD_HEIGHT = 1024, 576
 
 
 def picture(frame: av.VideoFrame, aspect: Fraction | None) -> np.ndarray:
-    """uint8 [H, W, 3] RGB. aspect: width of a pixel over its height, None if unknown."""
+    """uint8 [H, W, 3] RGB, over white. aspect: width of a pixel over its height, if known."""
     size, colours = _square(frame.width, frame.height, aspect), {"src_colorspace": _matrix(frame)}
     if hdr.kind(_primaries(frame), frame.color_trc):
         # EXACT's full chroma gives false colours at 16 bits.
@@ -30,6 +30,9 @@ def picture(frame: av.VideoFrame, aspect: Fraction | None) -> np.ndarray:
         image = hdr.to_sdr(wide.to_ndarray(), _primaries(frame), frame.color_trc)
     else:
         image = frame.reformat(*size, format="rgb24", interpolation=EXACT, **colours).to_ndarray()
+    if has_alpha(frame.format):
+        alpha = frame.reformat(*size, format="rgba").to_ndarray()[..., 3:]
+        image = (255 - (255 - image) * (alpha / np.float32(255)) + 0.5).astype(np.uint8)
     return np.ascontiguousarray(_turned(image, _shown(frame)))
 
 
@@ -63,6 +66,10 @@ def notes(frame: av.VideoFrame, aspect: Fraction | None) -> list[str]:
     if _square(frame.width, frame.height, aspect) != (frame.width, frame.height):
         found.append(f"pixels of {aspect.numerator}:{aspect.denominator}, made square")
     return found
+
+
+def has_alpha(pixels: av.VideoFormat) -> bool:
+    return any(component.is_alpha for component in pixels.components)
 
 
 def _square(width: int, height: int, aspect: Fraction | None) -> tuple[int, int]:

@@ -47,6 +47,11 @@ def to_sdr(signal: np.ndarray, primaries: int, transfer: int) -> np.ndarray:
     return _encoder()[(np.sqrt(np.minimum(light, 1)) * (_LEVELS - 1) + 0.5).astype(np.uint16)]
 
 
+def to_srgb(light: np.ndarray) -> np.ndarray:
+    """The sRGB curve, 0 to 1 to 0 to 1."""
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
 def _compressed(light: np.ndarray, peak: float) -> np.ndarray:
     """Reinhard's curve with a white point (2002, eq. 4), from the knee to 1 at the peak."""
     above, most = (light - _KNEE) / (1 - _KNEE), (peak - _KNEE) / (1 - _KNEE)
@@ -71,6 +76,4 @@ def _decoder(transfer: int) -> np.ndarray:
 
 @functools.cache
 def _encoder() -> np.ndarray:
-    light = np.linspace(0, 1, _LEVELS) ** 2
-    code = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.rint(255 * code).astype(np.uint8)
+    return np.rint(255 * to_srgb(np.linspace(0, 1, _LEVELS) ** 2)).astype(np.uint8)

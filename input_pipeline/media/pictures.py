@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from input_pipeline.errors import InputError
-from input_pipeline.media.colours import opened, to_rgb
+from input_pipeline.media.colours import opened, stated, to_rgb
 from input_pipeline.media.contents import describe_instead
 from input_pipeline.media.files import as_url, check_file, check_output, local, written_beside
 from input_pipeline.media.video import read_frames
@@ -49,9 +49,9 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 def read_picture(path: str | Path) -> np.ndarray:
     """Reads a picture, uint8 [H, W, 3] RGB, upright by its EXIF orientation.
 
-    Grey, palette, CMYK and 16-bit pictures are converted, colour profiles to sRGB; transparency is
-    laid over white. The long side is scaled down to 4096 pixels. Of a video or an animation the
-    first frame is taken.
+    Grey, palette, CMYK and 16-bit pictures are converted, colours to sRGB; transparency is laid
+    over white. The long side is scaled down to 4096 pixels. Of a video or an animation the first
+    frame is taken.
 
     InputError: no such file, unreadable, float pixels, or a short side below 64 pixels.
     """
@@ -59,7 +59,7 @@ def read_picture(path: str | Path) -> np.ndarray:
     check_file(path)
     try:
         with opened(path) as stored:
-            picture = to_rgb(stored, path)
+            picture = to_rgb(stored, path, stated(path))
     except UnidentifiedImageError:
         picture = Image.fromarray(_first_frame(path))
     except Image.DecompressionBombError:

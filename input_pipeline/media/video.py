@@ -71,7 +71,7 @@ def probe(path: str | Path) -> VideoInfo:
             fps=when.rate,
             frame_count=when.count,
             has_audio=bool(container.streams.audio),
-            notes=tuple(display.notes(frame, aspect)),
+            notes=(*display.notes(frame, aspect), *_unread(stream)),
         )
 
 
@@ -281,6 +281,13 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
     stream = max(known, key=lambda x: (bool(x.disposition & usual), x.width * x.height))
     stream.thread_type = "AUTO"  # by default, damage in slices is not told
     return stream
+
+
+def _unread(stream: av.VideoStream) -> list[str]:
+    """A note if the file has transparency that FFmpeg's decoders of VP8 and VP9 leave out."""
+    if stream.metadata.get("alpha_mode") != "1":
+        return []
+    return ["its transparency is not read: what lies under it is seen"]
 
 
 def _timing(path: Path) -> timing.Timing:

@@ -159,3 +159,32 @@ def test_a_clip_that_becomes_another_shape_is_refused_with_the_frame(tmp_path, p
     joined(path, [photo, np.ascontiguousarray(np.rot90(photo))])
     with pytest.raises(InputError, match=r"frame 5: 96x128 pixels from here on, 128x96 before"):
         list(video.read_frames(path))
+
+
+def test_transparent_clips_lie_on_white(tmp_path, photo):
+    alpha = np.zeros((96, 128, 1), np.uint8)
+    alpha[:48], alpha[48:72] = 255, 128
+    with av.open(str(tmp_path / "a.mov"), "w") as output:
+        stream = output.add_stream("qtrle", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 96, 128, "argb"
+        for _ in range(2):
+            frame = av.VideoFrame.from_ndarray(np.dstack([photo, alpha]), format="rgba")
+            output.mux(stream.encode(frame.reformat(format="argb")))
+        output.mux(stream.encode())
+    frame = next(video.read_frames(tmp_path / "a.mov"))
+    np.testing.assert_array_equal(frame[:48], photo[:48])
+    half = 255 - (255 - photo[48:72].astype(float)) * 128 / 255
+    assert np.abs(frame[48:72] - half).max() <= 1
+    assert (frame[72:] == 255).all()
+
+
+def test_transparency_that_is_not_read_is_noted(tmp_path, photo):
+    with av.open(str(tmp_path / "a.webm"), "w") as output:
+        stream = output.add_stream("libvpx-vp9", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 96, 128, "yuva420p"
+        rgba = np.dstack([photo, np.full((96, 128), 90, np.uint8)])
+        output.mux(stream.encode(av.VideoFrame.from_ndarray(rgba, format="rgba")))
+        output.mux(stream.encode())
+    assert video.probe(tmp_path / "a.webm").notes == (
+        "its transparency is not read: what lies under it is seen",
+    )

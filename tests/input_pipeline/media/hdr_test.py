@@ -1,10 +1,15 @@
-"""HDR and wide gamut look as on a usual screen."""
+"""HDR, wide gamut and other gammas look as on a usual screen."""
+
+import struct
+import zlib
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from input_pipeline.media import hdr, video
+from input_pipeline.media.pictures import read_picture
 
 WIDE = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
 P3 = np.array([[0.8225, 0.1774, 0], [0.0332, 0.9669, 0], [0.0171, 0.0724, 0.9108]])
@@ -74,3 +79,58 @@ def test_clips_are_converted_and_noted(tmp_path, film, photo, encode, primaries,
     assert frame.dtype == np.uint8 and np.abs(frame - photo.astype(float)).mean() < 6
     (note,) = video.probe(path).notes
     assert note.endswith("converted to the colours of a usual screen")
+
+
+def with_chunk(path, name, body):
+    """Puts a chunk after the header of a PNG."""
+    data, crc = path.read_bytes(), struct.pack(">I", zlib.crc32(name + body))
+    path.write_bytes(data[:33] + struct.pack(">I", len(body)) + name + body + crc + data[33:])
+
+
+@pytest.mark.parametrize(("encode", "primaries", "transfer"), KINDS)
+def test_pictures_of_png_and_animations_are_converted(tmp_path, photo, encode, primaries, transfer):
+    dim = photo * (200 / 255)
+    stored = Image.fromarray(np.rint(encode(dim) * 255).astype(np.uint8))
+    still, moving = tmp_path / "still.png", tmp_path / "moving.png"
+    stored.save(still, icc_profile=b"for those who do not know cICP")
+    stored.save(moving, save_all=True, append_images=[stored.rotate(180)], duration=40)
+    before = np.abs(read_picture(still) - dim).mean()
+    for path in (still, moving):
+        with_chunk(path, b"cICP", bytes([primaries, transfer, 0, 1]))
+        for found in (read_picture(path), next(video.read_frames(path))):
+            assert np.abs(found - dim).mean() < before / 2
+
+
+@pytest.mark.parametrize(("encode", "primaries", "transfer"), KINDS)
+def test_pictures_of_avif_are_converted(tmp_path, photo, encode, primaries, transfer):
+    dim, path = photo * (200 / 255), tmp_path / "a.avif"
+    stored = Image.fromarray(np.rint(encode(dim) * 255).astype(np.uint8))
+    stored.save(path, quality=97, subsampling="4:4:4")
+    before, data = np.abs(read_picture(path) - dim).mean(), bytearray(path.read_bytes())
+    place = data.index(b"colrnclx") + 8
+    data[place : place + 4] = struct.pack(">HH", primaries, transfer)
+    path.write_bytes(data)
+    assert np.abs(read_picture(path) - dim).mean() < before / 2
+
+
+@pytest.mark.parametrize("gamma", [1, 0.55556, 0.45455])
+def test_the_gamma_of_a_png_is_applied(tmp_path, photo, gamma):
+    path, body = tmp_path / "a.png", struct.pack(">I", round(gamma * 100_000))
+    Image.fromarray(np.rint(255 * light(photo) ** gamma).astype(np.uint8)).save(path)
+    with_chunk(path, b"gAMA", body)
+    bright = photo > 60  # eight bits of light tell few dark levels apart
+    assert np.abs(read_picture(path).astype(float) - photo)[bright].mean() < 3
+    # Beside the word sRGB it is for those who do not know that.
+    Image.fromarray(photo).save(path)
+    with_chunk(path, b"gAMA", body)
+    with_chunk(path, b"sRGB", b"\0")
+    np.testing.assert_array_equal(read_picture(path), photo)
+
+
+def test_the_primaries_of_a_png_are_applied(tmp_path, photo):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.rint(255 * as_p3(photo)).astype(np.uint8)).save(path)
+    assert np.abs(read_picture(path).astype(float) - photo).mean() > 3
+    places = (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)  # white, red, green, blue
+    with_chunk(path, b"cHRM", struct.pack(">8I", *(round(100_000 * x) for x in places)))
+    assert np.abs(read_picture(path).astype(float) - photo).mean() < 2
