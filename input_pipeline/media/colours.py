@@ -17,6 +17,10 @@ from input_pipeline.media.files import as_url
 _SRGB = ImageCms.createProfile("sRGB")
 _ORIENTATION, _SUBFILE = 0x0112, 0x00FE
 _REDUCED = 1  # bit of a TIFF's subfile type
+_RAW_SUFFIXES = frozenset(
+    {".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".orf", ".rw2"}
+    | {".pef", ".srw", ".x3f", ".3fr", ".iiq", ".rwl", ".erf", ".kdc", ".dcr", ".mrw", ".raw"}
+)
 _UNSPECIFIED = 2, 2  # codes of ITU-T H.273
 _GAMMAS = (2, 4, 5, 8)  # transfer, where a PNG has no word on it but its gamma
 _USUAL_GAMMA, _ALIKE = 1 / 2.2, 0.05  # what differs by less is no other gamma
@@ -33,13 +37,16 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
     What Pillow raises. InputError: a photo in raw format, of which it reads a preview only.
     """
+    raw = InputError(
+        f"{path}: a raw photo, of which only the preview can be read: export it as JPEG"
+    )
+    if path.suffix.lower() in _RAW_SUFFIXES:
+        raise raw
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of broken EXIF, and 100 megapixels are no bomb
         with Image.open(path) as picture:
             if getattr(picture, "tag_v2", {}).get(_SUBFILE, 0) & _REDUCED:
-                raise InputError(
-                    f"{path}: a raw photo, of which only the preview can be read: export it as JPEG"
-                )
+                raise raw
             picture.load()  # which turns a TIFF
             try:
                 orientation = picture.getexif().get(_ORIENTATION)

@@ -139,10 +139,14 @@ def test_grey_of_32_bits_keeps_its_range(tmp_path, photo):
         np.testing.assert_array_equal(read_picture(tmp_path / "a.tif")[..., 0], photo[..., 1])
 
 
-def test_a_raw_photo_is_never_read_as_its_preview(tmp_path, photo):
-    Image.fromarray(photo).save(tmp_path / "a.dng", format="TIFF", tiffinfo={254: 1})
-    with pytest.raises(InputError, match=r"a\.dng: a raw photo.*export it as JPEG"):
-        read_picture(tmp_path / "a.dng")
+@pytest.mark.parametrize(
+    ("name", "kind", "options"),
+    [("a.tif", "TIFF", {"tiffinfo": {254: 1}}), ("a.CR2", "TIFF", {}), ("a.raf", "JPEG", {})],
+)
+def test_a_raw_photo_is_never_read_as_its_preview(tmp_path, photo, name, kind, options):
+    Image.fromarray(photo).save(tmp_path / name, format=kind, **options)
+    with pytest.raises(InputError, match=f"{name}: a raw photo.*export it as JPEG"):
+        read_picture(tmp_path / name)
 
 
 @pytest.mark.parametrize(
