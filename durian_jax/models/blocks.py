@@ -28,6 +28,11 @@ def remat(module: type[nn.Module], policy: str) -> type[nn.Module]:
     return nn.remat(module, policy=jax.checkpoint_policies.save_only_these_names(ATTENTION_OUTPUT))
 
 
+def fold(x: jax.Array) -> jax.Array:
+    """Joins the first two axes: frames, or references, of the clips of a batch."""
+    return x.reshape(-1, *x.shape[2:])
+
+
 def timestep_features(timesteps: jax.Array, size: int) -> jax.Array:
     """Sinusoidal features of time steps [B] -> float32 [B, size], cosines first.
 

@@ -24,7 +24,13 @@ from flax import struct
 
 from durian_jax.models import video_attention
 from durian_jax.models.attention import KeyValue
-from durian_jax.models.blocks import REMAT_POLICIES, TimestepEmbedding, remat, timestep_features
+from durian_jax.models.blocks import (
+    REMAT_POLICIES,
+    TimestepEmbedding,
+    fold,
+    remat,
+    timestep_features,
+)  # fmt: skip
 from durian_jax.models.joint_attention import JointAttention
 from durian_jax.models.norm import plain_layer_norm
 from durian_jax.models.patches import Patches, PositionTable, unpatched
@@ -242,11 +248,11 @@ class JointBlock(nn.Module):
         told, gates = self._context(context, time)
         lengths = None if seen is None else jnp.repeat(seen, x.shape[1])
         mixed, answer = self.attn(
-            _fold(first[0]), _fold(told), None if seen is None else lengths + context.shape[2]
+            fold(first[0]), fold(told), None if seen is None else lengths + context.shape[2]
         )
         x = x + first[1] * mixed.reshape(x.shape)
         if dual:
-            alone, _ = self.attn2(_fold(dual[0][0]), length=lengths)
+            alone, _ = self.attn2(fold(dual[0][0]), length=lengths)
             x = x + dual[0][1] * alone.reshape(x.shape)
         bank = None
         if self.video and video is None:
@@ -377,8 +383,3 @@ class MMDiT(nn.Module):
         time = self.time_text_embed(t.reshape(-1), pooled)
         context = self.context_embedder(context)
         return time, jnp.broadcast_to(context, (len(time), frames, *context.shape[1:]))
-
-
-def _fold(x: jax.Array) -> jax.Array:
-    """Joins the first two axes."""
-    return x.reshape(-1, *x.shape[2:])

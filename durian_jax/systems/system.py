@@ -96,6 +96,9 @@ class System(Protocol):
           float32, shaped like z, in the units of `Process.target`.
         """
 
+    def remarks(self, batch: Batch) -> list[str]:
+        """What the user should know about the first batch of his data."""
+
     def dead_parameters(self) -> tuple[str, ...]:
         """Patterns of parameters that no output depends on: never trained, never decayed."""
 

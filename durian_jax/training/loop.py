@@ -79,8 +79,8 @@ def train(config, workdir: str | Path) -> TrainState:
         with contextlib.closing(open_loader(seed=config.seed + 1)) as batches:
             fixed_batch = next(batches)
         check_batch(fixed_batch, training.system, config.data.path)
-        for remark in remarks(fixed_batch, config.data.path):
-            report.say(f"note: {remark}")
+        for remark in training.system.remarks(fixed_batch):
+            report.say(f"note: {config.data.path}: {remark}")
         draw_samples = make_sample_grid(
             training.system, training.process, config, fixed_batch, mesh
         )
@@ -175,16 +175,6 @@ def _traced_steps(config) -> tuple[int, int]:
             "such as (10, 12)"
         )
     return tuple(config.profile)
-
-
-def remarks(batch: dict, path: str) -> list[str]:
-    """What the user should know about the first batch of the data set at a path."""
-    if "attribute_mask" not in batch or batch["attribute_mask"].any():
-        return []
-    return [
-        f"{path}: no clip of the first batch shows an attribute: from such clips a model learns to "
-        "animate, but no attribute"
-    ]
 
 
 def open_dataset(config, split: str = "train"):

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from durian_jax.systems.system import build
 from durian_jax.training import loop
 from input_pipeline.errors import InputError
 from input_pipeline.training import loader
@@ -67,7 +68,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_the_last_checkpoint(data_set
 
 def test_attributes_that_no_clip_shows_are_remarked(data_set):
     config = smallest.get_config("durian")
-    config.data.path = str(data_set)
+    config.data.path, system = str(data_set), build(config.to_dict())
     for kinds, wanted in ((("hair",), 0), (("hat",), 1)):
         config.data.kinds = kinds
         options = loop.sample_options(config)
@@ -77,6 +78,6 @@ def test_attributes_that_no_clip_shows_are_remarked(data_set):
                 seed=0,
             )
         ) as batches:  # fmt: skip
-            found = loop.remarks(next(batches), "DATASET")
+            found = system.remarks(next(batches))
         assert len(found) == wanted
-    assert found[0].startswith("DATASET: no clip of the first batch shows an attribute")
+    assert found[0].startswith("no clip of the first batch shows an attribute")

@@ -15,6 +15,7 @@ from flax import struct
 from durian_jax.models.arcface import IResNet
 from durian_jax.models.attention import KeyValue, PaddedTokens, References
 from durian_jax.models.autoencoder import signed
+from durian_jax.models.blocks import fold
 from durian_jax.models.clip import CLIPVisionTower
 from durian_jax.models.conditions import (
     FaceProjection,
@@ -24,6 +25,7 @@ from durian_jax.models.conditions import (
 )
 from durian_jax.models.unet import UNet
 from durian_jax.systems.durian.config import DurianConfig
+from durian_jax.systems.model import Model
 from durian_jax.systems.shape import align_encoders
 
 
@@ -62,31 +64,13 @@ class Frames:
     alpha: jax.Array | None = None
 
 
-class Durian(nn.Module):
+class Durian(Model):
     """The whole model. Letters of shapes: see `durian_jax.models`."""
 
     config: DurianConfig
 
     parts = ("references",)
     frame_inputs = ("keypoints", "alpha")
-    timed = False
-    history = 0
-
-    @property
-    def size(self) -> int:
-        return self.config.resolution
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        return self.config.latent_shape
-
-    @property
-    def max_frames(self) -> int:
-        return self.config.max_frames
-
-    @property
-    def temporal(self) -> bool:
-        return self.config.temporal
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -104,14 +88,19 @@ class Durian(nn.Module):
         return tuple(name for name, is_there in present.items() if is_there)
 
     @nn.nowrap
-    def dead_parameters(self) -> tuple[str, ...]:
-        """See DurianConfig."""
-        return self.config.dead_parameters()
-
-    @nn.nowrap
     def blank_batch(self, clips: int, frames: int) -> dict[str, jax.Array]:
         """See DurianConfig."""
         return self.config.blank_batch(clips, frames)
+
+    @nn.nowrap
+    def remarks(self, batch: Mapping[str, jax.Array]) -> list[str]:
+        """See System: whether there is an attribute to learn from."""
+        if "attribute_mask" not in batch or batch["attribute_mask"].any():
+            return []
+        return [
+            "no clip of the first batch shows an attribute: from such clips a model learns to "
+            "animate, but no attribute"
+        ]
 
     @nn.nowrap
     def align(self, params: dict) -> dict:
@@ -177,22 +166,14 @@ class Durian(nn.Module):
         clip, frames = self.encode_clip(batch), self.encode_frames(batch)
         return self.predict(z, t, clip, frames, self.parts, keep)
 
-    def encode_video(self, video: jax.Array, noise: jax.Array | None = None) -> jax.Array:
-        """uint8 [B, F, H, W, 3] -> latents float32 [B, F, h, w, c]; see AutoencoderKL.encode."""
-        return self.autoencoder.encode(signed(video), noise)
-
-    def decode_video(self, latents: jax.Array) -> jax.Array:
-        """Latents [B, F, h, w, c] -> float32 [B, F, H, W, 3], about [-1, 1], not clipped."""
-        return self.autoencoder.decode(latents)
-
     def encode_keypoints(self, keypoints: jax.Array) -> jax.Array:
         """Pixel coordinates [B, F, 478, 2] -> features [B, F, h, w, C0]."""
         size, coordinates = self.config.resolution, None
         pictures = rasterize_keypoints(keypoints, size)
         if self.config.face_coordinates:
             cells = size // self.config.factor
-            coordinates = _fold(face_coordinates(keypoints, size, cells))
-        features = self.keypoint_encoder(_fold(pictures), coordinates)
+            coordinates = fold(face_coordinates(keypoints, size, cells))
+        features = self.keypoint_encoder(fold(pictures), coordinates)
         return features.reshape(*pictures.shape[:2], *features.shape[1:])
 
     def encode_frames(self, batch: Mapping[str, jax.Array]) -> Frames:
@@ -236,19 +217,19 @@ class Durian(nn.Module):
         attribute = batch["attribute"]
         clips, count = attribute.shape[:2]
         portrait = self._masked_latents(batch["portrait"], batch["portrait_mask"])
-        attributes = self._masked_latents(_fold(attribute), _fold(batch["attribute_mask"]))
+        attributes = self._masked_latents(fold(attribute), fold(batch["attribute_mask"]))
         identity = look = context = None
         if self.config.arcface is not None:
             identity = self.face_projection(self.arcface(signed(batch["face"])))
         if self.config.clip is not None:
-            look = self.clip(_fold(attribute) / 255.0)[:, None]
+            look = self.clip(fold(attribute) / 255.0)[:, None]
             context = look.reshape(clips, count, -1)
         # The references are clean pictures, so their time step is 0.
         now = jnp.zeros(clips * count, jnp.int32)
         portrait_pose = attribute_pose = None
         if self.config.reference_keypoints:
             portrait_pose = self.encode_keypoints(batch["portrait_keypoints"][:, None])[:, 0]
-            attribute_pose = _fold(self.encode_keypoints(batch["attribute_keypoints"]))
+            attribute_pose = fold(self.encode_keypoints(batch["attribute_keypoints"]))
         portrait_bank = self.portrait_encoder.capture(
             portrait, now[:clips], identity, portrait_pose
         )
@@ -310,12 +291,10 @@ class Durian(nn.Module):
                 if keep is not None:
                     context = jnp.where(keep[:, None, None, None], context, 0)
         if context is not None:
-            repeats, context = context.shape[1], _fold(context)
+            repeats, context = context.shape[1], fold(context)
             if parts and clip.count is not None:
                 context = PaddedTokens(context, jnp.repeat(clip.count, repeats))
-        output = self.denoiser(
-            _fold(z), t.reshape(-1), context, references, _fold(frames.keypoints)
-        )
+        output = self.denoiser(fold(z), t.reshape(-1), context, references, fold(frames.keypoints))
         return output.reshape(z.shape)
 
     def _masked_latents(self, pictures, masks):
@@ -326,8 +305,3 @@ class Durian(nn.Module):
         b, h, w, _ = latents.shape
         masks = masks.astype(jnp.float32).reshape(b, h, masks.shape[1] // h, w, -1)
         return jnp.concatenate([latents, masks.mean((2, 4))[..., None]], axis=-1)
-
-
-def _fold(x: jax.Array) -> jax.Array:
-    """Joins the first two axes."""
-    return x.reshape(-1, *x.shape[2:])

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from durian_jax.models.attention import KeyValue
-from durian_jax.models.autoencoder import signed
 from durian_jax.models.conditions import ConstantText
 from durian_jax.models.mmdit import MMDiT
+from durian_jax.systems.model import Model
 from durian_jax.systems.svp.config import SVPConfig
 
 
@@ -25,29 +25,12 @@ def build(values: Mapping) -> "SVP":
     return SVP(SVPConfig.from_dict(values))
 
 
-class SVP(nn.Module):
+class SVP(Model):
     """The whole model. Letters of shapes: see `durian_jax.models`."""
 
     config: SVPConfig
 
     frame_inputs = ("driving",)
-    timed = False
-
-    @property
-    def size(self) -> int:
-        return self.config.resolution
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        return self.config.latent_shape
-
-    @property
-    def max_frames(self) -> int:
-        return self.config.max_frames
-
-    @property
-    def temporal(self) -> bool:
-        return self.config.temporal
 
     @property
     def history(self) -> int:
@@ -60,11 +43,6 @@ class SVP(nn.Module):
     @property
     def networks(self) -> tuple[str, ...]:
         return "denoiser", "prompt", *(("autoencoder",) if self.config.autoencoder == "kl" else ())
-
-    @nn.nowrap
-    def dead_parameters(self) -> tuple[str, ...]:
-        """See SVPConfig."""
-        return self.config.dead_parameters()
 
     @nn.nowrap
     def align(self, params: dict) -> dict:
@@ -121,14 +99,6 @@ class SVP(nn.Module):
         if self.history:
             clip["history"] = self.encode_history(self.encode_video(batch["history"]))
         return self.predict(z, t, clip, self.encode_frames(batch), self.parts, keep)
-
-    def encode_video(self, video: jax.Array, noise: jax.Array | None = None) -> jax.Array:
-        """uint8 [B, F, H, W, 3] -> latents float32 [B, F, h, w, c]; see AutoencoderKL.encode."""
-        return self.autoencoder.encode(signed(video), noise)
-
-    def decode_video(self, latents: jax.Array) -> jax.Array:
-        """Latents [B, F, h, w, c] -> float32 [B, F, H, W, 3], about [-1, 1], not clipped."""
-        return self.autoencoder.decode(latents)
 
     def encode_clip(self, batch: Mapping[str, jax.Array]) -> dict:
         """ "source": latents [B, 1, h, w, c] of `portrait`, uint8 [B, H, W, 3]."""

@@ -15,8 +15,10 @@ from flax import struct
 
 from durian_jax.models.attention import KeyValue, References
 from durian_jax.models.autoencoder import signed
+from durian_jax.models.blocks import fold
 from durian_jax.models.conditions import ConstantContext
 from durian_jax.models.unet import UNet
+from durian_jax.systems.model import Model
 from durian_jax.systems.shape import align_encoders
 from durian_jax.systems.x_portrait.config import XPortraitConfig
 
@@ -48,7 +50,7 @@ class Controls:
     local: jax.Array | None = None
 
 
-class XPortrait(nn.Module):
+class XPortrait(Model):
     """The whole model. Letters of shapes: see `durian_jax.models`."""
 
     config: XPortraitConfig
@@ -56,23 +58,6 @@ class XPortrait(nn.Module):
     parts = ("conditions",)
     frame_inputs = ("control", "local_control")
     timed = True
-    history = 0
-
-    @property
-    def size(self) -> int:
-        return self.config.resolution
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        return self.config.latent_shape
-
-    @property
-    def max_frames(self) -> int:
-        return self.config.max_frames
-
-    @property
-    def temporal(self) -> bool:
-        return self.config.temporal
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -83,11 +68,6 @@ class XPortrait(nn.Module):
     def _encoders(self) -> tuple[str, ...]:
         names = ("portrait_encoder", "control")
         return names + (("local_control",) if self.config.local_control else ())
-
-    @nn.nowrap
-    def dead_parameters(self) -> tuple[str, ...]:
-        """See XPortraitConfig."""
-        return self.config.dead_parameters()
 
     @nn.nowrap
     def align(self, params: dict) -> dict:
@@ -143,14 +123,6 @@ class XPortrait(nn.Module):
         clip = self.at_time(self.encode_clip(batch), t)
         return self.predict(z, t, clip, self.encode_frames(batch), self.parts, keep)
 
-    def encode_video(self, video: jax.Array, noise: jax.Array | None = None) -> jax.Array:
-        """uint8 [B, F, H, W, 3] -> latents float32 [B, F, h, w, c]; see AutoencoderKL.encode."""
-        return self.autoencoder.encode(signed(video), noise)
-
-    def decode_video(self, latents: jax.Array) -> jax.Array:
-        """Latents [B, F, h, w, c] -> float32 [B, F, H, W, 3], about [-1, 1], not clipped."""
-        return self.autoencoder.decode(latents)
-
     def encode_clip(self, batch: Mapping[str, jax.Array]) -> Sources:
         """The latents of `portrait` uint8 [B, H, W, 3] and, if there are, of further pictures of
         the person, `references` uint8 [B, N - 1, H, W, 3]."""
@@ -168,7 +140,7 @@ class XPortrait(nn.Module):
         latents = jnp.repeat(clip.latents, t.size // len(clip.latents), axis=0)
         count = latents.shape[1]
         bank = self.portrait_encoder.capture(
-            _fold(latents), jnp.repeat(t.reshape(-1), count), self.prompt()
+            fold(latents), jnp.repeat(t.reshape(-1), count), self.prompt()
         )
         bank = tuple(tokens.reshape(t.size, -1, tokens.shape[-1]) for tokens in bank)
         references = self.denoiser.project_references(bank)
@@ -178,7 +150,7 @@ class XPortrait(nn.Module):
         """Of `control` and `local_control`, uint8 [B, F, H, W, 3] each."""
 
         def features(network, pictures):
-            encoded = network.encode_pictures(signed(_fold(pictures)))
+            encoded = network.encode_pictures(signed(fold(pictures)))
             return encoded.reshape(*pictures.shape[:2], *encoded.shape[1:])
 
         whole = features(self.control, batch["control"])
@@ -207,12 +179,12 @@ class XPortrait(nn.Module):
         Returns:
             float32 [B, F, h, w, c], in the units of the training target.
         """
-        noisy, times, context = _fold(z), t.reshape(-1), self.prompt()
+        noisy, times, context = fold(z), t.reshape(-1), self.prompt()
         references = residuals = None
         if parts:
-            residuals = self.control.control(noisy, times, _fold(frames.whole), context)
+            residuals = self.control.control(noisy, times, fold(frames.whole), context)
             if frames.local is not None:
-                local = self.local_control.control(noisy, times, _fold(frames.local), context)
+                local = self.local_control.control(noisy, times, fold(frames.local), context)
                 residuals = tuple(sum(pair) for pair in zip(residuals, local))
             if keep is not None:
                 keep = keep[:, 0]
@@ -223,8 +195,3 @@ class XPortrait(nn.Module):
             references = tuple(References(tokens, mix, keep) for tokens in clip.references)
         output = self.denoiser(noisy, times, context, references, None, residuals)
         return output.reshape(z.shape)
-
-
-def _fold(x: jax.Array) -> jax.Array:
-    """Joins the first two axes."""
-    return x.reshape(-1, *x.shape[2:])

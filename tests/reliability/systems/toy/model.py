@@ -6,6 +6,8 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax.numpy as jnp
 
+from durian_jax.systems.model import Model
+
 WIDTH = 128  # a square kernel of it is just large enough to be sharded
 
 
@@ -20,7 +22,7 @@ def build(values: Mapping) -> "Toy":
     return Toy(ToyConfig(**values))
 
 
-class Toy(nn.Module):
+class Toy(Model):
     """Looks at the portrait, keypoints and time. The autoencoder is a linear map of patches."""
 
     config: ToyConfig
@@ -29,21 +31,11 @@ class Toy(nn.Module):
     frame_inputs = ("keypoints",)
     networks = ("denoiser", "autoencoder")
     temporal = False
-    timed = False
-    history = 0
-
-    @property
-    def size(self):
-        return self.config.resolution
 
     @property
     def latent_shape(self):
         side = self.config.resolution // self.config.patch
         return side, side, self.config.patch**2 * 3
-
-    @property
-    def max_frames(self):
-        return self.config.max_frames
 
     @nn.nowrap
     def blank_batch(self, clips, frames):
