@@ -26,16 +26,16 @@ class Pairs:
     """P pairs of one kind, S pixels a side.
 
     source, portrait: uint8 [P, S, S, 3]; the portrait wears its own things or nothing.
-    giver_mask, own_mask, true_mask: bool [P, S, S]; the last is the portrait wearing the source's.
-    giver_truth, portrait_truth, giver_found, portrait_found: float32 [P, 478, 3] pixels, exact and
-    as the landmarker finds them.
+    source_mask, own_mask, true_mask: bool [P, S, S]; the last is the portrait wearing what the
+    source does. source_truth, portrait_truth, source_found, portrait_found: float32 [P, 478, 3]
+    pixels, exact and as the landmarker finds them.
     degrees: float [P], angle between the head poses.
     """
 
     source: np.ndarray
-    giver_mask: np.ndarray
-    giver_truth: np.ndarray
-    giver_found: np.ndarray
+    source_mask: np.ndarray
+    source_truth: np.ndarray
+    source_found: np.ndarray
     portrait: np.ndarray
     own_mask: np.ndarray
     true_mask: np.ndarray
@@ -56,9 +56,9 @@ def pairs(kind: str, count: int, size: int, cache: Path | None = None) -> Pairs:
         )
     landmarker = FaceLandmarker()
     for pair in made:
-        for who in ("source", "portrait"):
-            pair[f"{who}_found"] = landmarker.track([pair[who]]).keypoints[0]
-    made = [p for p in made if np.isfinite(p["giver_found"] + p["portrait_found"]).all()]
+        for role in ("source", "portrait"):
+            pair[f"{role}_found"] = landmarker.track([pair[role]]).keypoints[0]
+    made = [p for p in made if np.isfinite(p["source_found"] + p["portrait_found"]).all()]
     result = Pairs(**{name: np.stack([pair[name] for pair in made]) for name in made[0]})
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -77,13 +77,13 @@ def _pair(kind: str, index: int, size: int) -> dict[str, np.ndarray]:
         source = sample_person(rng, worn)
         own = sample_person(rng, worn if kind == "hair" else {kind: rng.random() < 0.5})
         target = dataclasses.replace(own, **{kind: getattr(source, kind)})
-        shown, giver_mask, giver_points = _photo(source, poses[0], kind, size)
+        shown, source_mask, source_points = _photo(source, poses[0], kind, size)
         _, true_mask, points = _photo(target, poses[1], kind, size)
-        if min(giver_mask.mean(), true_mask.mean()) < _LEAST_AREA:
+        if min(source_mask.mean(), true_mask.mean()) < _LEAST_AREA:
             continue
         portrait, own_mask, _ = _photo(own, poses[1], kind, size)
         return dict(
-            source=shown, giver_mask=giver_mask, giver_truth=giver_points, portrait=portrait,
+            source=shown, source_mask=source_mask, source_truth=source_points, portrait=portrait,
             own_mask=own_mask, true_mask=true_mask, portrait_truth=points,
             degrees=np.float64(degrees),
         )  # fmt: skip

@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.mask_pairs import Pairs, pairs
 from input_pipeline.faces import geometry
 from input_pipeline.kinds import KINDS, MIN_ATTRIBUTE_AREA
-from input_pipeline.masks import alignment
+from input_pipeline.masks import alignment, regions
 
 _LARGE = 20  # degrees
 
@@ -50,9 +50,9 @@ def _print_aligners(rendered: dict[str, Pairs]) -> None:
     columns += ["similarity, likewise", "geometric, exact keypoints"]
     print("|", " | ".join(columns), " |\n|", " --- |" * len(columns), sep="")
     for kind, given in rendered.items():
-        found = given.giver_mask, given.giver_found, given.portrait_found
-        exact = given.giver_mask, given.giver_truth, given.portrait_truth
-        none = _ious(given.giver_mask, given.true_mask)
+        found = given.source_mask, given.source_found, given.portrait_found
+        exact = given.source_mask, given.source_truth, given.portrait_truth
+        none = _ious(given.source_mask, given.true_mask)
         similar = _ious(map(similarity, *found), given.true_mask)
         geometric = functools.partial(alignment.align, kind=kind, size=given.true_mask.shape[1])
         aligned = _ious(map(geometric, *found), given.true_mask)
@@ -76,10 +76,10 @@ def _print_expansions(rendered: dict[str, Pairs]) -> None:
             own, true, points = given.own_mask[i], given.true_mask[i], given.portrait_found[i]
             people = np.delete(np.arange(len(given.degrees)), i)
             others = np.random.default_rng(int(i)).choice(people, 4, replace=False)
-            donors = [(given.giver_mask[j], given.giver_found[j]) for j in others]
+            donors = [(given.source_mask[j], given.source_found[j]) for j in others]
             carried = [alignment.align(*donor, points, kind, len(true)) for donor in donors]
             height = np.ptp(points[:, 1])
-            hidden = [own, *(donors.grow(own, share * height) for share in (0.04, 0.12))]
+            hidden = [own, *(regions.grow(own, share * height) for share in (0.04, 0.12))]
             hidden.append(own | similarity(*donors[0], points))
             hidden += [own | np.any(carried[:count], axis=0) for count in (1, 2, 4)]
             for column, mask in zip(columns, hidden):

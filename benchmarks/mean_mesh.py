@@ -38,13 +38,13 @@ def fit_mean_mesh(people: int = 96, size: int = 256) -> np.ndarray:
         crowd.append((sample_person(rng), sample_still(rng)))
     mean = _residual(_seen(sides, size), lambda *_: np.zeros((NUM_KEYPOINTS, 3)), size)
     flip = np.array([-1, 1, 1])
-    twin = ((mean[:, None] - mean * flip) ** 2).sum(-1).argmin(1)
-    mean = (mean + mean[twin] * flip) / 2
+    mirror = ((mean[:, None] - mean * flip) ** 2).sum(-1).argmin(1)
+    mean = (mean + mean[mirror] * flip) / 2
     found = _seen(crowd, size)
     place = jax.jit(lambda mean, person, motion: keypoints.mesh(person.face, motion, mean))
     for _ in range(ROUNDS):
         added = _residual(found, functools.partial(place, mean), size)
-        mean = mean + (added + added[twin] * flip) / 2
+        mean = mean + (added + added[mirror] * flip) / 2
     return mean
 
 

@@ -63,9 +63,9 @@ def main() -> None:
     clip = jax.jit(encode)({"params": params}, batch)
 
     def step(params, z, clip, pictures, now):
-        told = sampler.at_time(system, params, clip, now)
+        timed = sampler.at_time(system, params, clip, now)
         frames = sampler.encode_frames(system, params, pictures)
-        return sampler.predict(system, params, z, told, frames, now)
+        return sampler.predict(system, params, z, timed, frames, now)
 
     pictures = {name: batch[name] for name in system.frame_inputs}
     arguments = jax.device_put((params, z, clip, pictures, now))

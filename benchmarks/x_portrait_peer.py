@@ -52,7 +52,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention that lends its normalised tokens (`lent`) or reads others' (`bank`)."""
+    """Self-attention that keeps its normalised tokens (`captured`) or reads others' (`bank`)."""
 
     def __init__(self, width: int, context: int, heads: int):
         super().__init__()
@@ -60,10 +60,10 @@ class Block(nn.Module):
         self.attn1 = Attention(width, width, heads)
         self.attn2 = Attention(width, context, heads)
         self.ff = FeedForward(width)
-        self.bank = self.lent = None
+        self.bank = self.captured = None
 
     def forward(self, x, context):
-        self.lent = tokens = self.norm1(x)
+        self.captured = tokens = self.norm1(x)
         seen = tokens if self.bank is None else torch.cat([tokens, self.bank], dim=1)
         x = x + self.attn1(tokens, seen)
         x = x + self.attn2(self.norm2(x), context)
@@ -314,8 +314,8 @@ class XPortrait(nn.Module):
         denoiser, reference = self.model.diffusion_model, self.appearance_control_model
         readers = denoiser.readers()
         reference(source.repeat(len(noisy), 1, 1, 1), t, context)
-        for reader, lender in zip(readers, reference.readers(), strict=True):
-            reader.bank = lender.lent
+        for reader, source in zip(readers, reference.readers(), strict=True):
+            reader.bank = source.captured
         residuals = [
             one + other
             for one, other in zip(

@@ -89,7 +89,7 @@ def count() -> Costs:
     params = jax.eval_shape(lambda: init_params(system, jax.random.key(0)))
     length, now = min(sampling.window, system.max_frames), schedule.step(0)
     batch = jax.eval_shape(lambda: system.blank_batch(1, length))
-    moving = {name: batch.pop(name) for name in system.frame_inputs}
+    frame_inputs = {name: batch.pop(name) for name in system.frame_inputs}
 
     def shapes(function, *arguments):
         return jax.eval_shape(functools.partial(function, system), params, *arguments)
@@ -99,10 +99,10 @@ def count() -> Costs:
         return flops.count(traced, params, *arguments, networks=system.networks)
 
     clip = shapes(sampler.encode_clip, batch)
-    told = shapes(sampler.at_time, clip, now)
-    frames = shapes(sampler.encode_frames, moving)
+    timed = shapes(sampler.at_time, clip, now)
+    frames = shapes(sampler.encode_frames, frame_inputs)
     z = jax.ShapeDtypeStruct((1, length, *system.latent_shape), jnp.float32)
-    guided = work(sampler.predict, z, told, frames, now)
+    guided = work(sampler.predict, z, timed, frames, now)
     reference = work(sampler.at_time, clip, now)
     networks = guided.of_networks()
 
@@ -118,7 +118,7 @@ def count() -> Costs:
         tail=(work(whole, one, now).model - reference.of_networks()["portrait_encoder"]) / TERA,
         window=guided.model / TERA,
         controls=(networks["control"] + networks["local_control"]) / TERA,
-        pictures=work(sampler.encode_frames, moving).model / TERA,
+        pictures=work(sampler.encode_frames, frame_inputs).model / TERA,
         encode=work(sampler.encode_source, batch).model / TERA,
         decode=work(sampler.decode, one).model / TERA,
         length=length, overlap=sampling.overlap, steps=len(schedule),

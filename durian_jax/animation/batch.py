@@ -1,8 +1,8 @@
 """`durian batch`: a table of jobs over all devices of all machines.
 
-Rows are dealt to the processes like cards, and each process samples its own on its own devices:
-clips have nothing to say to each other. What became of them goes by files in the folder of the
-videos, because one process may be done an hour before another, longer than any collective waits.
+Row i goes to process i modulo their number, which samples it on its own devices: clips do not
+depend on each other. Results go by files in the folder of the videos, because one process may be
+done an hour before another, longer than any collective waits.
 """
 
 import csv
@@ -79,13 +79,13 @@ def run(
     named += [] if table is None else [files.local(table)]
     inputs = files.Inputs(named), animator.files
     check_output(out, *inputs)
-    peers = _Peers(out)
-    mine = [_checked(row, out, *inputs) for row in rows[peers.index :: peers.count]]
+    processes = _Processes(out)
+    mine = [_checked(row, out, *inputs) for row in rows[processes.index :: processes.count]]
     found: dict[int, Result] = {}
     try:
-        _make(mine, found, out, animator, skip_done, sampling, silent=peers.index > 0)
+        _make(mine, found, out, animator, skip_done, sampling, silent=processes.index > 0)
     except BaseException:
-        if peers.count == 1:
+        if processes.count == 1:
             rest = "not reached: the batch was stopped"
             _write(
                 out / REPORT,
@@ -93,10 +93,12 @@ def run(
             )
         raise
     results = [found[i] for i in range(len(mine))]
-    dealt = peers.gather([asdict(result) for result in results])
-    if not dealt:
+    gathered = processes.gather([asdict(result) for result in results])
+    if not gathered:
         return []
-    results = [Result(**dealt[i % peers.count][i // peers.count]) for i in range(len(rows))]
+    results = [
+        Result(**gathered[i % processes.count][i // processes.count]) for i in range(len(rows))
+    ]
     _write(out / REPORT, results)
     failed = [result for result in results if result.status == FAILED]
     if failed:
@@ -189,7 +191,7 @@ def _write(path: Path, results: list[Result]) -> None:
         writer.writerows(map(asdict, results))
 
 
-class _Peers:
+class _Processes:
     """The processes of a batch, and what they tell each other by files in its folder.
 
     Attributes:

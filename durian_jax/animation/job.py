@@ -61,7 +61,6 @@ class Job:
         for name in ("attributes", "towards"):
             worn = [(_local(x), kind, *map(_local, mask)) for x, kind, *mask in getattr(self, name)]
             object.__setattr__(self, name, worn)
-        object.__setattr__(self, "references", [*map(_local, self.references)])
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed {self.seed}: use 0 to {2**32 - 1}")
         for alpha in self.alpha:

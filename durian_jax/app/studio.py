@@ -35,7 +35,7 @@ class Studio:
         """
         self.desk = desk
         with gr.Row():
-            gr.Markdown("Nobody at hand? Rendered people:")
+            gr.Markdown("No photos? Rendered people:")
             examples = [(case, gr.Button(f"Example: {case.group}", size="sm")) for case in cases]
         self.people = People(desk.visits, photos)
         for case, button in examples:

@@ -1,6 +1,6 @@
 """Joins the processes of a run, one or more on each machine, and lets them part in order.
 
-jax finds its peers by itself on Slurm, Cloud TPU VMs, GKE and Open MPI. Anywhere else three
+jax finds the others by itself on Slurm, Cloud TPU VMs, GKE and Open MPI. Anywhere else three
 environment variables name them, the same on every machine but for the last:
 
     JAX_COORDINATOR_ADDRESS=HOST:PORT   of process 0
@@ -53,10 +53,10 @@ def initialize() -> None:
         return
 
     def give_up() -> None:
-        who = f"process {options['process_id']} of {options['num_processes']}" if given else "this"
+        name = f"process {options['process_id']} of {options['num_processes']}" if given else "this"
         where = given.get("JAX_COORDINATOR_ADDRESS", "the coordinator of the cluster")
         print(
-            f"durian: {who} waited {seconds:g} s for the others at {where}: start all processes, "
+            f"durian: {name} waited {seconds:g} s for the others at {where}: start all processes, "
             "check that the address can be reached from here and is free on process 0, or give "
             "them more time with DURIAN_JOIN_TIMEOUT=SECONDS",
             file=sys.stderr,

@@ -8,7 +8,7 @@ class Metric:
     """One column of the table.
 
     title: for people. unit: "" for a plain number. better: "lower" or "higher". truth: whether it
-    needs the right answer. variant: what exactly is computed.
+    needs the ground truth. variant: what exactly is computed.
     """
 
     title: str

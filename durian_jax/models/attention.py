@@ -107,9 +107,9 @@ def _attend_fused(query, tokens, references):
     if references is None:
         lengths = tokens.length
         return attention(query, tokens.key, tokens.value, key_value_seq_lengths=lengths)
-    alternatives, clips = references.mix.shape[:2]
+    sets, clips = references.mix.shape[:2]
     own, frames, output = tokens.key.shape[1], len(query) // clips, 0.0
-    for i in range(alternatives):
+    for i in range(sets):
         bank = jax.tree.map(lambda x, i=i: x[i], references.tokens)
         key, value = (
             jnp.concatenate([mine, jnp.repeat(shared, frames, axis=0)], axis=1)
@@ -129,19 +129,19 @@ def _attend_fused(query, tokens, references):
 
 def _attend_parts(query, tokens, references):
     """`attend` part by part, block by block: on any machine, in any precision."""
-    own, own_mass = _attend_part(query, tokens)
+    own, own_lse = _attend_part(query, tokens)
     output = own
     if references is not None:
-        alternatives, clips = references.mix.shape[:2]
+        sets, clips = references.mix.shape[:2]
         frames = len(query) // clips
-        for i in range(alternatives):
+        for i in range(sets):
             bank = jax.tree.map(lambda x, i=i: x[i], references.tokens)
-            part, mass = _attend_part(query, bank)
+            part, lse = _attend_part(query, bank)
             weight = jnp.broadcast_to(references.mix[i], (clips, frames))
             if references.keep is not None:
                 weight = jnp.where(references.keep[:, None], weight, 0.0)
-            # exp(mass) / (exp(own_mass) + exp(mass)) is the softmax's share of the bank.
-            share = weight.reshape(-1, 1, 1, 1) * jax.nn.sigmoid(mass - own_mass)
+            # exp(lse) / (exp(own_lse) + exp(lse)) is the softmax's share of the bank.
+            share = weight.reshape(-1, 1, 1, 1) * jax.nn.sigmoid(lse - own_lse)
             output += share * (part - own)
     return output.astype(query.dtype)
 
@@ -153,8 +153,8 @@ def _attend_part(query: jax.Array, tokens: KeyValue) -> tuple[jax.Array, jax.Arr
     # Heads before tokens: XLA's CPU dots are several times slower with heads in the middle.
     q, k, v = (x.swapaxes(1, 2) for x in (folded, tokens.key, tokens.value))
     block = _block_length(folded.shape[1], clips * heads * count)
-    output, mass = _softmax_attention(q, k, v, tokens.length, block)
-    return output.swapaxes(1, 2).reshape(query.shape), mass.swapaxes(1, 2).reshape(
+    output, lse = _softmax_attention(q, k, v, tokens.length, block)
+    return output.swapaxes(1, 2).reshape(query.shape), lse.swapaxes(1, 2).reshape(
         *query.shape[:3], 1
     )
 
@@ -206,16 +206,16 @@ def _blockwise_attention(q, k, v, length, block):
 
 def _softmax_attention_forward(q, k, v, length, block):
     # With both kept, no rematerialisation walks through the logits a third time.
-    output, mass = checkpoint_name(_softmax_attention(q, k, v, length, block), ATTENTION_OUTPUT)
-    return (output, mass), (q, k, v, length, output, mass)
+    output, lse = checkpoint_name(_softmax_attention(q, k, v, length, block), ATTENTION_OUTPUT)
+    return (output, lse), (q, k, v, length, output, lse)
 
 
 def _softmax_attention_backward(block, saved, cotangents):
-    q, k, v, length, output, mass = saved
+    q, k, v, length, output, lse = saved
     d_output, d_mass = cotangents
     # The softmax's Jacobian needs the output only through this one number a query.
     shift = d_mass - (d_output * output).sum(-1, keepdims=True)
-    inputs = q, k, v, length, mass, d_output, shift
+    inputs = q, k, v, length, lse, d_output, shift
     blockwise = functools.partial(_blockwise_gradients, block=block)
     if splash.pays(q, k):
         found = jax.lax.platform_dependent(*inputs, tpu=splash.gradients, default=blockwise)
@@ -224,12 +224,12 @@ def _softmax_attention_backward(block, saved, cotangents):
     return *found, None
 
 
-def _blockwise_gradients(q, k, v, length, mass, d_output, shift, block):
+def _blockwise_gradients(q, k, v, length, lse, d_output, shift, block):
     def step(sums, now):
-        q, mass, d_output, shift = now
+        q, lse, d_output, shift = now
         with jax.named_scope("recomputed"):  # so that no FLOP counter takes it for new work
             logits = _logits(q, k, length)
-        weights = jnp.exp(logits * q.shape[-1] ** -0.5 - mass)
+        weights = jnp.exp(logits * q.shape[-1] ** -0.5 - lse)
         d_output = d_output.astype(v.dtype)
         d_weights = _product("bhqd,bhkd->bhqk", d_output, v)
         d_logits = (weights * (d_weights + shift) * q.shape[-1] ** -0.5).astype(q.dtype)
@@ -240,9 +240,9 @@ def _blockwise_gradients(q, k, v, length, mass, d_output, shift, block):
 
     zeros = jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
     if block == q.shape[2]:
-        (d_k, d_v), d_q = step(zeros, (q, mass, d_output, shift))
+        (d_k, d_v), d_q = step(zeros, (q, lse, d_output, shift))
     else:
-        blocks = tuple(_split(x, block) for x in (q, mass, d_output, shift))
+        blocks = tuple(_split(x, block) for x in (q, lse, d_output, shift))
         (d_k, d_v), d_q = jax.lax.scan(step, zeros, blocks)
         d_q = _join(d_q)
     return d_q, d_k.astype(k.dtype), d_v.astype(v.dtype)
@@ -271,7 +271,7 @@ def _split(x, block):
 
 
 def _join(x):
-    """The way back of `_split`."""
+    """The inverse of `_split`."""
     x = jnp.moveaxis(x, 0, 2)
     return x.reshape(*x.shape[:2], -1, x.shape[-1])
 

@@ -100,7 +100,7 @@ def face_coordinates(keypoints: jax.Array, size: int, cells: int) -> jax.Array:
 
     The mean face is moved onto the keypoints by their similarity, and then bent so that it passes
     through some of them: each cell follows the keypoints near it, weighted by the inverse fourth
-    power of their distance (Shepard 1968). Beyond the face it goes on with the similarity.
+    power of their distance (Shepard 1968). Beyond the face it continues as the similarity.
 
     Args:
         keypoints: [B, F, 478, 2], pixels of the size x size picture.

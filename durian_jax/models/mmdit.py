@@ -245,10 +245,10 @@ class JointBlock(nn.Module):
             that follow them, where the block has video attention.
         """
         first, second, *dual = self._norms(x, time)
-        told, gates = self._context(context, time)
+        tokens, gates = self._context(context, time)
         lengths = None if seen is None else jnp.repeat(seen, x.shape[1])
-        mixed, answer = self.attn(
-            fold(first[0]), fold(told), None if seen is None else lengths + context.shape[2]
+        mixed, attended = self.attn(
+            fold(first[0]), fold(tokens), None if seen is None else lengths + context.shape[2]
         )
         x = x + first[1] * mixed.reshape(x.shape)
         if dual:
@@ -266,7 +266,7 @@ class JointBlock(nn.Module):
         if self.last:
             return x, None, bank
         gate, (shift, scale, gate_ff) = gates
-        context = context + gate * answer.reshape(context.shape)
+        context = context + gate * attended.reshape(context.shape)
         context += gate_ff * self.ff_context(plain_layer_norm(context) * (1 + scale) + shift)
         return x, context, bank
 

@@ -58,26 +58,26 @@ def attend(q, k, v, length):
             block_sizes=kernels.BlockSizes(block_q, block_kv), **options,
         )  # fmt: skip
         segments = _segments(kernels, q, k, length, block_q, block_kv)
-        output, (mass,) = kernel(
+        output, (lse,) = kernel(
             _pad(_scaled(q), block_q), _pad(k, block_kv), _pad(v, block_kv), segments
         )
         count = q.shape[1]
-        return output[:, :count], mass[:, :count, None]
+        return output[:, :count], lse[:, :count, None]
 
     def one(q, k, v, length):
         found = jax.lax.map(lambda q: call(q, k, v, length), _split(q))
         return jax.tree.map(_join, found)
 
-    output, mass = _one_by_one(one, q, k, v, length)
-    return output.astype(jnp.float32), mass
+    output, lse = _one_by_one(one, q, k, v, length)
+    return output.astype(jnp.float32), lse
 
 
-def gradients(q, k, v, length, mass, d_output, shift):
+def gradients(q, k, v, length, lse, d_output, shift):
     """Gradients towards q, k and v, in their dtypes.
 
     Args:
         q, k, v, length: as in `attend`.
-        mass: the log-sum-exp.
+        lse: the log-sum-exp.
         d_output: gradient towards the output, float32.
         shift: what is added to d_output V^T before the weights multiply it, float32
             [b, heads, L, 1].
@@ -87,9 +87,9 @@ def gradients(q, k, v, length, mass, d_output, shift):
     options |= {"q_layout": layout, "k_layout": layout, "v_layout": layout}
     options |= {"mask_info": _unmasked(kernels)}
 
-    def call(q, k, v, length, mass, d_output, shift):
+    def call(q, k, v, length, lse, d_output, shift):
         block_q, block_kv = _block(q, BACKWARD_BLOCK), _block(k, BACKWARD_BLOCK)
-        padded = [_pad(x, block_q) for x in (_scaled(q), mass, d_output.astype(v.dtype), -shift)]
+        padded = [_pad(x, block_q) for x in (_scaled(q), lse, d_output.astype(v.dtype), -shift)]
         segments = _segments(kernels, q, k, length, block_q, block_kv)
         operands = (
             padded[0], _pad(k, block_kv), _pad(v, block_kv), segments, None, padded[1][..., 0],
@@ -112,7 +112,7 @@ def gradients(q, k, v, length, mass, d_output, shift):
         (d_k, d_v), d_q = jax.lax.scan(step, zeros, [_split(x) for x in (q, *rest)])
         return _join(d_q), d_k.astype(k.dtype), d_v.astype(v.dtype)
 
-    return _one_by_one(one, q, k, v, length, mass, d_output, shift)
+    return _one_by_one(one, q, k, v, length, lse, d_output, shift)
 
 
 def _library():
@@ -162,7 +162,7 @@ def _split(x):
 
 
 def _join(x):
-    """The way back of `_split`."""
+    """The inverse of `_split`."""
     x = x.swapaxes(0, 1)
     return x.reshape(len(x), -1, x.shape[-1])
 

@@ -1,4 +1,4 @@
-"""Making plans for a person: arithmetic at once, then the compiler, whose answers are kept."""
+"""Making plans for a person: arithmetic at once, then the compiler, whose results are kept."""
 
 import contextlib
 import hashlib

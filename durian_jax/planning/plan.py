@@ -95,7 +95,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, values: dict) -> "Plan":
-        """The way back of `to_json`."""
+        """The inverse of `to_json`."""
         return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
 
     def table(self) -> str:

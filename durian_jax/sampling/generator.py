@@ -111,8 +111,8 @@ class Generator:
         filled = [min(i, len(inputs) - 1) for i in range(_up(len(inputs), self.mesh.size))]
         batch = jax.tree.map(lambda *x: np.stack(x), *(inputs[i] for i in filled))
         check_batch(batch, self.system, "inputs")
-        moving = {name: batch.pop(name) for name in self.system.frame_inputs if name in batch}
-        count = len(next(iter(moving.values()))[0])
+        frame_inputs = {name: batch.pop(name) for name in self.system.frame_inputs if name in batch}
+        count = len(next(iter(frame_inputs.values()))[0])
         seeds = self._put(np.array([seeds[i] for i in filled], np.uint32))
         schedule = sampler.make_schedule(self.system, self.process, sampling)
         windowing = windows.make(count, sampling.windows, sampling.window, sampling.overlap)
@@ -134,7 +134,7 @@ class Generator:
             source = self.source(watch, self.params, {"portrait": batch["portrait"]})
         length, decoded = windowing.length, 0
         held = np.zeros((len(filled), 0, *self.system.latent_shape), np.float32)
-        for latents in self._denoise(windowing, clip, moving, seeds, source, schedule, watch):
+        for latents in self._denoise(windowing, clip, frame_inputs, seeds, source, schedule, watch):
             held = np.concatenate([held, latents], 1)
             while held.shape[1] >= length:
                 watch.progress("decoding", decoded, count)
@@ -147,7 +147,7 @@ class Generator:
             yield self._decode(padded, watch)[: len(inputs), :rest]
 
     def _denoise(
-        self, windowing, clip, moving, seeds, source, schedule, watch
+        self, windowing, clip, frame_inputs, seeds, source, schedule, watch
     ) -> Iterator[np.ndarray]:
         """Latents [B, n, h, w, c] of the next frames, see `denoise_windows`."""
         steps, total = len(schedule), len(schedule) * len(windowing)
@@ -163,9 +163,9 @@ class Generator:
         def predict(z, frames, step):
             if (window := tuple(frames)) not in known:
                 known.clear()
-                last = len(next(iter(moving.values()))[0]) - 1  # stands for what is beyond
+                last = len(next(iter(frame_inputs.values()))[0]) - 1  # stands for what is beyond
                 places = np.minimum(frames, last)
-                inputs = self._put({name: x[:, places] for name, x in moving.items()})
+                inputs = self._put({name: x[:, places] for name, x in frame_inputs.items()})
                 encoded, history = self.encode_frames(watch, self.params, inputs), None
                 if before is not None:
                     history = self.encode_history(watch, self.params, self._put(before))

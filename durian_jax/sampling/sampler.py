@@ -168,8 +168,8 @@ def predict(
     t, weights = jnp.broadcast_to(now.times, z.shape[:1]), branch_weights(scales)
 
     def branch(count: int) -> jax.Array:
-        told = parts[:count]
-        return system.apply({"params": params}, z, t, clip, frames, told, method="predict")
+        given = parts[:count]
+        return system.apply({"params": params}, z, t, clip, frames, given, method="predict")
 
     whole = branch(len(parts))
     mixed = weights[-1] * whole

@@ -1,7 +1,7 @@
 """Raw photos and a raw clip -> the batch that a model animates.
 
 The same crops, keypoints and masks as in training, for people who are not the same: the driver's
-motion is carried to the portrait's face, and the portrait hides its own attribute region and the
+motion is retargeted to the portrait's face, and the portrait hides its own attribute region and the
 region that the other person's attribute will cover (Eq. 13).
 """
 
@@ -138,7 +138,7 @@ def read_scene(
     for worn in (attributes, towards):
         _check_attributes(worn)
     person = read_subject(portrait, size, landmarker, portrait_mask, framed)
-    outfits = [
+    chosen = [
         [
             (read_subject(path, size, landmarker, *mask or [None], framed), kind)
             for path, kind, *mask in worn
@@ -147,7 +147,9 @@ def read_scene(
     ]
     motion = read_motion(driving, landmarker, framed)
     keypoints = motion_options.retarget(motion, person.keypoints)
-    scene, *others = (_dressed(person, sources, motion, keypoints, masking) for sources in outfits)
+    scene, *others = (
+        _build_scene(person, sources, motion, keypoints, masking) for sources in chosen
+    )
     for other in others:
         if len(other.sources) != len(scene.sources):
             raise InputError(
@@ -179,7 +181,7 @@ def _check_attributes(attributes: list[tuple]) -> None:
             raise InputError(f"{path}: unknown kind {kind!r}: choose from {', '.join(KINDS)}")
 
 
-def _dressed(
+def _build_scene(
     person: Subject,
     sources: list[tuple[Subject, str]],
     motion: Motion,
@@ -222,7 +224,7 @@ def _dressed(
 
 
 def _worn_together(sources: list[tuple[Subject, str]], masks: list[np.ndarray]):
-    """Givers and masks of what will be seen, and a note for each attribute that will not be."""
+    """Sources and masks of what will be seen, and a note for each attribute that will not be."""
     seen, notes = [], []
     for (source, kind), mask, left in zip(sources, masks, occlusion.uncovered(sources, masks)):
         # A given mask may be thinner than that to begin with.

@@ -14,7 +14,7 @@ class Paste:
     """Lays frames over a photo, with soft edges.
 
     The weight of a frame rises from 0 at the edges of the square to 1 without a kink, as
-    3t^2 - 2t^3. An edge with no photo beyond it has no ramp: the frame goes on to the photo's edge.
+    3t^2 - 2t^3. An edge with no photo beyond it has no ramp: the frame reaches the photo's edge.
 
     Args:
       photo: uint8 [H, W, 3].

@@ -58,7 +58,7 @@ class Pool:
             except BrokenProcessPool:
                 raise InputError(
                     f"one of {self.workers} workers was killed, perhaps for want of memory: run "
-                    "again, which goes on with what is left, or with fewer workers"
+                    "again, which resumes, or with fewer workers"
                 ) from None
             finally:
                 pool.shutdown(cancel_futures=True)
@@ -121,13 +121,13 @@ class Beam:
                 | "work" >> beam.Map(functools.partial(_answer, function))
                 | "gather" >> beam.io.WriteToText(self.store.url(results))
             )
-        answers = {}
+        found = {}
         for name in self.store.files(self.exchange):
             if name.startswith("results-"):
                 lines = self.store.read(f"{self.exchange}/{name}").decode().splitlines()
-                answers.update(json.loads(line) for line in lines)
+                found.update(json.loads(line) for line in lines)
         self.store.remove_folder(self.exchange)
-        return [answers[index] for index in range(len(items))]
+        return [found[index] for index in range(len(items))]
 
 
 def _numbered(store: Store, waiting: str) -> Iterator[tuple[int, Any]]:

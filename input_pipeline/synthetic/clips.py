@@ -60,12 +60,12 @@ def write_clips(out: str | Path, settings: Settings) -> int:
 
 def _write_clip(out: Path, settings: Settings, index: int, clip: int) -> list[str]:
     """Writes masks, then the clip; returns its row of the labels."""
-    name, who = population.clip_name(index, clip), population.person(settings, index)
+    name, person = population.clip_name(index, clip), population.draw_person(settings, index)
     film, masks = out / f"{name}.mp4", out / "masks" / name
-    moving = population.motion(settings, index, clip)
+    motion = population.draw_motion(settings, index, clip)
     if not film.exists():
-        pictures = render.render_clip(who, moving, settings.size, settings.oversample)
-        for kind, track in render.masks(pictures, who).items():
+        pictures = render.render_clip(person, motion, settings.size, settings.oversample)
+        for kind, track in render.masks(pictures, person).items():
             if not track.any():  # hair under a hat
                 continue
             folder = masks / kind
@@ -76,8 +76,8 @@ def _write_clip(out: Path, settings: Settings, index: int, clip: int) -> list[st
     control = out / "control" / f"{name}.mp4"
     if settings.control and not control.exists():
         control.parent.mkdir(parents=True, exist_ok=True)
-        other = population.performer(settings, index, clip)
-        pictures = render.render_clip(other, moving, settings.size, settings.oversample)
+        other = population.draw_performer(settings, index, clip)
+        pictures = render.render_clip(other, motion, settings.size, settings.oversample)
         _write_film(control, pictures, settings)
     shown = ["yes" if (masks / kind).is_dir() else "no" for kind in KINDS]
     return [f"{name}.mp4", *shown, population.identity(settings, index), population.split_of(index)]

@@ -1,8 +1,8 @@
 """Counterfactual cases: portrait A, somebody else's attribute, the motion of C, and the true video.
 
 A renderer can do what no camera can: film A again with B's hair, under the same light, before the
-same wall, moving like C. Everyone in a case is made for that case alone, so that nobody is in a
-training set, and case i depends on (seed, i) alone.
+same wall, with the motion of C. Everyone in a case is made for that case alone, so that nobody is
+in a training set, and case i depends on (seed, i) alone.
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ class Plan(NamedTuple):
 
 
 def draw_case(settings: Settings, index: int, attempt: int = 0) -> Plan:
-    """Case number `index`: who, and how they move. attempt: other people for the same case."""
+    """Case number `index`: its people and their motion. attempt: other people for the same case."""
     rng = np.random.default_rng([settings.seed, _STREAM, index, attempt])
     group = GROUPS[index % len(GROUPS)]
     interpolates = group.startswith("interpolation/")
@@ -163,9 +163,9 @@ def pictures(plan: Plan, settings: Settings) -> case_files.Pictures:
     nothing = np.zeros((0, *hidden.shape), bool)
     given = [m[attribute.kind] for (_, m), attribute in zip(shown, plan.case.attributes)]
     driving, _ = clip(plan.driver, plan.driving)
-    moving = compose(plan.portrait, plan.driving)
-    answer, masks = clip(plan.target, moving)
-    points = truth.keypoints_of_clip(plan.target, moving, settings.size)
+    motion = compose(plan.portrait, plan.driving)
+    video, masks = clip(plan.target, motion)
+    points = truth.keypoints_of_clip(plan.target, motion, settings.size)
     return case_files.Pictures(
         portrait=portrait,
         portrait_mask=hidden,
@@ -173,10 +173,10 @@ def pictures(plan: Plan, settings: Settings) -> case_files.Pictures:
         attribute_masks=np.stack(given) if given else nothing,
         driving=driving,
         truth=case_files.Truth(
-            video=answer,
+            video=video,
             masks=masks,
             keypoints=points.points,
-            extra=population.truth_rows(points, moving),
+            extra=population.truth_rows(points, motion),
         ),
     )
 
@@ -184,7 +184,7 @@ def pictures(plan: Plan, settings: Settings) -> case_files.Pictures:
 def _can_be_scored(
     case: case_files.Case, shown: case_files.Pictures, landmarker: FaceLandmarker
 ) -> bool:
-    """Whether a method could find every face it needs, and the answer shows what is asked for."""
+    """Whether a method could find every face it needs, and the truth shows what is asked for."""
     clips = [[shown.portrait], *([image] for image in shown.attributes), shown.driving]
     clips.append(shown.truth.video)
     return all(landmarker.track(clip).found.all() for clip in clips) and all(

@@ -82,17 +82,17 @@ def identity(settings: Settings, person: int) -> str:
     return f"synthetic_{settings.seed}_{person:06d}"
 
 
-def person(settings: Settings, index: int) -> Person:
+def draw_person(settings: Settings, index: int) -> Person:
     """Person number `index`."""
     return sample_person(np.random.default_rng([settings.seed, _PERSON, index]))
 
 
-def performer(settings: Settings, index: int, clip: int) -> Person:
+def draw_performer(settings: Settings, index: int, clip: int) -> Person:
     """Who else performs the motion of a clip: nobody of the data set, and each time another."""
     return sample_person(np.random.default_rng([settings.seed, _CONTROL, index, clip]))
 
 
-def motion(settings: Settings, index: int, clip: int) -> Motion:
+def draw_motion(settings: Settings, index: int, clip: int) -> Motion:
     """The motion in clip number `clip` of person number `index`, arrays [T]."""
     rng = np.random.default_rng([settings.seed, _CLIP, index, clip])
     return sample_clip(rng, settings.seconds)
@@ -100,9 +100,9 @@ def motion(settings: Settings, index: int, clip: int) -> Motion:
 
 def chunk(settings: Settings, index: int, clip: int) -> records.Chunk:
     """Renders one clip with everything that is known about it."""
-    who, moving = person(settings, index), motion(settings, index, clip)
-    pictures = render.render_clip(who, moving, settings.size, settings.oversample)
-    points = truth.keypoints_of_clip(who, moving, settings.size)
+    person, motion = draw_person(settings, index), draw_motion(settings, index, clip)
+    pictures = render.render_clip(person, motion, settings.size, settings.oversample)
+    points = truth.keypoints_of_clip(person, motion, settings.size)
     middle = (settings.size - 1) / 2
     return records.Chunk(
         frames=[records.encode_frame(image) for image in render.to_uint8(pictures.colour)],
@@ -111,32 +111,32 @@ def chunk(settings: Settings, index: int, clip: int) -> records.Chunk:
         found=np.ones(settings.frames, bool),
         masks={
             kind: [records.encode_mask(mask) for mask in track]
-            for kind, track in render.masks(pictures, who).items()
+            for kind, track in render.masks(pictures, person).items()
         },
         clip=clip_name(index, clip),
         identity=identity(settings, index),
         start=0,
         crop=np.float32([middle, middle, settings.size]),
         tools=settings.tools(),
-        truth=truth_rows(points, moving),
+        truth=truth_rows(points, motion),
         control=_control_track(settings, index, clip) if settings.control else None,
     )
 
 
 def _control_track(settings: Settings, index: int, clip: int) -> records.ControlTrack:
     """The motion of a clip by its other performer: camera, pose and expression are the same."""
-    who, moving = performer(settings, index, clip), motion(settings, index, clip)
-    pictures = render.render_clip(who, moving, settings.size, settings.oversample)
+    person, motion = draw_performer(settings, index, clip), draw_motion(settings, index, clip)
+    pictures = render.render_clip(person, motion, settings.size, settings.oversample)
     return records.ControlTrack(
         [records.encode_frame(image) for image in render.to_uint8(pictures.colour)],
-        truth.keypoints_of_clip(who, moving, settings.size).points,
+        truth.keypoints_of_clip(person, motion, settings.size).points,
     )
 
 
-def truth_rows(points: truth.Keypoints, moving: Motion) -> dict[str, np.ndarray]:
+def truth_rows(points: truth.Keypoints, motion: Motion) -> dict[str, np.ndarray]:
     """The arrays of `records.TRUTH`."""
     return {
         "visible": points.visible,
-        "pose": np.float32(moving.pose),
-        "expression": np.float32(moving.expression),
+        "pose": np.float32(motion.pose),
+        "expression": np.float32(motion.expression),
     }

@@ -1,4 +1,4 @@
-"""Reenactment cases: portrait A, the motion of C, and the true video of A moving like C.
+"""Reenactment cases: portrait A, the motion of C, and the true video of A with it.
 
 The portrait looks straight ahead and calm, as the driver's first frame does. So motion relative to
 that frame and the driver's own pose are one and the same, and no system is asked for a convention
@@ -21,7 +21,7 @@ _STREAM = 4
 
 
 def draw_case(settings: Settings, index: int, attempt: int = 0) -> Plan:
-    """Case number `index`: who, and how they move. attempt: other people for the same case."""
+    """Case number `index`: its people and their motion. attempt: other people for the same case."""
     rng = np.random.default_rng([settings.seed, _STREAM, index, attempt])
     person, driver = sample_person(rng), sample_person(rng)
     driving = sample_clip(rng, settings.seconds, calm_start=True)

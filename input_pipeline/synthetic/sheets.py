@@ -53,11 +53,11 @@ def draw_cases(folder: Path) -> Path:
         tiles += [np.full((_TILE, _TILE, 3), 255, np.uint8)] * (most - len(case.attributes))
         for time in _TIMES:
             frame = round(time * (case.frames - 1))
-            answer = _tile(pictures.truth.video[frame])
+            truth = _tile(pictures.truth.video[frame])
             masks = {kind: track[frame] for kind, track in pictures.truth.masks.items()}
             points = (pictures.truth.keypoints[frame, :, :2] + 0.5) * _TILE / found.size - 0.5
-            marked = drawing.draw_keypoints(drawing.draw_masks(answer, masks), points)
-            tiles += [_tile(pictures.driving[frame]), answer, marked]
+            marked = drawing.draw_keypoints(drawing.draw_masks(truth, masks), points)
+            tiles += [_tile(pictures.driving[frame]), truth, marked]
         rows.append(np.hstack(tiles))
     path = folder.with_name(f"{folder.name}.png")
     write_picture(path, np.vstack(rows))

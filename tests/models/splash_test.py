@@ -56,26 +56,26 @@ def test_own_and_padded_reference_tokens_join_as_on_any_machine(interpreted, mon
 def test_bfloat16_is_rounded_a_few_times_and_never_the_scale(interpreted):
     q, d_output = _draw(2, 1, 1, L, 40, dtype="bfloat16")
     k, v = _draw(2, 1, 1, J, 40, dtype="bfloat16", seed=1)
-    d_mass = _draw(1, 1, L, 1, seed=2)
+    d_lse = _draw(1, 1, L, 1, seed=2)
 
     def kernels(q, k, v):
-        output, mass = splash.attend(q, k, v, None)
+        output, lse = splash.attend(q, k, v, None)
         d_output32 = d_output.astype(jnp.float32)
-        shift = d_mass - (d_output32 * output).sum(-1, keepdims=True)
-        return output, mass, splash.gradients(q, k, v, None, mass, d_output32, shift)
+        shift = d_lse - (d_output32 * output).sum(-1, keepdims=True)
+        return output, lse, splash.gradients(q, k, v, None, lse, d_output32, shift)
 
     def exact(*inputs):
         inputs = [x.astype(jnp.float32) for x in inputs]
         whole = functools.partial(attention._softmax_attention, length=None, block=L)
-        (output, mass), back = jax.vjp(lambda q, k, v: whole(q, k, v), *inputs)
-        return output, mass, back((d_output.astype(jnp.float32), d_mass))
+        (output, lse), back = jax.vjp(lambda q, k, v: whole(q, k, v), *inputs)
+        return output, lse, back((d_output.astype(jnp.float32), d_lse))
 
     def error(found, expected):
         found = found.astype(jnp.float32)
         return jnp.sqrt(jnp.square(found - expected).mean() / jnp.square(expected).mean())
 
-    output, mass, grads = jax.tree.map(error, run(kernels)(q, k, v), jax.jit(exact)(q, k, v))
-    assert output < 0.004 and mass < 0.0001 and max(grads) < 0.006
+    output, lse, grads = jax.tree.map(error, run(kernels)(q, k, v), jax.jit(exact)(q, k, v))
+    assert output < 0.004 and lse < 0.0001 and max(grads) < 0.006
 
 
 def _arguments(tokens, heads, size, place=None, clips=1, frames=2):

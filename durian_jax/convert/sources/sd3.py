@@ -1,4 +1,4 @@
-"""Stable Diffusion 3's transformer as diffusers' folders hold it, and the way back.
+"""Stable Diffusion 3's transformer as diffusers' folders hold it, and its inverse.
 
 What a folder of 3.5 Medium, or of any other of the class `SD3Transformer2DModel`, becomes:
 

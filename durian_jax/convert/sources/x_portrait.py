@@ -1,4 +1,4 @@
-"""X-Portrait's published checkpoint, `model_state-415001.th`, and its layout for the way back.
+"""X-Portrait's published checkpoint, `model_state-415001.th`, and its layout for export.
 
 What becomes of its keys:
 
@@ -192,7 +192,7 @@ def write(source: Path, config: dict, networks: dict[str, dict[str, Stored]], fo
     source: of the weights, for messages.
 
     The text tower, which is CLIP's own and not kept, is left out: the official code loads it by
-    itself. Beside the file lie what it does not tell: heads, and the prompt, for the way back.
+    itself. Beside the file lie what it does not tell: heads, and the prompt, for export.
 
     Raises:
       InputError: weights of another system, or some of whose networks are missing.

@@ -67,7 +67,7 @@ class DurianConfig(Shape):
 
         Returns:
             video uint8 [B, F, S, S, 3]; keypoints float32 [B, F, 478, 2], pixels; portrait uint8
-            [B, S, S, 3], what is hidden of it black, and portrait_mask bool [B, S, S], True there;
+            [B, S, S, 3], its hidden region black, and portrait_mask bool [B, S, S], True there;
             attribute [B, 1, S, S, 3] and attribute_mask [B, 1, S, S] likewise, True where the
             attribute shows; portrait_keypoints [B, 478, 2], attribute_keypoints [B, 1, 478, 2];
             face uint8 [B, 112, 112, 3], aligned for ArcFace; id int32 [B], number of the record.

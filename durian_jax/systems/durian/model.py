@@ -39,9 +39,9 @@ class Conditions:
     """What the references tell the denoiser about a clip: the same for all steps and frames.
 
     Attributes:
-        references: one KeyValue [I, B, J, heads, D] per site, I alternatives to interpolate
+        references: one KeyValue [I, B, J, heads, D] per site, I sets of them to interpolate
             between (Eq. 14).
-        context: cross-attention tokens of each alternative, [I, B, M, d], or None without CLIP.
+        context: cross-attention tokens of each set, [I, B, M, d], or None without CLIP.
         count: int32 [B], how many of the M count; None for all.
     """
 
@@ -56,7 +56,7 @@ class Frames:
 
     Attributes:
         keypoints: features [B, F, h, w, C0].
-        alpha: float32 [B, F], how far from the first to the second alternative of `Conditions`;
+        alpha: float32 [B, F], how far from the first to the second set of `Conditions`;
             None where there is one.
     """
 

@@ -93,12 +93,12 @@ class Sam2Segmenter(HubSegmenter):
                 for kind in present:
                     hatted = kind == "hair" and "hat" in present
                     asked = prompts(keypoints, "hair below a hat" if hatted else kind)
-                    answer = self._model(
+                    output = self._model(
                         image_embeddings=seen,
                         multimask_output=False,
                         **{name: self._tensor(array) for name, array in asked.items()},
                     )
-                    logits = answer.pred_masks[:, :, 0].float()
+                    logits = output.pred_masks[:, :, 0].float()
                     logits = torch.nn.functional.interpolate(logits, shape[1:], mode="bilinear")
                     masks[kind][part] = (logits[:, 0] > 0).cpu().numpy()
         return masks

@@ -29,11 +29,12 @@ def rows(folder):
 
 def test_clips_show_what_was_rendered_and_labels_and_masks_what_is_worn(filmed, settings):
     for number, row in enumerate(rows(filmed)):
-        who, moving = population.person(settings, number), population.motion(settings, number, 0)
-        film = render.render_clip(who, moving, settings.size)
+        person = population.draw_person(settings, number)
+        motion = population.draw_motion(settings, number, 0)
+        film = render.render_clip(person, motion, settings.size)
         frames = np.stack(list(video.read_frames(filmed / row["file"])))
         np.testing.assert_array_equal(frames, render.to_uint8(film.colour))
-        wanted = {kind: track for kind, track in render.masks(film, who).items() if track.any()}
+        wanted = {kind: track for kind, track in render.masks(film, person).items() if track.any()}
         assert {kind for kind in KINDS if row[kind] == "yes"} == wanted.keys()
         assert (row["identity"], row["split"]) == (population.identity(settings, number), "train")
         found = segmenters.load(f"truth:{filmed / 'masks'}")(

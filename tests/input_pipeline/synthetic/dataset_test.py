@@ -60,7 +60,7 @@ def test_records_are_valid_and_carry_the_truth(settings, small_set):
         assert {name: rows.shape for name, rows in chunk.truth.items()} == {
             "visible": (3, 478), "pose": (3, 3), "expression": (3, 7),
         }  # fmt: skip
-        person = population.person(settings, int(chunk.identity.split("_")[-1]))
+        person = population.draw_person(settings, int(chunk.identity.split("_")[-1]))
         assert set(chunk.masks) == person.worn()
 
 
@@ -108,8 +108,9 @@ def test_the_control_track_is_somebody_else_with_the_same_motion(settings, small
         records.validate(chunk, 64)
         track, chunk.control = chunk.control, None
         np.testing.assert_equal(vars(chunk), vars(bare))  # nothing else has changed
-        who, other = population.person(settings, i), population.performer(settings, i, 0)
-        assert abs(who.face.width - other.face.width) > 1e-3
+        person = population.draw_person(settings, i)
+        other = population.draw_performer(settings, i, 0)
+        assert abs(person.face.width - other.face.width) > 1e-3
         # Pose and openings as the renderer has them; another face shifts the fit a little.
         turn, _, _ = geometry.head_pose(track.keypoints)
         own, _, _ = geometry.head_pose(chunk.keypoints)

@@ -13,9 +13,9 @@ SETTINGS = population.Settings(people=1, clips=1, frames=3, size=64, fps=12.5, s
 
 def test_relative_and_absolute_motion_are_one_and_the_same():
     plan = reenactments.draw_case(SETTINGS, 0)
-    moving = compose(plan.portrait, plan.driving)
-    for name in vars(moving):
-        np.testing.assert_allclose(getattr(moving, name), getattr(plan.driving, name), atol=1e-4)
+    motion = compose(plan.portrait, plan.driving)
+    for name in vars(motion):
+        np.testing.assert_allclose(getattr(motion, name), getattr(plan.driving, name), atol=1e-4)
     assert plan.case.attributes == () and plan.own is plan.target
     assert plan.own.face.width != plan.driver.face.width
 

@@ -89,7 +89,7 @@ def test_the_crop_of_prepare_leaves_the_pictures_whole():
     for seed in range(12):
         person = sample_person(np.random.default_rng(seed))
         settings = population.Settings(size=SIZE, frames=8)
-        clip = population.motion(settings, seed, 0)
+        clip = population.draw_motion(settings, seed, 0)
         points = keypoints.keypoints_of_clip(person, clip, SIZE).points
         crop = geometry.Crop.around(points, SIZE, SIZE)
         np.testing.assert_allclose(dataclasses.astuple(crop), [31.5, 31.5, SIZE], atol=1e-6)
@@ -104,8 +104,8 @@ def _disagreement(seed, people, size):
     )
     for index in range(people):
         person, motion = (
-            population.person(settings, index),
-            population.motion(settings, index, 0).at(8),
+            population.draw_person(settings, index),
+            population.draw_motion(settings, index, 0).at(8),
         )
         truth = _points(motion, person, size)
         image = render.to_uint8(render.render(person, motion, size).colour)
