@@ -15,7 +15,7 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 install: .venv/installed
 
 test: install lint
-	.venv/bin/python -m pytest -m 'not slow' tests
+	.venv/bin/python -m pytest -rs -m 'not slow' tests
 
 lint: install
 	.venv/bin/ruff check .
