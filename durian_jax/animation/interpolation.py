@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from durian_jax.animation.animator import Animator
+from durian_jax.animation.animator import Animator, Outcome
 from durian_jax.animation.job import Job
 from durian_jax.animation.recording import check_outputs
 from input_pipeline.errors import InputError
@@ -14,10 +14,12 @@ from input_pipeline.media import files, video
 from input_pipeline.media.pictures import write_picture
 
 
-def run(animator: Animator, job: Job, out: str | Path, over_time: bool = False, **sampling) -> None:
-    """Makes the clips of an interpolation.
+def run(
+    animator: Animator, job: Job, out: str | Path, over_time: bool = False, **sampling
+) -> list[Outcome]:
+    """Makes the clips of an interpolation, and says what became of each.
 
-    Over time, or with a single alpha, OUT.mp4 is one clip, with what `Animator.record` writes
+    Over time, or with one alpha or none, OUT.mp4 is one clip, with what `Animator.record` writes
     beside it. Otherwise there is such a clip for each alpha, OUT_0.25.mp4 and so on, and OUT.mp4
     shows driver | one column for each alpha, with the driver's sound. Where a photo drives a
     picture, all of them are *.png.
@@ -33,7 +35,7 @@ def run(animator: Animator, job: Job, out: str | Path, over_time: bool = False, 
     job.motion_options.check_output(out, job.driving)
     for inputs in (files.Inputs(job.files), animator.files):
         inputs.check_apart([out])
-    if over_time or len(job.alpha) == 1:
+    if over_time or len(job.alpha) < 2:
         clips = {out: job}
     else:
         names = [f"{alpha:g}" for alpha in job.alpha]
@@ -46,11 +48,14 @@ def run(animator: Animator, job: Job, out: str | Path, over_time: bool = False, 
         }
     for path in clips:
         check_outputs(path, job, animator.files)
+    made = []
     for outcome in animator.record(((job, path) for path, job in clips.items()), **sampling):
         if outcome.error:
             raise outcome.error
+        made.append(outcome)
     if out not in clips:
         _write_grid(out, list(clips))
+    return made
 
 
 def _write_grid(out: Path, clips: list[Path]) -> None:

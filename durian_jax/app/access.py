@@ -8,7 +8,7 @@ from pathlib import Path
 
 from input_pipeline.errors import InputError
 
-LOOPBACK = "127.0.0.1"
+_LOOPBACK = "127.0.0.1"
 _SHORTEST_PASSWORD = 8
 
 
@@ -18,8 +18,8 @@ class Access:
 
     Attributes:
       port: of this machine, 1 to 65535.
-      listen: address of this machine at which others may open the page, 0.0.0.0 for all that it
-        has; needs a password (default: this machine alone).
+      listen: address of this machine, 0.0.0.0 for all that it has; where others can open the page
+        it needs a password.
       password: that the page asks for, at least 8 characters, with any user name.
 
     Raises:
@@ -27,7 +27,7 @@ class Access:
     """
 
     port: int = 7860
-    listen: str | None = None
+    listen: str = _LOOPBACK
     password: str | None = None
 
     def __post_init__(self):
@@ -45,27 +45,22 @@ class Access:
             )
 
     @property
-    def host(self) -> str:
-        """The address to listen at."""
-        return self.listen or LOOPBACK
-
-    @property
     def is_local(self) -> bool:
         """Whether nobody but this machine can reach the page. InputError: no address."""
-        if self.host == "localhost":
+        if self.listen == "localhost":
             return True
         try:
-            return ipaddress.ip_address(self.host).is_loopback
+            return ipaddress.ip_address(self.listen).is_loopback
         except ValueError:
             raise InputError(
-                f"{self.host!r}: give an address such as 0.0.0.0", option="listen"
+                f"{self.listen!r}: give an address such as 0.0.0.0", option="listen"
             ) from None
 
     @property
     def hosts(self) -> list[str]:
         """Names that a browser may call the machine by. On loopback a page of somebody else's name
         that points here is none."""
-        return [LOOPBACK, "localhost", "[::1]"] if self.is_local else ["*"]
+        return [_LOOPBACK, "localhost", "[::1]"] if self.is_local else ["*"]
 
     @property
     def admits(self) -> Callable[[str, str], bool] | None:
@@ -77,12 +72,12 @@ class Access:
 
 
 # What may be shown, by the file that says what a folder is.
-KINDS_SHOWN = {"report": "report.json", "cases": "cases.json", "dataset": "metadata.json"}
+_KINDS = {"report": "report.json", "cases": "cases.json", "dataset": "metadata.json"}
 
 
 def kind_of(folder: str | Path) -> str:
-    """Which of KINDS_SHOWN lies in a folder. Raises InputError for anything else."""
-    for kind, file in KINDS_SHOWN.items():
+    """What a folder is: report, cases or dataset. Raises InputError for anything else."""
+    for kind, file in _KINDS.items():
         if (Path(folder) / file).is_file():
             return kind
     raise InputError(

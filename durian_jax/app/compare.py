@@ -4,12 +4,15 @@ import functools
 import json
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 import gradio as gr
 import numpy as np
 
 from durian_jax.app import words
-from durian_jax.evaluate import baselines, report, scores
+from durian_jax.app.access import kind_of
+from durian_jax.app.people import EXAMPLES
+from durian_jax.evaluate import baselines, report, scores, sheets
 from durian_jax.metrics.metric import Metric
 from input_pipeline.dataset.cases import CaseSet
 from input_pipeline.errors import InputError
@@ -18,18 +21,45 @@ from input_pipeline.media import video
 from input_pipeline.media.pictures import resize
 
 
+class _Method(NamedTuple):
+    """What predicts: its name on the page, the folder of its report or None for a baseline, the
+    report that has its scores, and its name there."""
+
+    title: str
+    folder: Path | None
+    facts: dict
+    name: str
+
+    def cell(self, group: str, metric: str) -> str:
+        """The mean over a group, as the report writes it; "" if there is none."""
+        for row in self.facts["rows"]:
+            if (row["group"], row["method"]) == (group, self.name):
+                cell = row["metrics"].get(metric, {})
+                # JSON has infinite numbers as text.
+                cell = {key: float(x) if x == "inf" else x for key, x in cell.items()}
+                return report.cell_text(cell, row["cases"]) if "mean" in cell else ""
+        return ""
+
+    def score(self, case: str, metric: str) -> float | None:
+        """Of a single case; None if it has none."""
+        found = self.facts["per_case"].get(case, {"scores": {}})["scores"]
+        value = found.get(self.name, {}).get(metric)
+        return None if value is None else float(value)
+
+
 class Compare:
     """The fields and their handlers."""
 
-    def __init__(self, page: gr.Blocks, reports: dict[str, Path], cases: list[Path]):
+    def __init__(self, tab: gr.Tab, folders: dict[str, Path]):
         """
         Args:
-          page: which it is a part of.
-          reports: folders, by the names that the page calls them. cases: case folders.
+          tab: that it is in.
+          folders: reports and case folders, by the names that the page calls them.
         """
-        self._reports, self._lock = reports, threading.Lock()
-        self._cases = [*cases, *(path / "cases" for path in reports.values())]
-        chosen = gr.CheckboxGroup(list(reports), value=list(reports)[:2], label="Reports")
+        self._folders, self._lock = folders, threading.Lock()
+        chosen = gr.CheckboxGroup(
+            list(folders), value=list(folders)[:2], label="Reports, or cases without one"
+        )
         wrong = gr.HTML()
         group = gr.Dropdown([report.ALL], value=report.ALL, label="Rows of the attribute")
         table = gr.Dataframe(
@@ -42,149 +72,127 @@ class Compare:
         with gr.Row():
             case = gr.Dropdown([], label="Case to look at")
             frame = gr.Slider(0, 1, 0, step=1, label="Frame")
+        absent = gr.HTML()
         pictures = gr.Gallery(
             label="Frames of the case", columns=4, object_fit="contain", height="auto", format="png"
         )
-        tables, sorted_by = [chosen, group], [chosen, metric, method]
-        opened = [wrong, group, table, metric, method]
-        shown, by = [case, frame, pictures], [chosen, case, frame]
-        for event in (page.load, chosen.change, group.input):
-            first = event(self._open, tables, opened, show_progress="hidden")
-            first.then(self._sort, sorted_by, [by_case, case]).then(self._look, by, shown[1:])
-        for field in (metric, method):
-            field.input(self._sort, sorted_by, [by_case, case]).then(self._look, by, shown[1:])
-        case.input(self._look, by, shown[1:])
-        frame.input(self._look, by, shown[1:], show_progress="hidden")
+        asked, seen = [chosen, group, metric, method], [chosen, case, frame]
+        told = [wrong, group, table, metric, method, by_case, case]
+        for event in (tab.select, chosen.change, group.input, metric.input, method.input):
+            event(self._open, asked, told).then(self._look, seen, [absent, frame, pictures])
+        for event in (case.input, frame.input):
+            event(self._look, seen, [absent, frame, pictures], show_progress="hidden")
 
-    def _read(self, names: list[str]) -> dict[str, dict]:
-        """The reports by the name of their method; two of one name are told apart by the folder."""
-        found = [(name, _report(self._reports[name])) for name in names]
-        methods = [one["method"]["name"] for _, one in found]
-        if len({one["cases"]["sha256"] for _, one in found}) > 1:
-            raise InputError("these reports are of different cases: choose reports of the same")
-        return {
-            f"{method} ({name})" if methods.count(method) > 1 else method: one
-            for (name, one), method in zip(found, methods)
-        }
+    def _read(self, names: list[str]) -> tuple[dict, list[_Method]]:
+        """Facts of the first that has numbers; the methods of all, then its baselines.
 
-    def _open(self, names: list[str], group: str):
+        Raises InputError: none is chosen, or they do not fit together.
+        """
+        if not names:
+            raise InputError("choose what to compare")
+        found = [(self._folders[name], _facts(self._folders[name])) for name in names]
+        if len({facts["cases"]["sha256"] for _, facts in found}) > 1:
+            raise InputError("these are of different cases: choose reports of the same")
+        own = [facts["method"]["name"] for _, facts in found]
+        titles = [
+            f"{method} ({name})" if own.count(method) > 1 else method
+            for method, name in zip(own, names)
+        ]
+        methods = [_Method(title, *one, name) for title, one, name in zip(titles, found, own)]
+        facts = next((facts for _, facts in found if facts["rows"]), found[0][1])
+        known = {row["method"] for row in facts["rows"]}
+        baseline = [_Method(x, None, facts, x) for x in baselines.NAMES if x in known]
+        return facts, [one for one in methods if one.name] + baseline
+
+    def _open(self, *asked) -> tuple:
         try:
-            found = self._read(names)
+            return "", *self._tables(*asked)
         except InputError as error:
-            return words.wrong(words.tell(error)), *[gr.skip()] * 4
-        if not found:
-            return "choose a report", *[gr.skip()] * 4
-        first = next(iter(found.values()))
-        groups = list(dict.fromkeys(row["group"] for row in first["rows"]))
-        group = group if group in groups else report.ALL
-        metrics = {name: Metric(**one) for name, one in first["metrics"].items()}
-        rows, has = [], set()
-        for method, one in _columns(found).items():
-            name = one["method"]["name"] if method in found else method
-            cells = {
-                title: report.cell_text(_numbers(cell), row["cases"])
-                for row in one["rows"] if (row["group"], row["method"]) == (group, name)
-                for title, cell in row["metrics"].items()
-            }  # fmt: skip
-            has |= {title for title, text in cells.items() if text != "not available"}
-            rows.append((method, cells))
-        kept = [name for name in metrics if name in has]
-        value = {
-            "headers": ["", *(report.head(metrics[name]) for name in kept)],
-            "data": [[method, *(cells.get(name, "") for name in kept)] for method, cells in rows],
-        }
-        titles = [(metrics[name].title, name) for name in kept]
-        methods = list(_columns(found))
-        return (
-            "", gr.Dropdown(groups, value=group), value,
-            gr.Dropdown(titles, value=kept[0]), gr.Dropdown(methods, value=methods[0]),
-        )  # fmt: skip
+            return words.wrong(words.tell(error)), *[gr.skip()] * 6
 
-    def _sort(self, names: list[str], metric: str, method: str):
-        try:
-            found = self._read(names)
-        except InputError:  # `_open` says so
-            found = {}
-        if not found:
-            return None, gr.Dropdown([], value=None)
-        columns, first = _columns(found), next(iter(found.values()))
-        values = {
-            case: [
-                one["per_case"][case]["scores"].get(
-                    one["method"]["name"] if name in found else name, {}
-                ).get(metric)
-                for name, one in columns.items()
-            ]
-            for case in first["per_case"]
-        }  # fmt: skip
-        place = list(columns).index(method)
-        sign = 1 if first["metrics"][metric]["better"] == "higher" else -1
-        values = {case: row for case, row in values.items() if row[place] is not None}
-        order = sorted(values, key=lambda case: sign * float(values[case][place]))
-        groups = {case: first["per_case"][case]["group"] for case in order}
-        data = [
-            [case, groups[case], *("" if x is None else f"{float(x):.4g}" for x in values[case])]
+    def _tables(self, names: list[str], group: str, metric: str, method: str) -> tuple:
+        facts, methods = self._read(names)
+        groups = dict.fromkeys(one["group"] for one in facts["per_case"].values())
+        group = group if group in groups else report.ALL
+        metrics = {name: Metric(**one) for name, one in facts["metrics"].items()}
+        titles = [name for name in metrics if any(one.cell(group, name) for one in methods)]
+        metric = metric if metric in titles else next(iter(titles), None)
+        by = next((one for one in methods if one.title == method), next(iter(methods), None))
+        shown = {
+            case: one["group"]
+            for case, one in facts["per_case"].items()
+            if group in (report.ALL, one["group"])
+        }
+        order = list(shown)
+        if metric:
+            order = [case for case in shown if by.score(case, metric) is not None]
+            lower = metrics[metric].better == "lower"
+            order.sort(key=lambda case: by.score(case, metric), reverse=lower)
+        rows = [
+            [case, shown[case], *(_text(one.score(case, metric)) for one in methods)]
             for case in order
         ]
-        choices = [(f"{case}, {groups[case]}", case) for case in order]
+        means = [[one.title, *(one.cell(group, name) for name in titles)] for one in methods]
         return (
-            {"headers": ["case", "attribute", *columns], "data": data},
-            gr.Dropdown(choices, value=order[0] if order else None),
+            gr.Dropdown([report.ALL, *groups], value=group),
+            {"headers": ["", *(report.head(metrics[name]) for name in titles)], "data": means},
+            gr.Dropdown([(metrics[name].title, name) for name in titles], value=metric),
+            gr.Dropdown([one.title for one in methods], value=by and by.title),
+            {"headers": ["case", "attribute", *(one.title for one in methods)], "data": rows},
+            gr.Dropdown(
+                [(f"{case}, {shown[case]}", case) for case in order],
+                value=order[0] if order else None,
+            ),
         )
 
-    def _look(self, names: list[str], case: str, frame: int):
+    def _look(self, names: list[str], case: str, frame: int) -> tuple:
         if not case:
-            return gr.skip(), None
-        with self._lock:  # one face landmarker
+            return gr.skip(), gr.skip(), None
+        with self._lock:  # whose turn it is computes, the others find it done
             try:
                 columns = self._frames(tuple(names), case)
             except InputError as error:
-                sheets = [self._reports[name] / "sheets" / f"{case}.png" for name in names]
-                there = [(str(path), words.tell(error)) for path in sheets if path.is_file()]
-                return gr.Slider(visible=False), [_opened(*one) for one in there]
+                return words.wrong(words.tell(error)), gr.skip(), None
         last = max(map(len, columns.values())) - 1
         frame = min(int(frame), last)
         tiles = [(frames[min(frame, len(frames) - 1)], name) for name, frames in columns.items()]
-        return gr.Slider(maximum=max(1, last), value=frame, visible=True), tiles
+        return "", gr.Slider(maximum=max(1, last), value=frame), tiles
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 (the page lives as long as the program)
     def _frames(self, names: tuple[str, ...], wanted: str) -> dict[str, np.ndarray]:
-        """uint8 [F, S, S, 3] by what they show. InputError: the case folder is not there."""
-        found = self._read(list(names))
-        cases = self._case_set(next(iter(found.values()))["cases"]["sha256"])
+        """uint8 [F, 256, 256, 3] by what they show. InputError: the case folder is not there."""
+        facts, methods = self._read(list(names))
+        cases = self._case_set(facts["cases"]["sha256"])
         case = next(one for one in cases.cases if one.id == wanted)
         seen = cases.load(case)
-        columns = {"portrait": seen.portrait[None]}
-        for attribute, image in zip(case.attributes, seen.attributes):
-            columns[f"{attribute.kind} {len(columns)}"] = image[None]
-        columns["driver"] = seen.driving
         reference = scores.find_reference(case, seen, FaceLandmarker())
-        for name, frames in scores.baseline_frames(case, seen, reference).items():
-            columns[name] = np.round(frames * 255).astype(np.uint8)
-        for name, method in zip(names, found):
-            kept = self._reports[name] / "predictions" / f"{wanted}.mp4"
-            if kept.is_file():
-                columns[method] = np.stack([*video.read_frames(kept)])
-        return {name: np.stack([resize(x, 256) for x in some]) for name, some in columns.items()}
+        predictions = scores.baseline_frames(case, seen, reference)
+        for one in methods:
+            if one.folder and (kept := one.folder / "predictions" / f"{wanted}.mp4").is_file():
+                predictions[one.title] = np.stack([*video.read_frames(kept)]) / np.float32(255)
+        shown = sheets.columns(case, seen, predictions)
+        return {name: np.stack([resize(x, 256) for x in some]) for name, some in shown.items()}
 
     def _case_set(self, digest: str) -> CaseSet:
-        for path in self._cases:
-            if (path / "cases.json").is_file():
-                cases = CaseSet.read(path)
-                if cases.sha256() == digest:
-                    return cases
-        raise InputError("its cases are not among the folders that are shown: name their folder")
-
-
-def _columns(found: dict[str, dict]) -> dict[str, dict]:
-    """The reports by what predicts in them: the methods, then the baselines of the first."""
-    first = next(iter(found.values()))
-    there = {row["method"] for row in first["rows"]}
-    return found | {name: first for name in baselines.NAMES if name in there}
+        folders = self._folders.values()
+        for path in (*folders, *(folder / "cases" for folder in folders), EXAMPLES):
+            if (path / "cases.json").is_file() and (cases := CaseSet.read(path)).sha256() == digest:
+                return cases
+        raise InputError(
+            "its cases are not among the folders that are shown: give it to --show, too"
+        )
 
 
 @functools.lru_cache(maxsize=16)
-def _report(path: Path) -> dict:
+def _facts(path: Path) -> dict:
+    """The JSON of a report; of a case folder as much of it as there is, without a method."""
+    if kind_of(path) == "cases":
+        cases = CaseSet.read(path)
+        return {
+            "cases": {"sha256": cases.sha256()}, "method": {"name": None}, "rows": [],
+            "metrics": {},
+            "per_case": {case.id: {"group": case.group, "scores": {}} for case in cases.cases},
+        }  # fmt: skip
     try:
         found = json.loads((path / "report.json").read_text(encoding="utf-8"))
         if found["format"] != report.FORMAT:
@@ -194,10 +202,5 @@ def _report(path: Path) -> dict:
     return found
 
 
-def _numbers(cell: dict) -> dict:
-    """A cell of a report with its infinite numbers, which JSON has as text."""
-    return {k: float(x) if x == "inf" else x for k, x in cell.items()}
-
-
-def _opened(path: str, caption: str) -> tuple[np.ndarray, str]:
-    return next(video.read_frames(path)), caption
+def _text(score: float | None) -> str:
+    return "" if score is None else f"{score:.4g}"

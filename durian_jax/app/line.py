@@ -19,14 +19,15 @@ class Stopped(Exception):
 
 
 class Task:
-    """A job in the line; `stop` ends it at the next event of its progress, or before it begins."""
+    """A job in the line.
 
-    def __init__(self):
-        self.stopped, self._seconds = threading.Event(), []
+    Attributes:
+      stopped: once set, it ends at the next event of its progress, or before it begins.
+    """
+
+    def __init__(self, owner: object = None):
+        self.owner, self.stopped, self._seconds = owner, threading.Event(), []
         self._now, self._at = ("", 0, 0), time.monotonic()
-
-    def stop(self) -> None:
-        self.stopped.set()
 
     def progress(self, phase: str, done: int, total: int) -> None:
         """See `Progress`."""
@@ -59,37 +60,37 @@ class Line:
         self._pool, self._tasks = ThreadPoolExecutor(1), []
         self._lock = threading.Lock()
 
-    def follow(self, task: Task, work: Callable[[Progress], object]) -> Iterator[tuple]:
+    def follow(self, owner: object, work: Callable[[Progress], object]) -> Iterator[tuple]:
         """Does the work when it is its turn; yields (text, share) as `Task.told`, then (None, what
         the work returned).
 
         Raises what the work raises; Stopped; InputError: too many wait.
         """
+        task = Task(owner)
         with self._lock:
             if len(self._tasks) > MOST_WAITING:
                 raise InputError(f"{MOST_WAITING} jobs wait already: try again in a while")
             self._tasks.append(task)
-        future = self._pool.submit(self._turn, task, work)
+            future = self._pool.submit(self._turn, task, work)
         try:
             while not future.done():
-                ahead = self._ahead(task)
                 if task.stopped.is_set() and future.cancel():
-                    self._leave(task)
+                    self._tasks.remove(task)
                     raise Stopped
+                there = [*self._tasks]
+                ahead = there.index(task) if task in there else 0
                 waits = f"Waiting: {ahead} job{'s' * (ahead > 1)} before yours", None
                 yield waits if ahead else task.told()
                 time.sleep(_POLL_SECONDS)
             yield None, future.result()
         finally:
-            task.stop()  # where nobody listens any more
+            task.stopped.set()  # where nobody listens any more
 
-    def _ahead(self, task: Task) -> int:
-        with self._lock:
-            return self._tasks.index(task) if task in self._tasks else 0
-
-    def _leave(self, task: Task) -> None:
-        with self._lock:
-            self._tasks.remove(task)
+    def stop(self, owner: object = None) -> None:
+        """Ends the jobs of an owner, or of all."""
+        for task in [*self._tasks]:
+            if owner in (None, task.owner):
+                task.stopped.set()
 
     def _turn(self, task: Task, work: Callable[[Progress], object]):
         try:
@@ -97,7 +98,7 @@ class Line:
                 raise Stopped
             return work(task.progress)
         finally:
-            self._leave(task)
+            self._tasks.remove(task)
 
 
 def _rounded(seconds: float) -> str:

@@ -25,42 +25,44 @@ class Options:
         """
         Args:
           sampling: a dataclass with the values that are used where nothing else is asked for.
-          motion: the options of motion that there are; default all.
+          motion: the options of motion that there are; none means all.
         """
-        defaults = dataclasses.asdict(sampling)
-        # Several scales are one for each condition: the command line has no words for them either.
-        single = [name for name, x in defaults.items() if name != "guidance" or not _is_pair(x)]
-        self._groups = {
-            type(sampling): parameters.of(type(sampling), *single),
-            MotionOptions: parameters.of(MotionOptions, *motion),
-            Job: parameters.of(Job, *_JOB),
-        }
-        self._defaults = {one.name: defaults.get(one.name, one.default) for one in self._all()}
-        self.components = [_field(one, self._defaults[one.name]) for one in self._all()]
+        own = dataclasses.asdict(sampling).items()
+        own = {name: tuple(x) if isinstance(x, list) else x for name, x in own}
+        # Several scales are one for each condition: fields have no words for them.
+        single = [name for name, x in own.items() if name != "guidance" or not _is_pair(x)]
+        self._sampling, self._motion, job = (
+            parameters.of(type(sampling), *single),
+            parameters.of(MotionOptions, *motion),
+            parameters.of(Job, *_JOB),
+        )
+        self._all = [
+            (one, own.get(one.name, one.default)) for one in (*self._sampling, *self._motion, *job)
+        ]
+        self.components = []
+        for one, default in self._all:
+            with gr.Column(min_width=260):
+                self.components.append(_field(one, default))
 
-    def _all(self) -> list[parameters.Parameter]:
-        return [one for group in self._groups.values() for one in group]
+    def _said(self, values) -> dict:
+        return {one.name: _value(one, x, own) for (one, own), x in zip(self._all, values)}
 
     def read(self, values) -> tuple[dict, dict]:
         """(fields of `Job`, fields of sampling) of what the components hold.
 
         Raises InputError for a text that is no pair of numbers, and what the dataclasses raise.
         """
-        said = {
-            one.name: _value(one, value, self._defaults[one.name])
-            for one, value in zip(self._all(), values)
-        }
-        sampling, motion, job = (
-            {one.name: said[one.name] for one in group} for group in self._groups.values()
+        job = self._said(values)
+        sampling, motion = (
+            {one.name: job.pop(one.name) for one in some} for some in (self._sampling, self._motion)
         )
         return job | {"motion_options": MotionOptions(**motion)}, sampling
 
     def words(self, values) -> list[str]:
         """What differs from the defaults, as arguments of the command line."""
         words = []
-        for one, value in zip(self._all(), values):
-            value, own = _value(one, value, self._defaults[one.name]), self._defaults[one.name]
-            if value in (own, tuple(own) if _is_pair(own) else own):
+        for (one, own), value in zip(self._all, self._said(values).values()):
+            if value == own:
                 continue
             words.append(f"--{one.name.replace('_', '-')}")
             if value is not True:
@@ -88,7 +90,7 @@ def command(verb: str, job: Job, words: list[str], checkpoint: str | None) -> st
 
 
 def _is_pair(value) -> bool:
-    return isinstance(value, tuple | list)
+    return isinstance(value, tuple)
 
 
 def _field(one: parameters.Parameter, default):
@@ -107,8 +109,8 @@ def _field(one: parameters.Parameter, default):
 
 
 def _value(one: parameters.Parameter, value, default):
-    if value is None or value == "":
-        return None if default is None or bool in one.kinds else default
+    if value in (None, ""):
+        return default
     if not isinstance(value, str) or one.choices:
         return value
     try:

@@ -5,196 +5,242 @@ from pathlib import Path
 
 import gradio as gr
 
+from durian_jax.animation import interpolation
+from durian_jax.animation.animator import Animator, Outcome
 from durian_jax.animation.job import Job
 from durian_jax.animation.recording import outputs
 from durian_jax.app import people, words
-from durian_jax.app.line import Stopped
-from durian_jax.app.options import Options
-from durian_jax.app.people import People
-from input_pipeline.dataset.cases import Case
+from durian_jax.app.line import Line, Stopped
+from durian_jax.app.options import Options, command
+from durian_jax.app.visits import Visits
+from input_pipeline.dataset.cases import CaseSet
 from input_pipeline.media.pictures import write_picture
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 _HOST_FILES = ("checkpoint", "masks", "aligner", "landmarks")
 
 
 class Studio:
-    """A tab, built where it is made. A subclass gives a job and makes its video.
+    """A tab, built where it is made. A subclass says which job its fields ask for.
 
     Attributes:
-      desk: of the page. people, options: the fields.
+      verb: the button that makes the video. photos: labels of the attribute photos.
+      motion: the options of motion that there are; none means all.
+      interpolates: whether its examples do.
     """
 
-    verb = ""  # the button that makes the video
+    verb, photos, motion, interpolates = "", (), (), False
 
-    def __init__(self, desk, photos: list[str], cases: list[Case], motion: tuple[str, ...] = ()):
+    def __init__(self, animator: Animator, visits: Visits, line: Line, checkpoint: str | None):
         """
         Args:
-          photos: labels of the attribute photos. cases: examples to click.
-          motion: the options of motion that there are; default all.
+          visits, line: of the page. checkpoint: for the line to copy.
         """
-        self.desk = desk
+        self._animator, self._visits, self._line = animator, visits, line
+        self._checkpoint = checkpoint
+        photos = self.photos if animator.takes_attributes else ()
+        cases = CaseSet.read(people.EXAMPLES).cases
+        cases = [case for case in cases if case.interpolates == self.interpolates]
         with gr.Row():
+<<<<<<< HEAD
             gr.Markdown("No photos? Rendered people:")
             examples = [(case, gr.Button(f"Example: {case.group}", size="sm")) for case in cases]
         self.people = People(desk.visits, photos)
         for case, button in examples:
             button.click(self._example(case), None, self.people.components)
+=======
+            gr.Markdown("Nobody at hand? Rendered people:")
+            names = [f"Example: {case.group}" for case in cases] if photos else ["Example"]
+            buttons = [gr.Button(name, size="sm") for name in names]
+        self._people = people.People(visits, photos)
+        for case, button in zip(cases, buttons):
+            button.click(self._example(case), None, self._people.components)
+>>>>>>> 790f6db (Page: shorter, a painted mask stays with its photo, no folders in its title, cases without a report; its browser test is quick and no longer slow)
         look = gr.Button("1. Look at crops and masks")
         with gr.Column(visible=False) as seen:
-            notes = gr.HTML()
-            gallery = gr.Gallery(
-                label="What the model will see", columns=3, object_fit="contain", height="auto",
-                buttons=["fullscreen"], format="png",
-            )  # fmt: skip
-            with gr.Column(visible=bool(photos)):
-                which = gr.Dropdown([], label="Mask to paint: red is where it holds")
-                editor = gr.ImageEditor(
-                    label="Paint or erase; press 1. again to see what comes of it",
-                    type="numpy", format="png", sources=(), transforms=(), layers=False, buttons=[],
-                    brush=gr.Brush(20, ["rgba(235, 60, 60, 0.6)"], color_mode="fixed"),
-                    eraser=gr.Eraser(20), canvas_size=(512, 512), fixed_canvas=True, height=600,
-                )  # fmt: skip
+            scene, which, editor = _scene(bool(photos))
         more = self.fields()
-        with gr.Accordion("Options of motion and sampling", open=False):
-            self.options = Options(desk.animator.sampling, motion)
+        with gr.Accordion("Options of motion and sampling", open=False), gr.Row():
+            self._options = Options(animator.sampling, self.motion)
         with gr.Row():
             make = gr.Button(f"2. {self.verb}", variant="primary", interactive=False)
             stop = gr.Button("Stop", variant="stop")
         now, wrong = gr.HTML(words.now("")), gr.HTML()
-        with gr.Column(visible=False, elem_classes="result") as made:
-            results = [made, *self.results()]
+        with gr.Column(visible=False, elem_classes="narrow") as made:
+            results = _results()
         self._more = len(more)
-        given = [*self.people.components, editor, *more, *self.options.components]
-        told = [now, *self.people.lines, wrong]
+        given = [*self._people.components, editor, *more, *self._options.components]
+        told = [now, *self._people.lines, wrong]
         for button, handler, shown in (
-            (look, self._look, [seen, notes, gallery, which, editor, make]),
-            (make, self._make, results),
+            (look, self._look, [seen, *scene, which, editor, make]),
+            (make, self._make, [made, *results]),
         ):
             button.click(
                 self._guarded(handler, len(shown)), given, [*told, *shown],
                 show_progress="hidden", concurrency_limit=None,
             )  # fmt: skip
-        stop.click(desk.stop, queue=False)
+        stop.click(self._stop, queue=False)
         which.input(self._paint, [which, editor], editor)
-        for field in self.people.components:  # what was looked at is no longer what is given
+        for field in self._people.components:  # what was looked at is no longer what is given
             field.change(lambda: gr.Button(interactive=False), None, make, show_progress="hidden")
 
     def fields(self) -> list:
         """More components that `job` is given the values of."""
         return []
 
-    def results(self) -> list:
-        """The components of what `make` returns."""
+    def job(self, worn: list[tuple], fixed: dict, more: list) -> tuple[Job, bool, list[str]]:
+        """The job, whether it passes its alphas over time, and its own words on the command line.
+
+        Args:
+          worn: (photo, kind) or (photo, kind, mask). fixed: all else that a job has.
+        """
         raise NotImplementedError
 
-    def job(self, worn: list[tuple], fixed: dict, more: list) -> Job:
-        """The job. worn: (photo, kind) or (photo, kind, mask). fixed: all else that it has."""
-        raise NotImplementedError
-
-    def make(self, job: Job, folder: Path, more: list, progress, sampling: dict) -> tuple:
-        """(what is to be said, line for the command line as `command` takes it, results)."""
-        raise NotImplementedError
-
-    def _example(self, case: Case):
-        kinds = [one.kind for one in case.attributes]
-
+    def _example(self, case):
         def bring(request: gr.Request):
-            visit = self.desk.visits.of(request)
-            return self.people.example(visit, EXAMPLES / case.id, kinds)
+            return self._people.example(self._visits.of(request), case)
 
         return bring
 
+    def _stop(self, request: gr.Request) -> None:
+        self._line.stop(self._visits.of(request))
+
     def _guarded(self, handler, count: int):
-        """A handler whose generator ends in values for its own outputs, after those for the lines:
-        the lines say what it waits for, or what is wrong."""
-        clear, kept = [""] * (len(self.people.lines) + 1), [gr.skip()] * count
+        """What runs a handler's work when it is its turn: the lines say what is going on, or what
+        is wrong; then come the values of its own outputs."""
+        clear, kept = [""] * (len(self._people.lines) + 1), [gr.skip()] * count
 
         def run(request: gr.Request, *values):
-            visit = self.desk.visits.of(request)
-            given = values[: len(self.people.components)]
+            visit = self._visits.of(request)
             try:
-                work = handler(visit, *values)
-                while True:
-                    try:
-                        yield (next(work), *clear, *kept)
-                    except StopIteration as end:
-                        said, shown = end.value
+                for text, found in self._line.follow(visit, handler(visit, *values)):
+                    if text is None:
+                        said, shown = found
                         yield (words.now(said), *clear, *shown)
-                        return
+                    else:
+                        yield (words.now(text, found), *clear, *kept)
             except Stopped:
                 yield (words.now("Stopped."), *clear, *kept)
             except Exception as error:
-                yield (words.now(""), *self.people.blame(error, given), *kept)
+                yield (words.now(""), *self._people.blame(error, values), *kept)
 
         return run
 
-    def _asked(self, visit, values) -> tuple[Job, dict, list, tuple]:
-        """The job of the fields, how it is sampled, and values of `fields` and of the options."""
-        count = len(self.people.components)
+    def _asked(self, visit, values) -> tuple[Job, dict, bool, list[str], list[tuple]]:
+        """(job, how it is sampled, whether its alphas are passed over time, words of the command
+        line for what differs from the defaults, attributes as `People.chosen`) of the fields."""
+        count = len(self._people.components)
         people.keep_painted(visit, values[count])
         more, options = values[count + 1 :][: self._more], values[count + 1 + self._more :]
-        portrait, driver, worn = self.people.chosen(values[:count])
-        fixed, sampling = self.options.read(options)
+        portrait, driver, worn = self._people.chosen(values[:count])
+        fixed, sampling = self._options.read(options)
         fixed |= {"portrait": portrait, "driving": driver}
         fixed |= {"portrait_mask": visit.masks.get(("portrait", portrait))}
         masks = [visit.masks.get((field, photo)) for field, photo, _ in worn]
-        worn = [(*one[1:], *([mask] if mask else [])) for one, mask in zip(worn, masks)]
-        return self.job(worn, fixed, more), sampling, more, options
+        masked = [(*one[1:], *([mask] if mask else [])) for one, mask in zip(worn, masks)]
+        job, over_time, line = self.job(masked, fixed, more)
+        return job, sampling, over_time, line + self._options.words(options), worn
 
     def _look(self, visit, *values):
-        job, sampling, *_ = self._asked(visit, values)
-        self.desk.animator.settings(job, **sampling)  # raises what is wrong with the options
-
-        def read(progress):
-            progress("reading photos and clip", 0, 0)
-            return self.desk.animator.read(job)
-
-        scene = yield from self.desk.follow(visit, read)
-        worn = self.people.chosen(values[: len(self.people.components)])[2]
-        visit.masks_seen, visit.painted = people.masks_of(scene, worn), None
-        first = next(iter(visit.masks_seen), None)
-        return "Look at the pictures; where a mask is wrong, paint it. Then go on.", (
-            gr.Column(visible=True), people.told(scene), people.pictures(scene),
-            gr.Dropdown(list(visit.masks_seen), value=first), self._editor(visit, first),
-            gr.Button(interactive=True),
-        )  # fmt: skip
-
-    def _editor(self, visit, field: str | None):
-        if field is None:
-            return None
-        visit.painted = field, *visit.masks_seen[field]
-        return people.to_editor(*visit.masks_seen[field])
-
-    def _paint(self, field, value, request: gr.Request):
-        visit = self.desk.visits.of(request)
-        if people.keep_painted(visit, value):
-            before, subject, mask = visit.painted
-            visit.masks_seen[before] = subject, mask
-        return self._editor(visit, field)
-
-    def _make(self, visit, *values):
-        job, sampling, more, options = self._asked(visit, values)
-        folder, given = visit.new_folder(), self.options.words(options)
+        job, sampling, *_, worn = self._asked(visit, values)
+        self._animator.settings(job, **sampling)  # raises what is wrong with the options
 
         def work(progress):
-            return self.make(job, folder, more, progress, sampling, given)
+            progress("reading photos and clip", 0, 0)
+            scene = self._animator.read(job)
+            visit.seen = people.masks_of(scene, worn)
+            first = next(iter(visit.seen), None)
+            return "Look at the pictures; where a mask is wrong, paint it. Then go on.", (
+                gr.Column(visible=True), people.told(scene), people.pictures(scene),
+                gr.Dropdown(list(visit.seen), value=first), people.to_editor(visit, first),
+                gr.Button(interactive=True),
+            )  # fmt: skip
 
-        said, shown = yield from self.desk.follow(visit, work)
-        return said, (gr.Column(visible=True), *shown)
+        return work
+
+    def _paint(self, field, value, request: gr.Request):
+        visit = self._visits.of(request)
+        if field == visit.painted:  # gradio tells of a choice twice
+            return gr.skip()
+        people.keep_painted(visit, value)
+        return people.to_editor(visit, field)
+
+    def _make(self, visit, *values):
+        job, sampling, over_time, line, _ = self._asked(visit, values)
+        folder = visit.new_folder()
+        out = folder / f"out{job.motion_options.suffix(job.driving)}"
+
+        def work(progress):
+            made = interpolation.run(
+                self._animator, job, out, over_time, quiet=True, progress=progress, **sampling
+            )
+            clips, several = [str(one.path) for one in made], len(made) > 1
+            grid = None if out.suffix == ".png" else str(out if several else outputs(out, job)[1])
+            return f"Done: {made[0].settings['frames']} frames.", (
+                gr.Column(visible=True), clips,
+                gr.Slider(maximum=max(1, len(clips) - 1), value=0, visible=several),
+                *_shown(clips, 0), gr.Video(grid, visible=grid is not None),
+                _files(made, folder), command(self.verb.lower(), job, line, self._checkpoint),
+            )  # fmt: skip
+
+        return work
 
 
-def finish(made, folder: Path) -> list[str]:
-    """Completes the files of a result, to be downloaded; the folders of the host are not named."""
-    settings = {
-        name: Path(str(value)).name if name in _HOST_FILES and value else value
-        for name, value in made.settings.items()
-    }
-    written = outputs(made.path, made.job)
-    text = json.dumps(settings, indent=2)
-    (folder / "settings.json").write_text(words.without_folders(text) + "\n")
-    written[2].unlink()
-    write_picture(folder / "masks.png", made.scene.preview())
-    painted = [one[2] for one in made.job.attributes + made.job.towards if len(one) > 2]
-    painted += [made.job.portrait_mask] if made.job.portrait_mask else []
-    return [*map(str, [*written[:2], folder / "settings.json", folder / "masks.png", *painted])]
+def _scene(editable: bool) -> tuple[list, gr.Dropdown, gr.ImageEditor]:
+    """Fields for what was looked at: notes and pictures; the choice of a mask; its editor."""
+    notes = gr.HTML()
+    gallery = gr.Gallery(
+        label="What the model will see", columns=3, object_fit="contain", height="auto",
+        buttons=["fullscreen"], format="png",
+    )  # fmt: skip
+    # Closed, as it draws all the time once it is there.
+    with gr.Accordion("Paint the masks", open=False, visible=editable):
+        which = gr.Dropdown([], label="Mask to paint: red is where it holds")
+        editor = gr.ImageEditor(
+            label="Paint or erase; press 1. again to see what comes of it",
+            type="numpy", format="png", sources=(), transforms=(), layers=False, buttons=[],
+            brush=gr.Brush(20, ["rgba(235, 60, 60, 0.6)"], color_mode="fixed"),
+            eraser=gr.Eraser(20), canvas_size=(512, 512), fixed_canvas=True, height=600,
+            elem_classes="narrow",
+        )  # fmt: skip
+    return [notes, gallery], which, editor
+
+
+def _results() -> list:
+    """Fields for clips, which of them is shown, video or picture of it, grid, files and line."""
+    clips = gr.State([])
+    shown = [
+        gr.Video(label="Result, with the driver's sound", interactive=False),
+        gr.Image(label="Result", interactive=False, buttons=[]),
+    ]
+    which = gr.Slider(0, 1, 0, step=1, label="Which alpha, from the first to the last")
+    which.input(_shown, [clips, which], shown, show_progress="hidden")
+    return [
+        clips, which, *shown,
+        gr.Video(label="All side by side", interactive=False),
+        gr.File(label="Files to download", file_count="multiple", interactive=False),
+        gr.Textbox(
+            label="The same on the command line", lines=4, buttons=["copy"], interactive=False
+        ),
+    ]  # fmt: skip
+
+
+def _shown(clips: list[str], i: int) -> tuple:
+    """Video and picture, one of which shows clip i."""
+    still = clips[i].endswith(".png")
+    return gr.Video(None if still else clips[i], visible=not still), gr.Image(
+        clips[i] if still else None, visible=still
+    )
+
+
+def _files(made: list[Outcome], folder: Path) -> list[str]:
+    """Completes the files of results, to be downloaded; the folders of the host are not named."""
+    job = made[0].job
+    for one in made:
+        hosts = {name: Path(x).name for name in _HOST_FILES if (x := one.settings[name])}
+        path = outputs(one.path, one.job)[2]
+        path.write_text(words.without_folders(json.dumps(one.settings | hosts, indent=2)) + "\n")
+        path.rename(path.with_stem(path.stem.replace("out", "settings")))
+    write_picture(folder / "masks.png", made[0].scene.preview())
+    painted = [mask for _, _, *masks in job.attributes + job.towards for mask in masks]
+    painted += [job.portrait_mask] if job.portrait_mask else []
+    return [*map(str, [*sorted(folder.iterdir()), *painted])]

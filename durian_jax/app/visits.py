@@ -3,12 +3,12 @@
 import contextlib
 import os
 import shutil
+import tempfile
 import threading
 import time
 import uuid
 from pathlib import Path
 
-from durian_jax.app.line import Task
 from input_pipeline.errors import InputError
 from input_pipeline.media import video
 from input_pipeline.media.pictures import read_picture
@@ -68,32 +68,21 @@ class Visit:
     Attributes:
       folder: for files of its own.
       uploads: files that it brought.
-      tasks: its jobs, in the line or done.
       masks: files of painted masks, by (field, photo).
-      masks_seen: (subject, mask) by field, of what was last looked at.
-      painted: (field, subject, mask as it was shown) of the editor, or None.
+      seen: (subject, mask) by field, of what was last looked at.
+      painted: the field whose mask is in the editor, or None.
     """
 
     def __init__(self, root: Path):
         self.folder = root / uuid.uuid4().hex
         self.folder.mkdir()
         self.uploads: set[str] = set()
-        self.tasks: list[Task] = []
         self.masks: dict[tuple, Path] = {}
-        self.masks_seen, self.painted = {}, None
-        self.results = 0
+        self.seen, self.painted = {}, None
 
     def new_folder(self) -> Path:
         """For the files of a result."""
-        self.results += 1
-        folder = self.folder / str(self.results)
-        folder.mkdir()
-        return folder
-
-    def stop(self) -> None:
-        """Ends what is under way."""
-        for task in self.tasks:
-            task.stop()
+        return Path(tempfile.mkdtemp(dir=self.folder))
 
 
 class Visits:
@@ -111,27 +100,18 @@ class Visits:
         return self._open[request.session_hash]
 
     def close(self, request) -> None:
-        """The tab is closed: its job ends, its files go."""
-        visit = self._open.pop(request.session_hash, None)
-        if visit is None:
-            return
-        visit.stop()
+        """The tab is closed: its files go, but uploads that others brought, too."""
+        visit = self.of(request)
+        del self._open[request.session_hash]
         shutil.rmtree(visit.folder, ignore_errors=True)
-        others = set().union(*(one.uploads for one in self._open.values()))
-        for path in visit.uploads - others:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-
-    def stop(self) -> None:
-        """Ends the jobs of all tabs."""
-        for visit in self._open.values():
-            visit.stop()
+        for path in visit.uploads.difference(*(one.uploads for one in self._open.values())):
+            Path(path).unlink(missing_ok=True)
 
     def sweep(self, now: float | None = None) -> None:
         """Removes files that are older than an hour."""
         limit = (time.time() if now is None else now) - KEPT_SECONDS
-        for path in self._root.rglob("*"):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError):  # a tab is closed meanwhile: next time
+            for path in self._root.rglob("*"):
                 if path.is_file() and path.stat().st_mtime < limit:
                     path.unlink()
 

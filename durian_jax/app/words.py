@@ -10,10 +10,12 @@ from input_pipeline.errors import InputError, in_one_line
 CSS = """
 .wrong { color: #b00020; font-weight: 600; margin: 4px 0; }
 .dark .wrong { color: #ff8a80; }
+.block:has(> .html-container > .prose:empty) { display: none !important; }
 .now { min-height: 2.5em; }
 .now progress { width: 100%; height: 12px; }
-.result { max-width: 720px; }
+.narrow { max-width: 720px; }
 @media (max-width: 500px) { .grid-container { grid-template-columns: repeat(2, 1fr) !important; } }
+.caption-label { white-space: normal !important; }
 .grid-wrap { max-height: none !important; }
 footer { display: none !important; }
 """
@@ -30,11 +32,6 @@ def tell(error: Exception) -> str:
         return without_folders(in_one_line(error))
     traceback.print_exception(error, file=sys.stderr)
     return "the program failed: the terminal in which durian app runs says how"
-
-
-def escaped(text: str) -> str:
-    """Text as HTML."""
-    return html.escape(text)
 
 
 def wrong(text: str) -> str:

@@ -17,30 +17,37 @@ def choose(scored: tuple[Case, ...]) -> list[Case]:
     return [scored[round(place)] for place in places]
 
 
-def draw(case: Case, pictures: Pictures, predictions: dict[str, np.ndarray | None]) -> np.ndarray:
-    """uint8 [H, W, 3]: portrait, attributes, driver, then each prediction; a few frames, one a row.
+def columns(
+    case: Case, pictures: Pictures, predictions: dict[str, np.ndarray | None]
+) -> dict[str, np.ndarray]:
+    """uint8 [F, S, S, 3], or [1, S, S, 3] of what stands still, by what they show: portrait,
+    attributes, driver, truth, the other predictions.
 
-    predictions: float [F, S, S, 3] in [0, 1] by name, the method first; None leaves a column
-      black.
+    predictions: float [F, S, S, 3] in [0, 1] by name; None leaves a column black.
     """
-    columns = {"portrait": pictures.portrait[None]}
+    found = {"portrait": pictures.portrait[None]}
     for i, (attribute, image) in enumerate(zip(case.attributes, pictures.attributes)):
         share = "" if attribute.weight == 1 else f" {attribute.weight:.0%}"
-        columns[f"{attribute.kind}{share}" + (f" ({i})" if i else "")] = image[None]
-    columns["driver"] = pictures.driving
-    black = np.zeros_like(pictures.driving)
-    order = sorted(predictions, key=lambda name: name != "truth")
-    for name in order:
+        found[f"{attribute.kind}{share}" + (f" ({i})" if i else "")] = image[None]
+    found["driver"] = pictures.driving
+    for name in sorted(predictions, key=lambda name: name != "truth"):
         frames = predictions[name]
-        columns[name] = black if frames is None else np.round(frames * 255).astype(np.uint8)
+        black = np.zeros_like(pictures.driving)
+        found[name] = black if frames is None else np.round(frames * 255).astype(np.uint8)
+    return found
+
+
+def draw(case: Case, pictures: Pictures, predictions: dict[str, np.ndarray | None]) -> np.ndarray:
+    """uint8 [H, W, 3]: all `columns`; a few frames, one a row."""
+    shown = columns(case, pictures, predictions)
     rows = np.linspace(case.scored_from, case.frames - 1, min(_FRAMES, case.frames))
-    picture = [_strip([f"case {case.id}, {case.group}"] + [""] * (len(columns) - 1))]
-    picture.append(_strip(list(columns)))
+    picture = [_strip([f"case {case.id}, {case.group}"] + [""] * (len(shown) - 1))]
+    picture.append(_strip(list(shown)))
     for row in rows.round().astype(int):
         tiles = [
             cv2.resize(frames[min(row, len(frames) - 1)], (_TILE, _TILE),
                        interpolation=cv2.INTER_AREA)
-            for frames in columns.values()
+            for frames in shown.values()
         ]  # fmt: skip
         picture.append(np.concatenate(tiles, 1))
     return np.concatenate(picture)

@@ -83,25 +83,35 @@ class Scene:
         seen = [*self.batch.get("attribute", ())[: len(self.sources)]]
         return [self.portrait.image, *self.batch.get("references", ()), *seen, *others]
 
-    def preview(self) -> np.ndarray:
-        """uint8 picture of all masks: the portrait with its own, for each attribute the source with
-        its mask and the portrait with the aligned one, and what is left of the portrait. Of systems
-        that follow pictures of the driver the portrait, and these in the first, the middle and the
-        last frame."""
-        followed = [x for name, x in self.batch.items() if name in _FOLLOWED]
-        if followed:
-            some = [x[i] for x in followed for i in (0, len(x) // 2, -1)]
-            return np.hstack([self.portrait.image, *some])
+    def tiles(self) -> list[tuple[str, np.ndarray]]:
+        """Captions and uint8 [S, S, 3]: the portrait alone and with its own mask, for each
+        attribute the source with its mask and the portrait with the aligned one, and what is left
+        of the portrait; the same with the attributes of `towards`. Of systems that follow pictures
+        of the driver the portrait, and these in the first, the middle and the last frame."""
+        tiles = [("portrait", self.portrait.image)]
+        for name, frames in self.batch.items():
+            if name in _FOLLOWED:
+                shown, places = name.replace("_", " "), (0, len(frames) // 2, -1)
+                labels = zip(("first", "middle", "last"), places)
+                tiles += [(f"{shown}: {label} frame", frames[place]) for label, place in labels]
+        if len(tiles) > 1:
+            return tiles
         kinds = [kind for _, kind in self.sources]
-        tiles = [self.portrait.image]
-        tiles.append(drawing.draw_masks(self.portrait.image, {k: self.own for k in kinds[:1]}))
+        own = drawing.draw_masks(self.portrait.image, {k: self.own for k in kinds[:1]})
+        tiles.append(("portrait: its own attribute", own))
         for (source, kind), mask, aligned in zip(
             self.sources, self.batch["attribute_mask"], self.aligned
         ):
-            tiles.append(drawing.draw_masks(source.image, {kind: mask}))
-            tiles.append(drawing.draw_masks(self.portrait.image, {kind: aligned}))
-        others = [self.towards.preview()] if self.towards else []
-        return np.hstack([*tiles, self.batch["portrait"], *others])
+            taken = drawing.draw_masks(source.image, {kind: mask})
+            covered = drawing.draw_masks(self.portrait.image, {kind: aligned})
+            tiles += [(f"{kind}: what is taken", taken), (f"{kind}: where it will be", covered)]
+        tiles.append(("what is left of the portrait", self.batch["portrait"]))
+        others = self.towards.tiles() if self.towards else []
+        return tiles + [(f"at alpha 1, {caption}", tile) for caption, tile in others]
+
+    def preview(self) -> np.ndarray:
+        """uint8 picture of all `tiles`, side by side."""
+        return np.hstack([tile for _, tile in self.tiles()])
 
 
 def read_scene(

@@ -60,7 +60,8 @@ def _squares(path):
 
 def test_a_list_of_alphas_makes_clips_and_their_grid(tmp_path):
     animator = Animator()
-    interpolation.run(animator, _job((0.0, 0.25, 1.0)), tmp_path / "out.mp4")
+    made = interpolation.run(animator, _job((0.0, 0.25, 1.0)), tmp_path / "out.mp4")
+    assert [one.job.alpha for one in made] == [(0.0,), (0.25,), (1.0,)]
     clips = {"out_0.mp4": 0.0, "out_0.25.mp4": 0.25, "out_1.mp4": 1.0}
     assert {name: job.alpha for name, job in animator.jobs.items()} == {
         name: (alpha,) for name, alpha in clips.items()

@@ -50,16 +50,16 @@ def compare(tmp_path, case_folder):
     digest = CaseSet.read(case_folder).sha256()
     reports = {name: write_report(tmp_path / name, name, digest) for name in ("ours", "theirs")}
     reports["foreign"] = write_report(tmp_path / "foreign", "ours", "another")
-    with gr.Blocks() as page:
-        return Compare(page, reports, [case_folder])
+    with gr.Blocks(), gr.Tab("Compare") as tab:
+        return Compare(tab, reports | {"cases": case_folder})
 
 
 def test_the_table_has_a_row_for_each_method_and_what_is_there_for_columns(compare):
-    wrong, group, table, metric, method = compare._open(["ours", "theirs"], "all")
+    wrong, group, table, metric, method, *_ = compare._open(["ours", "theirs"], "all", None, None)
     assert not wrong and group.value == "all"
     assert table["headers"] == ["", "PSNR [dB] ↑"]
     assert table["data"] == [[name, "20.5 [20.5, 20.5]"] for name in ("ours", "theirs", "copy")]
-    assert metric.choices == [("PSNR", "psnr")]
+    assert metric.choices == [("PSNR", "psnr")] and metric.value == "psnr"
     assert [name for name, _ in method.choices] == ["ours", "theirs", "copy"]
 
 
@@ -67,7 +67,7 @@ def test_the_table_has_a_row_for_each_method_and_what_is_there_for_columns(compa
     ("by", "order"), [("ours", ["0001", "0002", "0000"]), ("theirs", ["0000", "0001", "0002"])]
 )
 def test_the_worst_case_comes_first(compare, by, order):
-    table, case = compare._sort(["ours", "theirs"], "psnr", by)
+    *_, table, case = compare._open(["ours", "theirs"], "all", "psnr", by)
     assert table["headers"] == ["case", "attribute", "ours", "theirs", "copy"]
     assert [row[0] for row in table["data"]] == order and case.value == order[0]
     assert table["data"][order.index("0002")] == ["0002", "hair", "15", "inf", "13"]
@@ -75,18 +75,33 @@ def test_the_worst_case_comes_first(compare, by, order):
 
 def test_a_number_is_seen(compare, case_folder):
     truth = [*video.read_frames(case_folder / "0000" / "truth.mp4")]
-    kept = compare._reports["theirs"] / "predictions" / "0000.mp4"
+    kept = compare._folders["theirs"] / "predictions" / "0000.mp4"
     video.write_video(kept, truth[::-1], CaseSet.read(case_folder).fps, lossless=True)
-    slider, tiles = compare._look(["ours", "theirs"], "0000", 2)
+    wrong, slider, tiles = compare._look(["ours", "theirs"], "0000", 2)
     seen = {name: picture for picture, name in tiles}
-    assert list(seen) == ["portrait", "hair 1", "driver", "truth", "copy", "paste", "theirs"]
-    assert slider.maximum == 5 and slider.value == 2
+    assert list(seen) == ["portrait", "hair", "driver", "truth", "copy", "paste", "theirs"]
+    assert not wrong and slider.maximum == 5 and slider.value == 2
     np.testing.assert_array_equal(seen["copy"], seen["portrait"])
-    later = {name: picture for picture, name in compare._look(["ours", "theirs"], "0000", 3)[1]}
+    later = {name: picture for picture, name in compare._look(["ours", "theirs"], "0000", 3)[2]}
     np.testing.assert_array_equal(seen["theirs"], later["truth"])
 
 
 def test_what_cannot_be_compared_is_said(compare):
-    assert "are of different cases" in compare._open(["ours", "foreign"], "all")[0]
-    assert "choose a report" in compare._open([], "all")[0]
-    assert compare._look(["foreign"], "0000", 0)[1] == []
+    for names, message in (
+        (["ours", "foreign"], "are of different cases"),
+        ([], "choose what"),
+    ):
+        assert message in compare._open(names, "all", None, None)[0]
+    wrong, _, pictures = compare._look(["foreign"], "0000", 0)
+    assert "its cases are not among the folders" in wrong and pictures is None
+
+
+def test_cases_without_a_report_are_seen_in_their_order(compare):
+    wrong, *_, table, case = compare._open(["cases"], "all", None, None)
+    assert not wrong and case.value == "0000"
+    assert table == {
+        "headers": ["case", "attribute"],
+        "data": [["0000", "hair"], ["0001", "hair"], ["0002", "interpolation/colour"]],
+    }
+    seen = [name for _, name in compare._look(["cases"], "0000", 0)[2]]
+    assert seen == ["portrait", "hair", "driver", "truth", "copy", "paste"]

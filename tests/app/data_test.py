@@ -8,8 +8,8 @@ from durian_jax.app.data import Data
 
 @pytest.fixture
 def data(prepared_dataset):
-    with gr.Blocks() as page:
-        return Data(page, {"clips": prepared_dataset})
+    with gr.Blocks(), gr.Tab("Data") as tab:
+        return Data(tab, {"clips": prepared_dataset})
 
 
 def test_clips_are_chosen_by_person_and_attribute(data):

@@ -32,7 +32,7 @@ def quick(monkeypatch):
 
 def test_the_second_waits_for_the_first_and_is_told_so():
     jobs, queue = [Job(), Job(3)], Line()
-    first, second = (queue.follow(Task(), job) for job in jobs)
+    first, second = (queue.follow(None, job) for job in jobs)
     assert next(first)[0] in ("Starting ...", "Denoising ...")
     assert next(second) == ("Waiting: 1 job before yours", None)
     assert jobs[0].begun.wait(5) and not jobs[1].begun.is_set()
@@ -43,11 +43,11 @@ def test_the_second_waits_for_the_first_and_is_told_so():
 
 
 def test_a_job_that_is_stopped_ends_and_the_next_begins():
-    jobs, task, queue = [Job(), Job()], Task(), Line()
-    first, second = queue.follow(task, jobs[0]), queue.follow(Task(), jobs[1])
+    jobs, queue = [Job(), Job()], Line()
+    first, second = queue.follow("me", jobs[0]), queue.follow("her", jobs[1])
     next(first), next(second)
     assert jobs[0].begun.wait(5)
-    task.stop()
+    queue.stop("me")
     with pytest.raises(Stopped):
         list(first)
     jobs[1].end.set()
@@ -55,10 +55,10 @@ def test_a_job_that_is_stopped_ends_and_the_next_begins():
 
 
 def test_who_leaves_the_line_never_begins():
-    jobs, task, queue = [Job(), Job()], Task(), Line()
-    first, second = queue.follow(Task(), jobs[0]), queue.follow(task, jobs[1])
+    jobs, queue = [Job(), Job()], Line()
+    first, second = queue.follow("me", jobs[0]), queue.follow("her", jobs[1])
     next(first), next(second)
-    task.stop()
+    queue.stop("her")
     with pytest.raises(Stopped):
         list(second)
     jobs[0].end.set()
@@ -66,11 +66,11 @@ def test_who_leaves_the_line_never_begins():
 
 
 def test_a_job_whose_browser_is_gone_ends():
-    job, task = Job(), Task()
-    following = Line().follow(task, job)
+    job, queue = Job(), Line()
+    following = queue.follow(None, job)
     next(following)
     following.close()
-    assert task.stopped.is_set()
+    assert list(queue.follow(None, lambda progress: 5))[-1] == (None, 5)
 
 
 def test_a_job_that_fails_leaves_the_line_usable():
@@ -79,18 +79,18 @@ def test_a_job_that_fails_leaves_the_line_usable():
 
     queue = Line()
     with pytest.raises(InputError, match="no face"):
-        list(queue.follow(Task(), fail))
-    assert list(queue.follow(Task(), lambda progress: 5))[-1] == (None, 5)
+        list(queue.follow(None, fail))
+    assert list(queue.follow(None, lambda progress: 5))[-1] == (None, 5)
 
 
 def test_a_long_line_is_closed(monkeypatch):
     monkeypatch.setattr(line, "MOST_WAITING", 1)
     jobs, queue = [Job(), Job()], Line()
-    following = [queue.follow(Task(), job) for job in jobs]
+    following = [queue.follow(None, job) for job in jobs]
     for one in following:
         next(one)
     with pytest.raises(InputError, match="1 jobs wait already: try again"):
-        next(queue.follow(Task(), Job()))
+        next(queue.follow(None, Job()))
     for job in jobs:
         job.end.set()
     for one in following:
@@ -109,5 +109,5 @@ def test_the_time_left_is_that_of_the_steps_alone(monkeypatch):
     assert text == "Denoising: step 3 of 10, about 14 s left" and share == 0.3
     task.progress("compiling decoder", 0, 0)
     assert task.told() == ("Compiling decoder ...", None)
-    task.stop()
+    task.stopped.set()
     assert task.told()[0] == "Stopping, once this is done: compiling decoder ..."

@@ -5,13 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from durian_jax.app.page import Desk, Guard, build
+from durian_jax.app.line import Line
+from durian_jax.app.page import Guard, build
+from durian_jax.app.visits import Visits
 from durian_jax.diffusion.solvers import Sampling
 
 
 def _labels(tmp_path, takes_attributes):
     animator = SimpleNamespace(size=64, sampling=Sampling(), takes_attributes=takes_attributes)
-    page = build(Desk(animator, tmp_path), [])
+    page = build(animator, Visits(tmp_path), Line(), "/home/me/runs/2")
     texts = [getattr(one, "label", None) or one.value for one in page.blocks.values()
              if hasattr(one, "label") or hasattr(one, "value")]  # fmt: skip
     return [text for text in texts if isinstance(text, str)]
@@ -19,7 +21,7 @@ def _labels(tmp_path, takes_attributes):
 
 def test_a_model_without_attributes_has_no_fields_for_them(tmp_path):
     labels = _labels(tmp_path, False)
-    assert "2. Animate" in labels and "steps" in labels
+    assert {"2. Animate", "steps", "Example"} <= {*labels}
     assert not [text for text in labels if "ttribute photo" in text or text == "Interpolate"]
 
 
@@ -27,6 +29,8 @@ def test_a_model_with_attributes_takes_eight(tmp_path):
     labels = _labels(tmp_path, True)
     assert [f"Attribute photo {i}" in labels for i in range(1, 10)] == [True] * 8 + [False]
     assert "Interpolate" in labels and "Example: hair" in labels
+    assert [text for text in labels if "Model: 2, 64 px" in text]
+    assert not [text for text in labels if "/home" in text]
 
 
 @pytest.mark.parametrize(
