@@ -48,7 +48,8 @@ def get_config(name: str = "stage1") -> ConfigDict:
         remat=(),
     )
     config.diffusion.prediction = "x0"
-    config.data.frames = 8
+    # With history and the gap before a reference they must fit into the 12 frames of a record.
+    config.data.frames = 7 if config.model.history else 8
     config.data.update(workers=0, reference_gap=2)
     config.optimizer.update(learning_rate=1e-3, warmup_steps=100, beta2=0.99)
     config.ema_decay = 0.998
