@@ -41,20 +41,12 @@ class Studio:
         cases = CaseSet.read(people.EXAMPLES).cases
         cases = [case for case in cases if case.interpolates == self.interpolates]
         with gr.Row():
-<<<<<<< HEAD
             gr.Markdown("No photos? Rendered people:")
-            examples = [(case, gr.Button(f"Example: {case.group}", size="sm")) for case in cases]
-        self.people = People(desk.visits, photos)
-        for case, button in examples:
-            button.click(self._example(case), None, self.people.components)
-=======
-            gr.Markdown("Nobody at hand? Rendered people:")
             names = [f"Example: {case.group}" for case in cases] if photos else ["Example"]
             buttons = [gr.Button(name, size="sm") for name in names]
         self._people = people.People(visits, photos)
         for case, button in zip(cases, buttons):
             button.click(self._example(case), None, self._people.components)
->>>>>>> 790f6db (Page: shorter, a painted mask stays with its photo, no folders in its title, cases without a report; its browser test is quick and no longer slow)
         look = gr.Button("1. Look at crops and masks")
         with gr.Column(visible=False) as seen:
             scene, which, editor = _scene(bool(photos))
