@@ -61,7 +61,6 @@ class Compare:
             list(folders), value=list(folders)[:2], label="Reports, or cases without one"
         )
         wrong = gr.HTML()
-        group = gr.Dropdown([report.ALL], value=report.ALL, label="Rows of the attribute")
         table = gr.Dataframe(
             label="Means over the cases, in brackets their 95 % intervals", interactive=False
         )
@@ -76,9 +75,9 @@ class Compare:
         pictures = gr.Gallery(
             label="Frames of the case", columns=4, object_fit="contain", height="auto", format="png"
         )
-        asked, seen = [chosen, group, metric, method], [chosen, case, frame]
-        told = [wrong, group, table, metric, method, by_case, case]
-        for event in (tab.select, chosen.change, group.input, metric.input, method.input):
+        asked, seen = [chosen, metric, method], [chosen, case, frame]
+        told = [wrong, table, metric, method, by_case, case]
+        for event in (tab.select, chosen.change, metric.input, method.input):
             event(self._open, asked, told).then(self._look, seen, [absent, frame, pictures])
         for event in (case.input, frame.input):
             event(self._look, seen, [absent, frame, pictures], show_progress="hidden")
@@ -108,40 +107,40 @@ class Compare:
         try:
             return "", *self._tables(*asked)
         except InputError as error:
-            return words.wrong(words.tell(error)), *[gr.skip()] * 6
+            return words.wrong(error), *[gr.skip()] * 5
 
-    def _tables(self, names: list[str], group: str, metric: str, method: str) -> tuple:
+    def _tables(self, names: list[str], metric: str, wanted: str) -> tuple:
         facts, methods = self._read(names)
-        groups = dict.fromkeys(one["group"] for one in facts["per_case"].values())
-        group = group if group in groups else report.ALL
-        metrics = {name: Metric(**one) for name, one in facts["metrics"].items()}
-        titles = [name for name in metrics if any(one.cell(group, name) for one in methods)]
-        metric = metric if metric in titles else next(iter(titles), None)
-        by = next((one for one in methods if one.title == method), next(iter(methods), None))
-        shown = {
-            case: one["group"]
-            for case, one in facts["per_case"].items()
-            if group in (report.ALL, one["group"])
+        cases = {case: one["group"] for case, one in facts["per_case"].items()}
+        metrics = {
+            name: Metric(**one)
+            for name, one in facts["metrics"].items()
+            if any(method.cell(report.ALL, name) for method in methods)
         }
-        order = list(shown)
+        means = [
+            [group, one.title, *(one.cell(group, name) for name in metrics)]
+            for group in dict.fromkeys(row["group"] for row in facts["rows"])
+            for one in methods
+        ]
+        metric = metric if metric in metrics else next(iter(metrics), None)
+        by = next((one for one in methods if one.title == wanted), next(iter(methods), None))
+        order = list(cases)
         if metric:
-            order = [case for case in shown if by.score(case, metric) is not None]
+            order = [case for case in cases if by.score(case, metric) is not None]
             lower = metrics[metric].better == "lower"
             order.sort(key=lambda case: by.score(case, metric), reverse=lower)
         rows = [
-            [case, shown[case], *(_text(one.score(case, metric)) for one in methods)]
+            [case, cases[case], *(_text(one.score(case, metric)) for one in methods)]
             for case in order
         ]
-        means = [[one.title, *(one.cell(group, name) for name in titles)] for one in methods]
+        titles = [one.title for one in methods]
         return (
-            gr.Dropdown([report.ALL, *groups], value=group),
-            {"headers": ["", *(report.head(metrics[name]) for name in titles)], "data": means},
-            gr.Dropdown([(metrics[name].title, name) for name in titles], value=metric),
-            gr.Dropdown([one.title for one in methods], value=by and by.title),
-            {"headers": ["case", "attribute", *(one.title for one in methods)], "data": rows},
+            {"headers": ["attribute", "", *map(report.head, metrics.values())], "data": means},
+            gr.Dropdown([(one.title, name) for name, one in metrics.items()], value=metric),
+            gr.Dropdown(titles, value=by and by.title),
+            {"headers": ["case", "attribute", *titles], "data": rows},
             gr.Dropdown(
-                [(f"{case}, {shown[case]}", case) for case in order],
-                value=order[0] if order else None,
+                [(f"{case}, {cases[case]}", case) for case in order], value=next(iter(order), None)
             ),
         )
 
@@ -152,7 +151,7 @@ class Compare:
             try:
                 columns = self._frames(tuple(names), case)
             except InputError as error:
-                return words.wrong(words.tell(error)), gr.skip(), None
+                return words.wrong(error), gr.skip(), None
         last = max(map(len, columns.values())) - 1
         frame = min(int(frame), last)
         tiles = [(frames[min(frame, len(frames) - 1)], name) for name, frames in columns.items()]
@@ -179,7 +178,7 @@ class Compare:
             if (path / "cases.json").is_file() and (cases := CaseSet.read(path)).sha256() == digest:
                 return cases
         raise InputError(
-            "its cases are not among the folders that are shown: give it to --show, too"
+            "its cases are not among the folders that are shown: name their folder, too"
         )
 
 

@@ -52,7 +52,7 @@ class Data:
         try:
             dataset, clips = _read(self._folders[name])
         except InputError as error:
-            return words.wrong(words.tell(error)), *[gr.skip()] * 5
+            return words.wrong(error), *[gr.skip()] * 5
         people = sorted({identity for identity, *_ in clips})
         kinds = sorted({kind for _, shown, _ in clips for kind in shown})
         person, kind = (x if x in known else _ALL for x, known in ((person, people), (kind, kinds)))

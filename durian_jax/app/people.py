@@ -13,6 +13,7 @@ from input_pipeline.dataset.cases import Case
 from input_pipeline.errors import InputError
 from input_pipeline.faces.drawing import draw_keypoints
 from input_pipeline.inference.inputs import Scene
+from input_pipeline.inference.subject import Subject
 from input_pipeline.kinds import KINDS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -63,13 +64,13 @@ class People:
             try:
                 check(path)
             except Exception as error:
-                return words.wrong(words.tell(error))
+                return words.wrong(error)
             return ""
 
         return run
 
     def chosen(self, values) -> tuple[str, str, list[tuple]]:
-        """(portrait, driver, (field, photo, kind) of each attribute).
+        """(portrait, driver, (number, photo, kind) of each attribute, from 1).
 
         Raises InputError: one is missing, or no photo or clip.
         """
@@ -82,7 +83,7 @@ class People:
             if path:
                 check(path)
         worn = enumerate(zip(photos, values[len(files) :]), 1)
-        return portrait, driver, [(f"photo {i}", *one) for i, one in worn if one[0]]
+        return portrait, driver, [(i, *one) for i, one in worn if one[0]]
 
     def blame(self, error: Exception, values) -> list[str]:
         """Texts for `lines`, and one more for what belongs to none of them."""
@@ -91,7 +92,7 @@ class People:
         for i, path in enumerate(values[: len(self.lines)]):
             if path and str(error).startswith(path):
                 place = i
-        texts[place] = words.wrong(words.tell(error))
+        texts[place] = words.wrong(error)
         return texts
 
     def example(self, visit: visits.Visit, case: Case) -> list:
@@ -100,10 +101,10 @@ class People:
         shutil.copytree(EXAMPLES / case.id, own, dirs_exist_ok=True)
         photos, kinds = [None] * self._count, [KINDS[0]] * self._count
         if self._count:
-            visit.masks["portrait", str(own / "portrait.png")] = own / "portrait_mask.png"
+            visit.masks[0, str(own / "portrait.png")] = own / "portrait_mask.png"
         for i, attribute in enumerate(case.attributes[: self._count]):
             photos[i], kinds[i] = str(own / f"attribute_{i}.png"), attribute.kind
-            visit.masks[f"photo {i + 1}", photos[i]] = own / f"attribute_{i}_mask.png"
+            visit.masks[i + 1, photos[i]] = own / f"attribute_{i}_mask.png"
         return [str(own / "portrait.png"), str(own / "driving.mp4"), *photos, *kinds]
 
 
@@ -116,19 +117,20 @@ def _field(label: str, make, kinds: list | None = None) -> tuple:
     return found
 
 
-def masks_of(scene: Scene, worn: list[tuple]) -> dict[str, tuple]:
-    """(subject, bool [S, S]) of each mask that can be painted, by its field.
+def masks_of(scene: Scene, worn: list[tuple]) -> dict[int, tuple]:
+    """(subject, bool [S, S]) of each mask that can be painted: the portrait's is 0, the others have
+    their numbers.
 
-    worn: (field, photo, kind); one that another covers is not in the scene.
+    worn: (number, photo, kind); one that another covers is not in the scene.
     """
     if "portrait_mask" not in scene.batch:
         return {}
-    found = {"portrait": (scene.portrait, scene.own)}
+    found = {0: (scene.portrait, scene.own)}
     for part in (scene, scene.towards) if scene.towards else (scene,):
         for (source, kind), mask in zip(part.sources, part.batch["attribute_mask"]):
             shown = (str(source.path), kind)
-            field = next(name for name, *one in worn if (*one,) == shown and name not in found)
-            found[field] = source, mask
+            number = next(i for i, *one in worn if (*one,) == shown and i not in found)
+            found[number] = source, mask
     return found
 
 
@@ -151,32 +153,29 @@ def told(scene: Scene) -> str:
     return "".join(f"<p>{html.escape(words.without_folders(line))}</p>" for line in lines)
 
 
-def to_editor(visit: visits.Visit, field: str | None) -> dict | None:
-    """A photo and its mask, of what was looked at, as the editor takes them."""
-    visit.painted = field
-    if field is None:
-        return None
-    subject, mask = visit.seen[field]
+def to_editor(subject: Subject, mask: np.ndarray) -> dict:
+    """A photo and its mask, bool [n, n], as the editor takes them."""
     paint = np.zeros((_SIDE, _SIDE, 4), np.uint8)
     paint[_grown(mask)] = (*_PAINT, 150)
     crop = subject.crop.apply(subject.photo(), _SIDE)
     return {"background": crop, "layers": [paint], "composite": None}
 
 
-def keep_painted(visit: visits.Visit, value: dict | None) -> None:
-    """Saves what was painted since the editor was filled, if anything was."""
-    layers = value and value.get("layers")
-    if visit.painted is None or not layers:
-        return
-    subject, before = visit.seen[visit.painted]
-    painted = np.any([layer[..., 3] > 64 for layer in layers], axis=0)
-    painted = cv2.resize(painted.astype(np.uint8), (_SIDE, _SIDE)) > 0
-    if (painted != _grown(before)).mean() < _CHANGED:
-        return
-    path = visit.new_folder() / f"{visit.painted.replace(' ', '_')}_mask.png"
-    subject.write_mask(path, painted)
-    visit.masks[visit.painted, str(subject.path)] = path
-    visit.seen[visit.painted] = subject, painted
+def keep_painted(visit: visits.Visit, editors: list[dict | None]) -> None:
+    """Saves what was painted since the editors were filled; they have the numbers of the masks."""
+    for number, value in enumerate(editors):
+        if number not in visit.seen or not value or not value["layers"]:
+            continue
+        subject, before = visit.seen[number]
+        painted = np.any([layer[..., 3] > 64 for layer in value["layers"]], axis=0)
+        painted = cv2.resize(painted.astype(np.uint8), (_SIDE, _SIDE)) > 0
+        if (painted != _grown(before)).mean() < _CHANGED:
+            continue
+        name = f"attribute_{number}" if number else "portrait"
+        path = visit.new_folder() / f"{name}_mask.png"
+        subject.write_mask(path, painted)
+        visit.masks[number, str(subject.path)] = path
+        visit.seen[number] = subject, painted
 
 
 def _photo(label: str) -> gr.Image:

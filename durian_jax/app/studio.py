@@ -1,5 +1,6 @@
 """What the tabs that make videos have in common: fields, a look at the masks, options, a job."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -49,7 +50,9 @@ class Studio:
             button.click(self._example(case), None, self._people.components)
         look = gr.Button("1. Look at crops and masks")
         with gr.Column(visible=False) as seen:
-            scene, which, editor = _scene(bool(photos))
+            notes, gallery = gr.HTML(), _gallery()
+            names = ("portrait", *photos) if photos else ()
+            boxes, editors = zip(*map(_editor, names)) if names else ((), ())
         more = self.fields()
         with gr.Accordion("Options of motion and sampling", open=False), gr.Row():
             self._options = Options(animator.sampling, self.motion)
@@ -59,11 +62,11 @@ class Studio:
         now, wrong = gr.HTML(words.now("")), gr.HTML()
         with gr.Column(visible=False, elem_classes="narrow") as made:
             results = _results()
-        self._more = len(more)
-        given = [*self._people.components, editor, *more, *self._options.components]
+        parts = (self._people.components, editors, more, self._options.components)
+        self._counts, given = [*map(len, parts)], [*itertools.chain(*parts)]
         told = [now, *self._people.lines, wrong]
         for button, handler, shown in (
-            (look, self._look, [seen, *scene, which, editor, make]),
+            (look, self._look, [seen, notes, gallery, *boxes, *editors, make]),
             (make, self._make, [made, *results]),
         ):
             button.click(
@@ -71,7 +74,6 @@ class Studio:
                 show_progress="hidden", concurrency_limit=None,
             )  # fmt: skip
         stop.click(self._stop, queue=False)
-        which.input(self._paint, [which, editor], editor)
         for field in self._people.components:  # what was looked at is no longer what is given
             field.change(lambda: gr.Button(interactive=False), None, make, show_progress="hidden")
 
@@ -120,14 +122,14 @@ class Studio:
     def _asked(self, visit, values) -> tuple[Job, dict, bool, list[str], list[tuple]]:
         """(job, how it is sampled, whether its alphas are passed over time, words of the command
         line for what differs from the defaults, attributes as `People.chosen`) of the fields."""
-        count = len(self._people.components)
-        people.keep_painted(visit, values[count])
-        more, options = values[count + 1 :][: self._more], values[count + 1 + self._more :]
-        portrait, driver, worn = self._people.chosen(values[:count])
+        rest = iter(values)
+        photos, editors, more, options = ([*itertools.islice(rest, n)] for n in self._counts)
+        people.keep_painted(visit, editors)
+        portrait, driver, worn = self._people.chosen(photos)
         fixed, sampling = self._options.read(options)
         fixed |= {"portrait": portrait, "driving": driver}
-        fixed |= {"portrait_mask": visit.masks.get(("portrait", portrait))}
-        masks = [visit.masks.get((field, photo)) for field, photo, _ in worn]
+        fixed |= {"portrait_mask": visit.masks.get((0, portrait))}
+        masks = [visit.masks.get((number, photo)) for number, photo, _ in worn]
         masked = [(*one[1:], *([mask] if mask else [])) for one, mask in zip(worn, masks)]
         job, over_time, line = self.job(masked, fixed, more)
         return job, sampling, over_time, line + self._options.words(options), worn
@@ -139,22 +141,16 @@ class Studio:
         def work(progress):
             progress("reading photos and clip", 0, 0)
             scene = self._animator.read(job)
-            visit.seen = people.masks_of(scene, worn)
-            first = next(iter(visit.seen), None)
+            seen = visit.seen = people.masks_of(scene, worn)
+            numbers = range(self._counts[1])
             return "Look at the pictures; where a mask is wrong, paint it. Then go on.", (
                 gr.Column(visible=True), people.told(scene), people.pictures(scene),
-                gr.Dropdown(list(visit.seen), value=first), people.to_editor(visit, first),
+                *(gr.Accordion(visible=i in seen) for i in numbers),
+                *(people.to_editor(*seen[i]) if i in seen else None for i in numbers),
                 gr.Button(interactive=True),
             )  # fmt: skip
 
         return work
-
-    def _paint(self, field, value, request: gr.Request):
-        visit = self._visits.of(request)
-        if field == visit.painted:  # gradio tells of a choice twice
-            return gr.skip()
-        people.keep_painted(visit, value)
-        return people.to_editor(visit, field)
 
     def _make(self, visit, *values):
         job, sampling, over_time, line, _ = self._asked(visit, values)
@@ -177,24 +173,24 @@ class Studio:
         return work
 
 
-def _scene(editable: bool) -> tuple[list, gr.Dropdown, gr.ImageEditor]:
-    """Fields for what was looked at: notes and pictures; the choice of a mask; its editor."""
-    notes = gr.HTML()
-    gallery = gr.Gallery(
+def _gallery() -> gr.Gallery:
+    return gr.Gallery(
         label="What the model will see", columns=3, object_fit="contain", height="auto",
         buttons=["fullscreen"], format="png",
     )  # fmt: skip
-    # Closed, as it draws all the time once it is there.
-    with gr.Accordion("Paint the masks", open=False, visible=editable):
-        which = gr.Dropdown([], label="Mask to paint: red is where it holds")
+
+
+def _editor(name: str) -> tuple[gr.Accordion, gr.ImageEditor]:
+    """Of one mask. Closed, as an editor draws all the time once it is there."""
+    with gr.Accordion(f"Paint the mask: {name}", open=False, visible=False) as box:
         editor = gr.ImageEditor(
-            label="Paint or erase; press 1. again to see what comes of it",
+            label="Red is where it holds; press 1. again to see what comes of it",
             type="numpy", format="png", sources=(), transforms=(), layers=False, buttons=[],
             brush=gr.Brush(20, ["rgba(235, 60, 60, 0.6)"], color_mode="fixed"),
             eraser=gr.Eraser(20), canvas_size=(512, 512), fixed_canvas=True, height=600,
             elem_classes="narrow",
         )  # fmt: skip
-    return [notes, gallery], which, editor
+    return box, editor
 
 
 def _results() -> list:

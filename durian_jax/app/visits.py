@@ -68,9 +68,8 @@ class Visit:
     Attributes:
       folder: for files of its own.
       uploads: files that it brought.
-      masks: files of painted masks, by (field, photo).
-      seen: (subject, mask) by field, of what was last looked at.
-      painted: the field whose mask is in the editor, or None.
+      masks: files of painted masks, by (number, photo).
+      seen: `people.masks_of` what was last looked at.
     """
 
     def __init__(self, root: Path):
@@ -78,7 +77,7 @@ class Visit:
         self.folder.mkdir()
         self.uploads: set[str] = set()
         self.masks: dict[tuple, Path] = {}
-        self.seen, self.painted = {}, None
+        self.seen: dict[int, tuple] = {}
 
     def new_folder(self) -> Path:
         """For the files of a result."""

@@ -34,9 +34,9 @@ def tell(error: Exception) -> str:
     return "the program failed: the terminal in which durian app runs says how"
 
 
-def wrong(text: str) -> str:
+def wrong(error: Exception) -> str:
     """What is wrong, for people who see it and for those who hear it."""
-    return f'<p class="wrong" role="alert">{html.escape(text)}</p>' if text else ""
+    return f'<p class="wrong" role="alert">{html.escape(tell(error))}</p>'
 
 
 def now(text: str, share: float | None = None) -> str:

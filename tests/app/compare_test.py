@@ -55,19 +55,20 @@ def compare(tmp_path, case_folder):
 
 
 def test_the_table_has_a_row_for_each_method_and_what_is_there_for_columns(compare):
-    wrong, group, table, metric, method, *_ = compare._open(["ours", "theirs"], "all", None, None)
-    assert not wrong and group.value == "all"
-    assert table["headers"] == ["", "PSNR [dB] ↑"]
-    assert table["data"] == [[name, "20.5 [20.5, 20.5]"] for name in ("ours", "theirs", "copy")]
+    wrong, table, metric, method, *_ = compare._open(["ours", "theirs"], None, None)
+    assert not wrong
+    assert table["headers"] == ["attribute", "", "PSNR [dB] ↑"]
+    methods = ["ours", "theirs", "copy"]
+    assert table["data"] == [["all", name, "20.5 [20.5, 20.5]"] for name in methods]
     assert metric.choices == [("PSNR", "psnr")] and metric.value == "psnr"
-    assert [name for name, _ in method.choices] == ["ours", "theirs", "copy"]
+    assert [name for name, _ in method.choices] == methods
 
 
 @pytest.mark.parametrize(
     ("by", "order"), [("ours", ["0001", "0002", "0000"]), ("theirs", ["0000", "0001", "0002"])]
 )
 def test_the_worst_case_comes_first(compare, by, order):
-    *_, table, case = compare._open(["ours", "theirs"], "all", "psnr", by)
+    *_, table, case = compare._open(["ours", "theirs"], "psnr", by)
     assert table["headers"] == ["case", "attribute", "ours", "theirs", "copy"]
     assert [row[0] for row in table["data"]] == order and case.value == order[0]
     assert table["data"][order.index("0002")] == ["0002", "hair", "15", "inf", "13"]
@@ -91,13 +92,13 @@ def test_what_cannot_be_compared_is_said(compare):
         (["ours", "foreign"], "are of different cases"),
         ([], "choose what"),
     ):
-        assert message in compare._open(names, "all", None, None)[0]
+        assert message in compare._open(names, None, None)[0]
     wrong, _, pictures = compare._look(["foreign"], "0000", 0)
     assert "its cases are not among the folders" in wrong and pictures is None
 
 
 def test_cases_without_a_report_are_seen_in_their_order(compare):
-    wrong, *_, table, case = compare._open(["cases"], "all", None, None)
+    wrong, *_, table, case = compare._open(["cases"], None, None)
     assert not wrong and case.value == "0000"
     assert table == {
         "headers": ["case", "attribute"],

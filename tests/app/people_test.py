@@ -1,0 +1,53 @@
+"""What is painted in an editor is the mask of its photo."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from durian_jax.app import people
+from durian_jax.app.visits import Visits
+from input_pipeline.media.pictures import read_picture, write_picture
+
+SIDE = 512
+HAIR = np.zeros((32, 32), bool)
+HAIR[4:12, 8:24] = True
+
+
+def _subject(name):
+    return SimpleNamespace(
+        path=Path(name),
+        photo=lambda: np.zeros((SIDE, SIDE, 3), np.uint8),
+        crop=SimpleNamespace(apply=lambda image, size: image),
+        write_mask=lambda path, mask: write_picture(path, np.uint8(255 * mask)),
+    )
+
+
+@pytest.fixture
+def visit(tmp_path):
+    """A tab in which a portrait and an attribute photo were looked at."""
+    visit = Visits(tmp_path).of(SimpleNamespace(session_hash="me"))
+    visit.seen = {number: (_subject(f"{number}.png"), HAIR) for number in (0, 1)}
+    return visit
+
+
+def _editors(visit):
+    return [people.to_editor(*visit.seen[number]) for number in (0, 1)] + [None]
+
+
+def test_what_is_not_painted_on_is_not_a_mask_of_the_users(visit):
+    people.keep_painted(visit, _editors(visit))
+    assert visit.masks == {}
+
+
+def test_a_stroke_is_a_mask_of_its_photo_and_is_there_the_next_time(visit):
+    editors = _editors(visit)
+    assert editors[1]["background"].shape == (SIDE, SIDE, 3)
+    editors[1]["layers"][0][300:320, 100:400] = 255
+    for _ in range(2):
+        people.keep_painted(visit, editors)
+        assert list(visit.masks) == [(1, "1.png")]
+    mask = read_picture(visit.masks[1, "1.png"])[..., 0] > 127
+    assert mask[300:320, 100:400].all() and not mask[330:].any() and mask[100, 200]
+    assert (_editors(visit)[1]["layers"][0][310, 200:300, 3] > 0).all()
