@@ -9,6 +9,7 @@ from pathlib import Path
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr
+from PIL import EpsImagePlugin
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -25,6 +26,8 @@ from durian_jax.app.line import Line
 from durian_jax.app.visits import MOST_MEGABYTES, Visits
 from input_pipeline.errors import InputError
 
+# Gradio opens whatever is handed in for a painted mask; nothing of it may run a program.
+EpsImagePlugin.gs_binary = False
 # The browser itself keeps to this machine, whatever the scripts of the page should ask for.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self' data: blob:; "

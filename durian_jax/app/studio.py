@@ -129,10 +129,12 @@ class Studio:
         fixed, sampling = self._options.read(options)
         fixed |= {"portrait": portrait, "driving": driver}
         fixed |= {"portrait_mask": visit.masks.get((0, portrait))}
-        masks = [visit.masks.get((number, photo)) for number, photo, _ in worn]
-        masked = [(*one[1:], *([mask] if mask else [])) for one, mask in zip(worn, masks)]
-        job, over_time, line = self.job(masked, fixed, more)
-        return job, sampling, over_time, line + self._options.words(options), worn
+        masked = [
+            (photo, kind, *filter(None, [visit.masks.get((number, photo))]))
+            for number, photo, kind in worn
+        ]
+        job, over_time, flags = self.job(masked, fixed, more)
+        return job, sampling, over_time, flags + self._options.words(options), worn
 
     def _look(self, visit, *values):
         job, sampling, *_, worn = self._asked(visit, values)
@@ -153,7 +155,7 @@ class Studio:
         return work
 
     def _make(self, visit, *values):
-        job, sampling, over_time, line, _ = self._asked(visit, values)
+        job, sampling, over_time, flags, _ = self._asked(visit, values)
         folder = visit.new_folder()
         out = folder / f"out{job.motion_options.suffix(job.driving)}"
 
@@ -167,7 +169,7 @@ class Studio:
                 gr.Column(visible=True), clips,
                 gr.Slider(maximum=max(1, len(clips) - 1), value=0, visible=several),
                 *_shown(clips, 0), gr.Video(grid, visible=grid is not None),
-                _files(made, folder), command(self.verb.lower(), job, line, self._checkpoint),
+                _files(made, folder), command(self.verb.lower(), job, flags, self._checkpoint),
             )  # fmt: skip
 
         return work

@@ -1,9 +1,11 @@
 """The page has what its model can do, and keeps to itself."""
 
 import asyncio
+import os
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from durian_jax.app.line import Line
 from durian_jax.app.page import Guard, build
@@ -54,3 +56,15 @@ def test_a_page_of_another_origin_gets_no_answer(origin, status):
     if status == 200:
         told = dict(sent[0]["headers"])[b"content-security-policy"]
         assert b"default-src 'self' data: blob:" in told and b"http" not in told
+
+
+def test_postscript_runs_no_program(tmp_path, monkeypatch):
+    (tmp_path / "layer.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+    )
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with Image.open(tmp_path / "layer.png") as picture, pytest.raises(OSError):
+        picture.load()
+    assert not (tmp_path / "ran").exists()
