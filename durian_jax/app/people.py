@@ -52,7 +52,8 @@ class People:
                 found += [_field(label, _photo, kinds) for label in photos[2:]]
         self.components, self.lines = [field for field, _ in found] + kinds, [x for _, x in found]
         for (field, line), check in zip(found, self._checks):
-            # Nothing of gradio opens what was not checked.
+            # Nothing of gradio opens what was not checked. Handlers give these fields plain values:
+            # with an update (gr.skip, too) gradio makes a field anew, without this.
             field.preprocess = lambda given: given and getattr(given, "path", None)
             field.change(self._checked(check), field, line, show_progress="hidden")
 
