@@ -87,11 +87,11 @@ def test_the_readme_runs_from_top_to_bottom(talking_head_clips, portrait_picture
             continue  # foreign weights: tests/parity
         if verb == "prepare":  # the other of two ways to the data set
             words[words.index("DATASET")] = "PREPARED"
-        if "ANSWERS" in words:
-            (tmp_path / "ANSWERS").mkdir()
+        if "PREDICTIONS" in words:
+            (tmp_path / "PREDICTIONS").mkdir()
             for case in cases.CaseSet.read(tmp_path / "CASES").cases:
                 driving = tmp_path / "CASES" / case.id / "driving.mp4"
-                shutil.copy(driving, tmp_path / "ANSWERS" / f"{case.id}.mp4")
+                shutil.copy(driving, tmp_path / "PREDICTIONS" / f"{case.id}.mp4")
             shutil.move(tmp_path / "REPORT", tmp_path / "REPORT1")
         smaller = [] if "--predictions" in words else SMALLER[verb].split()
         done = subprocess.run(
