@@ -29,7 +29,8 @@ def _config(stage, dataset, **changes):
     if config.model.history:
         config.model.history = config.data.history = 2
     config.data.update(path=str(dataset), frames=3)
-    config.steps, config.optimizer.warmup_steps, config.validation.batches = 4, 1, 1
+    config.steps, config.validation.batches = 4, 1
+    config.optimizer.update(warmup_steps=1, decay_steps=0)
     config.sample.update(every=4, steps=2, clips=2, window=4)
     full = svp.get_config(stage)  # guidance, which the small model leaves out
     config.stage.dropout, config.sample.guidance = full.stage.dropout, full.sample.guidance
