@@ -200,7 +200,6 @@ def test_from_photos_to_a_video_that_plays(
     assert not left, "files of a closed tab"
 
 
-@pytest.mark.slow  # the editor draws with WebGL, without a GPU very slowly
 def test_a_mask_is_painted_and_the_others_stay_as_they_are(
     opened, artefacts, portrait_picture, driver, tmp_path
 ):
@@ -228,7 +227,6 @@ def test_a_mask_is_painted_and_the_others_stay_as_they_are(
     assert painted.shape == read_picture(portrait_picture).shape and painted.any()
 
 
-@pytest.mark.slow  # one more model to compile
 def test_a_slider_goes_through_an_interpolation(opened, artefacts, portrait_picture, driver):
     tab = opened()
     tab.get_by_role("tab", name="Interpolate").click()
