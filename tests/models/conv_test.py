@@ -7,6 +7,7 @@ import pytest
 from durian_jax.models.conv import Conv
 
 
+@pytest.mark.parametrize("size", [(8, 12), (104, 100)], ids=["by XLA", "by products"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -17,9 +18,9 @@ from durian_jax.models.conv import Conv
         dict(kernel_size=(4, 4), padding="VALID", strides=(4, 4)),
     ],
 )
-def test_values_and_gradients_are_those_of_flax(options):
+def test_values_and_gradients_are_those_of_flax(options, size):
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((2, 8, 12, 5)).astype(np.float32)
+    x = rng.standard_normal((2, *size, 5)).astype(np.float32)
     params = jax.jit(nn.Conv(6, **options).init)(jax.random.key(0), x)
     params["params"]["bias"] = jnp.arange(6.0)
 
