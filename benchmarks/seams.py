@@ -36,6 +36,8 @@ def main() -> None:
         for case in cases.cases:
             truth = cases.load(case).truth.video / 255.0
             frames = np.stack([*video.read_frames(folder / f"{case.id}.mp4")]) / 255.0
+            if not 1 < options.every < len(frames):
+                parser.error(f"--every {options.every}: use 2 to {len(frames) - 1}")
             seconds = np.arange(len(frames)) / float(cases.fps)
             error = np.abs(frames - truth).mean(axis=(1, 2, 3))
             slope = np.polyfit(seconds, error, 1)[0]

@@ -49,6 +49,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
     )  # fmt: skip
     config.diffusion = dict(
         process="flow",
+        prediction="v",  # what the network predicts: v, the velocity, or x0, the clean latents
         shift=3.0,  # of the times towards noise
         logit_mean=0.0,  # of the logit of the times of training, before the shift
         logit_std=1.0,

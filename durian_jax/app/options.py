@@ -99,10 +99,10 @@ def _field(one: parameters.Parameter, default):
     if bool in one.kinds:
         return gr.Checkbox(bool(default), **shown)
     if one.choices:
-        empty = [("as is usual", "")] if default is None else []
+        empty = [("default", "")] if default is None else []
         return gr.Dropdown([*empty, *one.choices], value=default or "", **shown)
     if default is None:  # an empty field of numbers turns into 0 in the browser
-        return gr.Textbox("", placeholder="as is usual", **shown)
+        return gr.Textbox("", placeholder="default", **shown)
     if _is_pair(default):
         return gr.Textbox(":".join(map("{:g}".format, default)), **shown)
     return gr.Number(default, precision=0 if int in one.kinds else None, **shown)

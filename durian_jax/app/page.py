@@ -73,9 +73,10 @@ def build(
     datasets = [folder for folder in folders if kind_of(folder) == "dataset"]
     compared = [folder for folder in folders if folder not in datasets]
     checkpoint = checkpoint and words.without_folders(checkpoint)
+    wears = " and wears attributes of other people" if animator.takes_attributes else ""
     with gr.Blocks(title="Durian", analytics_enabled=False) as page:
         gr.Markdown(
-            f"# Durian\nA portrait moves like the driver and wears attributes of other people. "
+            f"# Durian\nA portrait moves like the driver{wears}. "
             f"Model: {checkpoint or 'the small one of the package, demonstration quality'}, "
             f"{animator.size} px. Animate only people who agreed to it."
         )

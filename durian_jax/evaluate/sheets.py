@@ -32,8 +32,8 @@ def columns(
     found["driver"] = pictures.driving
     for name in sorted(predictions, key=lambda name: name != "truth"):
         frames = predictions[name]
-        black = np.zeros_like(pictures.driving)
-        found[name] = black if frames is None else np.round(frames * 255).astype(np.uint8)
+        frames = np.zeros(pictures.driving.shape) if frames is None else frames
+        found[name] = np.round(frames * 255).astype(np.uint8)
     return found
 
 

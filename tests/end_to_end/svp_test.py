@@ -22,7 +22,7 @@ EXAMPLE = storage._PACKAGED.parent / "examples" / "0000"
 
 def _config(stage, dataset, **changes):
     config = svp_small.get_config(stage)
-    config.model.update(resolution=32, max_frames=4)
+    config.model.max_frames = 4
     config.model.transformer.update(
         layers=2, heads=2, head_dim=8, patch=2, positions=12, position_base=12, video_layers=(0, 1)
     )
