@@ -100,7 +100,8 @@ class Generator:
 
         Args:
           inputs: N batch contracts without their clip axis, of equal shapes; see
-            `System.encode_clip` for those that interpolate.
+            `System.encode_clip` for those that interpolate. Those of frames need only `shape`,
+            `dtype` and reading by places, as `FollowedPictures` have them.
           seeds: one for each, 0 to 2^32 - 1.
 
         Raises:
@@ -109,10 +110,14 @@ class Generator:
         """
         # Devices without a clip of their own repeat the last one.
         filled = [min(i, len(inputs) - 1) for i in range(_up(len(inputs), self.mesh.size))]
-        batch = jax.tree.map(lambda *x: np.stack(x), *(inputs[i] for i in filled))
-        check_batch(batch, self.system, "inputs")
-        frame_inputs = {name: batch.pop(name) for name in self.system.frame_inputs if name in batch}
-        count = len(next(iter(frame_inputs.values()))[0])
+        kept, frame_inputs = zip(*(self._split(inputs[i]) for i in filled))
+        batch = jax.tree.map(lambda *x: np.stack(x), *kept)
+        unread = {
+            name: jax.ShapeDtypeStruct((len(filled), *frames.shape), frames.dtype)
+            for name, frames in frame_inputs[0].items()
+        }
+        check_batch(batch | unread, self.system, "inputs")
+        count = len(next(iter(frame_inputs[0].values())))
         seeds = self._put(np.array([seeds[i] for i in filled], np.uint32))
         schedule = sampler.make_schedule(self.system, self.process, sampling)
         windowing = windows.make(count, sampling.windows, sampling.window, sampling.overlap)
@@ -146,6 +151,12 @@ class Generator:
             padded = np.pad(held, ((0, 0), (0, length - rest), *((0, 0),) * 3), "edge")
             yield self._decode(padded, watch)[: len(inputs), :rest]
 
+    def _split(self, inputs: dict) -> tuple[dict, dict]:
+        """What stands for the whole clip, and what is read a window at a time."""
+        names = [name for name in self.system.frame_inputs if name in inputs]
+        kept = {name: x for name, x in inputs.items() if name not in names}
+        return kept, {name: inputs[name] for name in names}
+
     def _denoise(
         self, windowing, clip, frame_inputs, seeds, source, schedule, watch
     ) -> Iterator[np.ndarray]:
@@ -163,9 +174,12 @@ class Generator:
         def predict(z, frames, step):
             if (window := tuple(frames)) not in known:
                 known.clear()
-                last = len(next(iter(frame_inputs.values()))[0]) - 1  # stands for what is beyond
-                places = np.minimum(frames, last)
-                inputs = self._put({name: x[:, places] for name, x in frame_inputs.items()})
+                last = len(next(iter(frame_inputs[0].values()))) - 1  # stands for what is beyond
+                read = [
+                    {name: x[np.minimum(frames, last)] for name, x in one.items()}
+                    for one in frame_inputs
+                ]
+                inputs = self._put(jax.tree.map(lambda *x: np.stack(x), *read))
                 encoded, history = self.encode_frames(watch, self.params, inputs), None
                 if before is not None:
                     history = self.encode_history(watch, self.params, self._put(before))

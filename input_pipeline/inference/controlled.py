@@ -17,20 +17,19 @@ from input_pipeline.motion.driver import (
     MotionOptions,
     read_motion,
 )
+from input_pipeline.motion.followed import follow
 from input_pipeline.motion.smoothing import smooth
 
 
-def whole_and_local(frames: list[np.ndarray], keypoints: np.ndarray) -> dict[str, np.ndarray]:
-    """X-Portrait's control pictures, uint8 [F, S, S, 3] each: the frames, and eyes and mouth."""
+def whole_and_local(frame: np.ndarray, keypoints: np.ndarray) -> dict[str, np.ndarray]:
+    """X-Portrait's control pictures, uint8 [S, S, 3] each: the frame, and eyes and mouth."""
     points = control_pictures.landmarks(keypoints)
-    local = [control_pictures.local_picture(*pair) for pair in zip(frames, points, strict=True)]
-    return {"control": np.stack(frames), "local_control": np.stack(local)}
+    return {"control": frame, "local_control": control_pictures.local_picture(frame, points)}
 
 
-def regions(frames: list[np.ndarray], keypoints: np.ndarray) -> dict[str, np.ndarray]:
-    """What Stable Video-Driven Portraits follows, uint8 [F, S, S, 3]: eyes, nose and mouth."""
-    shown = [control_pictures.region_picture(*pair) for pair in zip(frames, keypoints, strict=True)]
-    return {"driving": np.stack(shown)}
+def regions(frame: np.ndarray, keypoints: np.ndarray) -> dict[str, np.ndarray]:
+    """What Stable Video-Driven Portraits follows, uint8 [S, S, 3]: eyes, nose and mouth."""
+    return {"driving": control_pictures.region_picture(frame, keypoints)}
 
 
 def read_controlled(
@@ -46,7 +45,7 @@ def read_controlled(
     motion_options: MotionOptions = MOTION_OPTIONS,
     towards: list[tuple] = (),
     references: list[str | Path] = (),
-    draw: Callable[[list[np.ndarray], np.ndarray], dict] = whole_and_local,
+    draw: Callable[[np.ndarray, np.ndarray], dict] = whole_and_local,
 ) -> Scene:
     """As `read_scene`, for systems that take no attributes and see the driver's pictures.
 
@@ -55,8 +54,8 @@ def read_controlled(
 
     Args:
       references: more photos of the person.
-      draw: makes the pictures that the portrait follows of the driver's frames uint8 [S, S, 3] and
-        keypoints [F, 478, 2].
+      draw: makes the pictures that the portrait follows of a frame of the driver, uint8 [S, S, 3],
+        and its keypoints [478, 2].
 
     Raises:
       InputError: an unusable photo or clip, or what this system cannot do.
@@ -87,8 +86,10 @@ def read_controlled(
     others = [read_subject(path, size, landmarker, None, framed) for path in references]
     motion = read_motion(driving, landmarker, framed)
     landmarks = control_pictures.landmarks(person.keypoints)
-    followed = draw(*_aligned(motion, landmarks, size, motion_options))
-    batch = {"portrait": person.image, **followed}
+    keypoints = smooth(motion.keypoints, float(motion.fps), motion_options.smooth)
+    keypoints = motion.crop.points(keypoints, size)[..., :2]
+    matrix = _alignment(motion, keypoints, landmarks, motion_options)
+    batch = {"portrait": person.image, **follow(motion, keypoints, matrix, size, draw)}
     if others:
         batch["references"] = np.stack([other.image for other in others])
     nothing = np.zeros((0, size, size), bool)
@@ -103,25 +104,18 @@ def read_controlled(
     )
 
 
-def _aligned(
-    motion: Motion, portrait: np.ndarray, size: int, motion_options: MotionOptions
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """The driver's frames uint8 [S, S, 3] and keypoints [F, 478, 2], laid onto the portrait.
-
-    portrait: landmarks [68, 2].
-    """
-    keypoints = smooth(motion.keypoints, float(motion.fps), motion_options.smooth)
-    keypoints = motion.crop.points(keypoints, size)[..., :2]
-    matrix = np.eye(2, 3)
-    if motion_options.align != "none":
-        points, best = control_pictures.landmarks(keypoints), motion_options.best_frame
-        if best is None:
-            best = control_pictures.best_frame(points, portrait)
-        elif best >= len(points):
-            raise InputError(
-                f"{best}: {motion.path} has {len(points)} frames: use 0 to {len(points) - 1}",
-                option="best_frame",
-            )
-        matrix = control_pictures.alignment(points[best], portrait)
-    frames = [control_pictures.warped(frame, matrix) for frame in motion.frames(size)]
-    return frames, control_pictures.moved(keypoints, matrix)
+def _alignment(
+    motion: Motion, keypoints: np.ndarray, portrait: np.ndarray, motion_options: MotionOptions
+) -> np.ndarray:
+    """[2, 3]: lays the driver's keypoints [F, 478, 2] onto the portrait's landmarks [68, 2]."""
+    if motion_options.align == "none":
+        return np.eye(2, 3)
+    points, best = control_pictures.landmarks(keypoints), motion_options.best_frame
+    if best is None:
+        best = control_pictures.best_frame(points, portrait)
+    elif best >= len(points):
+        raise InputError(
+            f"{best}: {motion.path} has {len(points)} frames: use 0 to {len(points) - 1}",
+            option="best_frame",
+        )
+    return control_pictures.alignment(points[best], portrait)
