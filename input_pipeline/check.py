@@ -22,7 +22,6 @@ _MOST_CLIPS = 200  # on all sheets together, evenly chosen
 _FRAMES_PER_CLIP = 4
 _TILE, _STRIP = 144, 20
 _SAMPLES, _DRAWS = 12, 3  # on the sheet of augmentation
-_REFERENCES = ("attribute", "portrait")
 
 
 @dataclasses.dataclass
@@ -149,17 +148,17 @@ def draw_augmentation(
 ) -> Path:
     """Draws what training makes of a data set, `augmentation.png`, by the training's own functions.
 
-    A record is a row: the frames of attribute and portrait, each with its mask, a target frame, and
-    several draws of the two references that the model gets. The picture lies in `out_dir`, by
-    default in the data set itself.
+    A record is a row, see `draw_training`. The picture lies in `out_dir`, by default in the data
+    set itself.
+
+    Args:
+      options: of a system's samples, see `training.samples`; by default Durian's.
 
     Raises:
       InputError: no data set here, not one record that can be used, or no place to write.
     """
     dataset = shards.Dataset(dataset_dir)
     options = options or transforms.SampleOptions(size=dataset.size)
-    heads = ["attribute frame", "its mask", "portrait frame", "its mask", "target"]
-    heads += [f"{reference} {draw + 1}" for draw in range(_DRAWS) for reference in _REFERENCES]
     rows = []
     for index in np.unique(np.linspace(0, len(dataset) - 1, _SAMPLES).round()).astype(int):
         try:
@@ -168,10 +167,8 @@ def draw_augmentation(
             print(f"record {index} left out: {error}")
     if not rows:
         raise InputError(f"{dataset_dir}: no record can be used: see above")
-    spaced = [(head, (255, 255, 255)) for head in heads]
-    sheet = np.concatenate([_strip(spaced, len(heads), _TILE), *rows])
     path = Path(out_dir or dataset_dir) / "augmentation.png"
-    write_picture(path, sheet)
+    write_picture(path, np.concatenate(rows))
     print(f"augmentation: {path}")
     return path
 
@@ -179,27 +176,21 @@ def draw_augmentation(
 def draw_training(
     dataset: shards.Dataset, index: int, options: transforms.SampleOptions
 ) -> np.ndarray:
-    """uint8 [strip + tile, W, 3]: one record and what several draws make of its references."""
-    chunk = records.decode(dataset[index])
-    rng = np.random.default_rng(index)
-    choice = transforms.choose(chunk, options, rng)
-    tiles = []
-    for frame in (choice.attribute, choice.portrait):
-        image = _tile(records.decode_frame(chunk.frames[frame]))
-        kinds = [choice.kind] if choice.kind else []
-        masks = {kind: records.decode_mask(chunk.masks[kind][frame]) for kind in kinds}
-        tiles += [image, draw_masks(image, masks)]
-    samples = [
-        transforms.assemble(chunk, choice, options, rng, dataset.donors) for _ in range(_DRAWS)
-    ]
-    tiles.append(_tile(samples[0]["video"][0]))
-    for sample in samples:
-        tiles += [_tile(sample["attribute"][0]), _tile(sample["portrait"])]
-    line = f"{chunk.clip}   {choice.kind or 'no attribute'}, attribute from frame "
-    line += f"{chunk.start + choice.attribute}, portrait from {chunk.start + choice.portrait}"
-    line += f", target from {chunk.start + choice.target[0]}"
-    strip = _strip([(line, (255, 255, 255))], len(tiles))
-    return np.concatenate([strip, np.concatenate(tiles, 1)])
+    """uint8 [H, W, 3]: several draws of one record, with their names above: the target's first
+    frame, and the first of each kind of picture that a model is given with it."""
+    chunk, rng, found = records.decode(dataset[index]), np.random.default_rng(index), []
+    for draw in range(1, _DRAWS + 1):
+        sample = options.make(chunk, rng, dataset.donors)
+        side = sample["video"].shape[1:]
+        found.append((f"target {draw}", sample.pop("video")[0]))
+        for name, pictures in sample.items():
+            if pictures.shape[-3:] == side:
+                found.append((f"{name.replace('_', ' ')} {draw}", pictures.reshape(-1, *side)[0]))
+    kinds = ", ".join(chunk.masks) or "no attribute"
+    title = [(f"{chunk.clip} from frame {chunk.start}   {kinds}", (255, 255, 255))]
+    heads = [(name, (255, 255, 255)) for name, _ in found]
+    strips = [_strip(title, len(found)), _strip(heads, len(found), _TILE)]
+    return np.concatenate([*strips, np.concatenate([_tile(one) for _, one in found], 1)])
 
 
 def _tile(image: np.ndarray) -> np.ndarray:

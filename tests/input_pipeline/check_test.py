@@ -9,6 +9,7 @@ from input_pipeline.dataset.store import Store
 from input_pipeline.errors import InputError
 from input_pipeline.media.pictures import read_picture
 from input_pipeline.training import transforms
+from input_pipeline.training.samples import SAMPLES
 
 
 def rewrite(source, out, change):
@@ -88,18 +89,27 @@ def test_the_sheet_of_augmentation_shows_what_training_gets(write_painted, tmp_p
     sheet = check.draw_augmentation(dataset.path, out_dir=tmp_path)
     assert sheet == tmp_path / "augmentation.png"
     picture = read_picture(sheet).astype(int)
-    tile, strip = 144, 20
-    assert picture.shape == (strip + 2 * (strip + tile), 11 * tile, 3), "record 1 is left out"
-    rows = [picture[2 * strip + i * (strip + tile) :][:tile] for i in range(2)]
-    for row in rows:
-        tiles = np.split(row, 11, axis=1)
+    tile, strip = 144, 40
+    picture = read_picture(sheet).astype(int)
+    assert picture.shape == (2 * (strip + tile), 9 * tile, 3), "record 1 is left out"
+    for row in (picture[strip + i * (strip + tile) :][:tile] for i in range(2)):
+        tiles = np.split(row, 9, axis=1)
         magenta = [((np.minimum(t[..., 0], t[..., 2]) - t[..., 1]) > 100).mean() for t in tiles]
-        frame, _, portrait_frame, _, target, *references = magenta
-        assert min(frame, portrait_frame, target, *references[::2]) > 0.02
-        assert max(references[1::2]) == 0, "no draw of the portrait shows the hair"
-        black = [(t.max(-1) == 0).mean() for t in tiles[5:]]
-        assert min(black[::2]) > 0.7 and min(black[1::2]) > 0.02
-        assert (tiles[5] != tiles[7]).any() and (tiles[6] != tiles[8]).any()
+        black = [(t.max(-1) == 0).mean() for t in tiles]
+        targets, portraits, attributes = (slice(i, None, 3) for i in range(3))
+        assert min(magenta[targets] + magenta[attributes]) > 0.02
+        assert max(magenta[portraits]) == 0, "no draw of the portrait shows the hair"
+        assert min(black[attributes]) > 0.7 and min(black[portraits]) > 0.02
+        assert (tiles[1] != tiles[4]).any() and (tiles[2] != tiles[5]).any()
+
+
+@pytest.mark.parametrize("system", sorted(SAMPLES))
+def test_every_system_shows_what_its_training_gets(write_painted, tmp_path, system):
+    options = SAMPLES[system](size=32, frames=2)
+    picture = read_picture(check.draw_augmentation(write_painted(1).path, options, tmp_path))
+    columns = {"durian": 3, "animate_anyone": 2, "x_portrait": 4, "svp": 3}
+    tiles = np.split(picture[40:].astype(int), 3 * columns[system], axis=1)
+    assert all(np.ptp(tile) > 50 for tile in tiles)
 
 
 def test_a_data_set_too_short_for_the_target_has_no_sheet_of_augmentation(write_painted, tmp_path):
