@@ -111,7 +111,10 @@ def _scored(found: CaseSet, protocol: Protocol, groups: list[str] | None) -> tup
         )
     for case in found.cases:
         if (case.truth, bool(case.attributes)) != (protocol.truth, protocol.attributes):
-            raise InputError(f"{found.path}: case {case.id} does not fit protocol {protocol.name}")
+            raise InputError(
+                f"{found.path}: case {case.id} does not fit protocol {protocol.name}: make the "
+                "cases again"
+            )
     known = sorted({case.group for case in found.cases})
     for group in groups or ():
         if group not in known:
@@ -132,7 +135,10 @@ def _score(
             problems.append(str(error))
     if problems:
         lines = "".join(f"\n  {problem}" for problem in problems)
-        raise InputError(f"{found.path}: {len(problems)} unusable cases, nothing scored{lines}")
+        raise InputError(
+            f"{found.path}: {len(problems)} unusable cases, nothing scored; make them again, or "
+            f"choose other groups{lines}"
+        )
     report = reports.Report(method.name, protocol, found, scored, landmarker.version)
     shown, predicted = sheets.choose(scored), method.predictions(scored)
     for case in tqdm(scored, "scoring", unit="case"):

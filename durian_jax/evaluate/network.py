@@ -8,7 +8,6 @@ from input_pipeline.faces.descriptor import FaceDescriptor
 
 # As all published FVDs take them.
 FVD_FRAMES = 16
-TOO_FEW_CLIPS = f"needs 2 clips of {FVD_FRAMES} frames"
 
 
 class Network:
@@ -21,6 +20,10 @@ class Network:
 
     def score(self, method: str, prediction: Prediction) -> dict[str, float | None]:
         return {self.name: self.value(prediction)}
+
+    def value(self, prediction: Prediction) -> float | None:
+        """None where the metric has nothing to say."""
+        raise NotImplementedError
 
     def over_all(self) -> dict[str, dict] | None:
         return None
@@ -73,10 +76,8 @@ class Frechet(Network):
         return {}
 
     def over_all(self) -> dict[str, dict]:
-        predicted = set.intersection(*({id for id, _ in one} for one in self._found.values()))
         cells = {}
         for method, parts in self._found.items():
-            parts = [(id, features) for id, features in parts if id in predicted]
             found = np.concatenate([features for _, features in parts])
             true = np.concatenate([self._true[id] for id, _ in parts])
             if min(len(found), len(true)) < 2:
@@ -85,3 +86,18 @@ class Frechet(Network):
                 distance = frechet_distance(found, true)
                 cells[method] = {"mean": distance, "count": len(parts), "samples": len(found)}
         return cells
+
+
+class ClipFrechet(Frechet):
+    """That of whole clips, by their first frames."""
+
+    too_few = f"needs 2 clips of {FVD_FRAMES} frames"
+
+    def features(self, frames: np.ndarray) -> np.ndarray:
+        if len(frames) < FVD_FRAMES:
+            return np.zeros((0, 1))
+        return self.clip_features(frames[None, :FVD_FRAMES])
+
+    def clip_features(self, clip: np.ndarray) -> np.ndarray:
+        """[1, d] of frames [1, 16, S, S, 3] in [0, 1]."""
+        raise NotImplementedError

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from durian_jax.evaluate.network import FVD_FRAMES, TOO_FEW_CLIPS, Frechet, Identity, Network
+from durian_jax.evaluate.network import ClipFrechet, Identity, Network
 from durian_jax.evaluate.scores import Prediction
 from durian_jax.metrics import i3d, lpips
 from input_pipeline.faces import descriptor
@@ -39,19 +39,15 @@ class Lpips(Network):
         return float(np.concatenate(found)[: len(frames)].mean(dtype=np.float64))
 
 
-class FvdKinetics(Frechet):
+class FvdKinetics(ClipFrechet):
     """Fréchet distance of the logits of `metrics.i3d`."""
-
-    too_few = TOO_FEW_CLIPS
 
     def __init__(self, name: str):
         super().__init__(name, _facts(i3d.FILE))
         self._weights = jax.device_put(i3d.load())
 
-    def features(self, frames: np.ndarray) -> np.ndarray:
-        if len(frames) < FVD_FRAMES:
-            return np.zeros((0, 1))
-        return np.asarray(i3d.logits(self._weights, np.float32(frames[None, :FVD_FRAMES])))
+    def clip_features(self, clip: np.ndarray) -> np.ndarray:
+        return np.asarray(i3d.logits(self._weights, np.float32(clip)))
 
 
 def sface(name: str) -> Identity:

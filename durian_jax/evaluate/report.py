@@ -118,7 +118,7 @@ class Report:
                     "frames": case.frames,
                     "scores": {
                         method: predictions[case.id]
-                        for method, predictions in self.values.items() if case.id in predictions
+                        for method, predictions in self.values.items()
                     },
                 }
                 for case in self.scored

@@ -225,16 +225,15 @@ def _pixel_scores(frames, truth, shown, protocol: Protocol) -> dict[str, float]:
     for name in rows[0]:
         values = np.array([row[name] for row in rows])
         # Frames that do not show the region have nothing to be compared.
-        means[name] = _mean(name, values[~np.isnan(values)], protocol.psnr_ceiling)
+        means[name] = float(_mean(name, values[~np.isnan(values)], protocol.psnr_ceiling))
     return means
 
 
-def _mean(name: str, values: np.ndarray, ceiling: float) -> float:
-    if not len(values):
-        return float("nan")
-    if name.startswith("psnr"):
-        return float(pixels.mean_psnr(values, ceiling))
-    return float(values.mean())
+def _mean(name: str, values: np.ndarray, ceiling: float) -> np.ndarray:
+    """Of the last axis; NaN where it is empty."""
+    if not values.shape[-1]:
+        return np.full(values.shape[:-1], np.nan)
+    return pixels.mean_psnr(values, ceiling) if name.startswith("psnr") else values.mean(-1)
 
 
 def summarise(name: str, values: list[float], protocol: Protocol) -> dict:
@@ -244,16 +243,13 @@ def summarise(name: str, values: list[float], protocol: Protocol) -> dict:
     every method that predicted as many cases. One case has no interval.
     """
     values = np.asarray(values, np.float64)
-    mean = _mean(name, values, protocol.psnr_ceiling)
+    mean = float(_mean(name, values, protocol.psnr_ceiling))
     if len(values) == 1:
         return {"mean": mean, "low": None, "high": None, "count": 1}
     options: Bootstrap = protocol.bootstrap
     rng = np.random.default_rng(options.seed)
     draws = values[rng.integers(len(values), size=(options.resamples, len(values)))]
-    if name.startswith("psnr"):
-        means = pixels.mean_psnr(draws, protocol.psnr_ceiling)
-    else:
-        means = draws.mean(-1)
+    means = _mean(name, draws, protocol.psnr_ceiling)
     tail = (1 - options.confidence) / 2
     # A draw that happened: between inf and a number nothing can be interpolated.
     low, high = np.quantile(means, [tail, 1 - tail], method="nearest")

@@ -65,7 +65,7 @@ def write_cases(dataset: str | Path, protocol: Protocol, out: Path) -> None:
     for kind, parts in tqdm(chosen, "writing cases", unit="case"):
         case, pictures = make(f"{len(written):0{_ID_LENGTH}d}", kind, parts, source)
         cases.write_case(out, case, pictures, fps)
-        folder = Path(out) / case.id
+        folder = out / case.id
         # The driver as a method gets him: compression may cost a small face.
         driving = np.stack(list(video.read_frames(folder / "driving.mp4")))
         try:

@@ -18,12 +18,12 @@ def choose(scored: tuple[Case, ...]) -> list[Case]:
 
 
 def columns(
-    case: Case, pictures: Pictures, predictions: dict[str, np.ndarray | None]
+    case: Case, pictures: Pictures, predictions: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """uint8 [F, S, S, 3], or [1, S, S, 3] of what stands still, by what they show: portrait,
     attributes, driver, truth, the other predictions.
 
-    predictions: float [F, S, S, 3] in [0, 1] by name; None leaves a column black.
+    predictions: float [F, S, S, 3] in [0, 1] by name.
     """
     found = {"portrait": pictures.portrait[None]}
     for i, (attribute, image) in enumerate(zip(case.attributes, pictures.attributes)):
@@ -31,13 +31,11 @@ def columns(
         found[f"{attribute.kind}{share}" + (f" ({i})" if i else "")] = image[None]
     found["driver"] = pictures.driving
     for name in sorted(predictions, key=lambda name: name != "truth"):
-        frames = predictions[name]
-        frames = np.zeros(pictures.driving.shape) if frames is None else frames
-        found[name] = np.round(frames * 255).astype(np.uint8)
+        found[name] = np.round(predictions[name] * 255).astype(np.uint8)
     return found
 
 
-def draw(case: Case, pictures: Pictures, predictions: dict[str, np.ndarray | None]) -> np.ndarray:
+def draw(case: Case, pictures: Pictures, predictions: dict[str, np.ndarray]) -> np.ndarray:
     """uint8 [H, W, 3]: all `columns`; a few frames, one a row."""
     shown = columns(case, pictures, predictions)
     rows = np.linspace(case.scored_from, case.frames - 1, min(_FRAMES, case.frames))

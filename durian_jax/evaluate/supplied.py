@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from durian_jax.evaluate.network import FVD_FRAMES, TOO_FEW_CLIPS, Frechet, Identity, Network
+from durian_jax.evaluate.network import ClipFrechet, Frechet, Identity, Network
 from durian_jax.evaluate.scores import Prediction
 from input_pipeline.errors import InputError
 from input_pipeline.faces import descriptor, geometry
@@ -70,7 +70,7 @@ class Torch(Network):
         return np.concatenate(parts).astype(np.float64)
 
 
-class _Scripted(Torch, Frechet):
+class _Scripted(Torch):
     """Features by a TorchScript file."""
 
     def __init__(self, name: str, source: str):
@@ -78,7 +78,7 @@ class _Scripted(Torch, Frechet):
         self._network = self._torch.jit.load(source, map_location=self._device()).eval()
 
 
-class Fid(_Scripted):
+class Fid(_Scripted, Frechet):
     too_few = "needs 2 frames"
 
     def features(self, frames: np.ndarray) -> np.ndarray:
@@ -88,15 +88,11 @@ class Fid(_Scripted):
         )
 
 
-class Fvd(_Scripted):
-    too_few = TOO_FEW_CLIPS
-
-    def features(self, frames: np.ndarray) -> np.ndarray:
-        if len(frames) < FVD_FRAMES:
-            return np.zeros((0, 1))
-        clip = frames[None, :FVD_FRAMES].transpose(0, 4, 1, 2, 3) * 255
+class Fvd(_Scripted, ClipFrechet):
+    def clip_features(self, clip: np.ndarray) -> np.ndarray:
         return self._batches(
-            clip, lambda x: self._network(x, rescale=True, resize=True, return_features=True)
+            clip.transpose(0, 4, 1, 2, 3) * 255,
+            lambda x: self._network(x, rescale=True, resize=True, return_features=True),
         )
 
 

@@ -174,7 +174,7 @@ class Generator:
         def predict(z, frames, step):
             if (window := tuple(frames)) not in known:
                 known.clear()
-                last = len(next(iter(frame_inputs[0].values()))) - 1  # stands for what is beyond
+                last = windowing.num_frames - 1  # stands for what is beyond
                 read = [
                     {name: x[np.minimum(frames, last)] for name, x in one.items()}
                     for one in frame_inputs

@@ -166,11 +166,11 @@ class Checkpoints:
                 "workdir, or the same settings and data set"
             )
 
-    def _refuse_other_trees(self, trees: dict) -> None:
-        """Raises InputError if the newest checkpoint's arrays are not those of `trees`."""
+    def _refuse_other_trees(self, items: dict) -> None:
+        """Raises InputError if the newest checkpoint's arrays are not those of `items`."""
         with reading(self._manager):
-            saved = saved_trees(self._manager, tuple(trees))
-        old, new = _signature(saved), _signature(trees)
+            saved = saved_trees(self._manager, tuple(items))
+        old, new = _signature(saved), _signature(items)
         changes = [
             f"{key}: saved {old.get(key, 'nothing')}, the model has {new.get(key, 'nothing')}"
             for key in sorted(old.keys() | new.keys())

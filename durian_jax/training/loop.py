@@ -22,7 +22,8 @@ def train(config, workdir: str | Path) -> TrainState:
 
     Args:
       config: what `configs/*.py` return (an ml_collections.ConfigDict).
-      workdir: directory of the run: checkpoints, metrics.jsonl, loss.png, tensorboard, samples.
+      workdir: directory of the run: checkpoints, logs, metrics.jsonl, loss.png, tensorboard,
+        samples, and a profile where one is asked for.
 
     Returns:
       The final state.
@@ -76,8 +77,8 @@ def train(config, workdir: str | Path) -> TrainState:
             report.say(f"nothing to do: {first_step} of {config.steps} steps are done")
             return state
 
-        with contextlib.closing(open_loader(seed=config.seed + 1)) as batches:
-            fixed_batch = next(batches)
+        with contextlib.closing(open_loader(seed=config.seed + 1)) as once:
+            fixed_batch = next(once)
         check_batch(fixed_batch, training.system, config.data.path)
         for remark in training.system.remarks(fixed_batch):
             report.say(f"note: {config.data.path}: {remark}")

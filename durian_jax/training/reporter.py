@@ -187,11 +187,10 @@ def rises(losses: list[float]) -> int | None:
 
 
 def _readable_validation(step: int, values: dict[str, float]) -> str:
-    """step 40  validation loss 0.912 (...)  cases: l1 0.041 (copy 0.055, paste 0.05)  ..."""
+    """step 40  validation loss 0.9120 (by noise ...)  l1 0.041 (copy 0.055, paste 0.050)  ..."""
     parts = [f"step {step}"]
     if "val_loss" in values:
-        bins = [values.get(f"val_noise_{i}") for i in range(NUM_NOISE_BINS)]
-        by_noise = " ".join("-" if value is None else f"{value:.3f}" for value in bins)
+        by_noise = _by_noise(values, "val_noise")
         parts.append(f"validation loss {values['val_loss']:.4f} (by noise {by_noise})")
     for name in (name for name in values if name.startswith("case_")):
         score = name.removeprefix("case_")
@@ -202,16 +201,14 @@ def _readable_validation(step: int, values: dict[str, float]) -> str:
 
 
 def _readable(step: int, values: dict[str, float]) -> str:
-    """step 40  loss 0.812 (by noise 0.31 0.52 0.96 1.31)  grad 1.2  0.21 s/step  data 1%"""
-    bins = [values.get(f"loss_noise_{i}") for i in range(NUM_NOISE_BINS)]
-    by_noise = " ".join("-" if value is None else f"{value:.3f}" for value in bins)
+    """step 40  loss 0.8120 (by noise 0.310 - 0.960 1.310)  grad 1.20  0.210 s/step  data wait 1%"""
     wait = f"data wait {values['data_wait']:.0%}"
     if values["data_wait"] > STARVED:
-        wait += " (starved: raise config.data.workers)"
+        wait += " (starved: see docs/data.md, Speed)"
     return "  ".join(
         [
             f"step {step}",
-            f"loss {values['loss']:.4f} (by noise {by_noise})",
+            f"loss {values['loss']:.4f} (by noise {_by_noise(values, 'loss_noise')})",
             f"grad {values['grad_norm']:.2f}",
             f"{values['step_secs']:.3f} s/step",
             *([f"MFU {values['mfu']:.0%}"] if "mfu" in values else []),
@@ -219,3 +216,9 @@ def _readable(step: int, values: dict[str, float]) -> str:
             *(f"{name} {values[name]}".replace("_", " ") for name in TROUBLES if values.get(name)),
         ]
     )
+
+
+def _by_noise(values: dict[str, float], name: str) -> str:
+    """Errors by quarter of the timesteps; "-" where no sample fell."""
+    errors = (values.get(f"{name}_{i}") for i in range(NUM_NOISE_BINS))
+    return " ".join("-" if error is None else f"{error:.3f}" for error in errors)

@@ -14,6 +14,8 @@ from durian_jax.systems.system import System
 from durian_jax.training.state import TrainState
 from durian_jax.weights.trees import merge
 
+_COLUMNS = 4  # frames of a clip
+
 
 def make_sample_grid(
     system: System,
@@ -21,7 +23,6 @@ def make_sample_grid(
     config,
     local_batch: dict,
     mesh: jax.sharding.Mesh,
-    columns: int = 4,
 ) -> Callable[[TrainState], np.ndarray]:
     """A function of a state to a picture of samples with fixed noise, uint8 [H, W, 3].
 
@@ -33,9 +34,9 @@ def make_sample_grid(
         the whole are shown. Every device samples at least one, or it would idle.
     """
     sample = sampler.from_config(system, process, config.sample)
-    rows = min(-(-config.sample.clips // mesh.size) * mesh.size, config.batch_size)
+    clips = min(-(-config.sample.clips // mesh.size) * mesh.size, config.batch_size)
     batch = sharding.put_batch(
-        {name: x[: rows // jax.process_count()] for name, x in local_batch.items()}, mesh
+        {name: x[: clips // jax.process_count()] for name, x in local_batch.items()}, mesh
     )
 
     # Pictures [B, S, S, 3], or several of a clip: [B, N, S, S, 3].
@@ -51,7 +52,7 @@ def make_sample_grid(
 
     def draw(state: TrainState) -> np.ndarray:
         videos, shown = jax.device_get(run(merge(state.frozen, state.ema), batch))
-        frames = np.linspace(0, videos.shape[1] - 1, min(columns, videos.shape[1])).astype(int)
+        frames = np.linspace(0, videos.shape[1] - 1, min(_COLUMNS, videos.shape[1])).astype(int)
         rows = [
             np.hstack([*(one for name in photos for one in shown[name][i].reshape(-1, *picture)),
                        *shown["video"][i, frames], *videos[i, frames]])

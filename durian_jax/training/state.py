@@ -181,7 +181,7 @@ def apply_gradients(
 
 
 def describe(state: TrainState) -> str:
-    """A table, one row per top-level module: parameters in all, trained, frozen."""
+    """A table of the parameters, trained and frozen: a row for each `group_name`, then for all."""
     counts = {}
     for column, tree in enumerate((state.trained, state.frozen)):
         for name, leaf in flatten_dict(tree, sep="/").items():

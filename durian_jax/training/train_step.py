@@ -186,7 +186,7 @@ def stream_key(seed: int, stream: str, step) -> jax.Array:
 
 
 def make_gradients(
-    system: System, process: Process, config, placement=None
+    system: System, process: Process, config, placement: dict
 ) -> Callable[[TrainState, dict], tuple[dict, dict]]:
     """The gradients of Eq. 10 (F = 1) and Eq. 11 (F frames, one timestep per clip).
 
@@ -232,15 +232,14 @@ def make_gradients(
                     variables, batch["video"], drawn["posterior"], method="encode_video"
                 )
                 latents = jax.lax.stop_gradient(latents)
-                noisy = process.add_noise(latents, noise, t)
-                prediction = system.apply(variables, batch, noisy, t, drawn["keep"])
-                errors = jnp.square(prediction - process.target(latents, noise, t))
-                errors = errors.mean(tuple(range(t.ndim, errors.ndim)))
-                return (process.loss_weight(t) * errors).mean(), errors
+
+                def predict(noisy):
+                    return system.apply(variables, batch, noisy, t, drawn["keep"])
+
+                return denoising_loss(process, predict, latents, noise, t)
 
             (loss, errors), grads = jax.value_and_grad(loss_function, has_aux=True)(state.trained)
-            if placement is not None:
-                grads = jax.lax.with_sharding_constraint(grads, placement)
+            grads = jax.lax.with_sharding_constraint(grads, placement)
             bins = noise_bins(process, t)
             sums = {"noise_bin_errors": errors.reshape(-1) @ bins, "noise_bin_counts": bins.sum(0)}
             return grads, {"loss": loss, **sums}
@@ -250,6 +249,17 @@ def make_gradients(
         return grads, {**metrics, "loss": loss}
 
     return gradients
+
+
+def denoising_loss(
+    process: Process, predict: Callable, latents: jax.Array, noise: jax.Array, t: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The weighted loss of `predict` at noised latents [B, F, h, w, c], and the errors before
+    weights, of the shape of the times t: [B], or [B, F]."""
+    prediction = predict(process.add_noise(latents, noise, t))
+    errors = jnp.square(prediction - process.target(latents, noise, t))
+    errors = errors.mean(tuple(range(t.ndim, errors.ndim)))
+    return (process.loss_weight(t) * errors).mean(), errors
 
 
 def noise_bins(process: Process, t: jax.Array) -> jax.Array:

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from durian_jax.diffusion.process import Process
 from durian_jax.distributed import sharding
 from durian_jax.systems.system import System
-from durian_jax.training.train_step import noise_bins
+from durian_jax.training.train_step import denoising_loss, noise_bins
 from input_pipeline.errors import InputError
 
 # Columns of a run's scores, all better when lower.
@@ -54,11 +53,13 @@ class Validation:
                 loader.close()
         except InputError as error:
             say(f"no validation loss: {error}")
-        self._examiner = None
-        cases = Path(config.data.path) / "counterfactual"
-        self._cases = cases if (cases / "cases.json").is_file() else None
-        if not config.validation.cases:
-            self._cases = None
+        self._examiner, self._case_folder = None, None
+        if config.validation.cases:
+            folder = Path(config.data.path) / "counterfactual"
+            if (folder / "cases.json").is_file():
+                self._case_folder = folder
+            else:
+                say(f"no scores of cases: no {folder}: durian synth makes it with --cases")
 
     def __call__(self, params: dict) -> dict[str, float]:
         """Values by name: val_loss and val_noise_i, the unweighted errors in quarter i of the
@@ -74,12 +75,12 @@ class Validation:
             values["val_loss"] = float(loss / len(sums))
             for i in np.flatnonzero(counts):
                 values[f"val_noise_{i}"] = float(errors[i] / counts[i])
-        if self._cases:
+        if self._case_folder:
             whole = jax.jit(lambda x: x, out_shardings=sharding.replicated(self._mesh))(params)
             local = jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), whole)
             if jax.process_index() == 0:
                 if self._examiner is None:
-                    self._examiner = Examiner(local, self._config, self._cases)
+                    self._examiner = Examiner(local, self._config, self._case_folder)
                 values |= self._examiner(local)
         return values
 
@@ -99,12 +100,10 @@ def make_loss(system: System, process: Process, seed: int, mesh: jax.sharding.Me
         shares = np.random.default_rng(seed).permutation((np.arange(count) + 0.5) / count)
         t = process.times_at(shares.reshape(own))
         noise = jax.random.normal(jax.random.key(seed), latents.shape)
-        noisy = process.add_noise(latents, noise, t)
-        prediction = system.apply(variables, batch, noisy, t)
-        errors = jnp.square(prediction - process.target(latents, noise, t))
-        errors = errors.mean(tuple(range(t.ndim, errors.ndim)))
+        weighted, errors = denoising_loss(
+            process, lambda noisy: system.apply(variables, batch, noisy, t), latents, noise, t
+        )
         bins = noise_bins(process, t)
-        weighted = (process.loss_weight(t) * errors).mean()
         return weighted, errors.reshape(-1) @ bins, bins.sum(0)
 
     return loss

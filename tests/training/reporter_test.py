@@ -90,7 +90,7 @@ def test_a_line_names_what_goes_wrong(tmp_path, capsys):
     report.close()
     first, second = capsys.readouterr().out.splitlines()
     assert first.endswith("data wait 1%")
-    assert "data wait 31% (starved: raise config.data.workers)" in second
+    assert "data wait 31% (starved: see docs/data.md, Speed)" in second
     assert second.endswith("skipped 4  corrupt records 2")
 
 

@@ -88,3 +88,10 @@ def test_without_a_validation_split_there_is_no_loss_and_one_line_says_so(params
 
     assert _validate(params, mesh, refuse, said.append) == {}
     assert said == ["no validation loss: DATASET: no split 'val': choose one of train"]
+
+
+def test_without_cases_there_are_no_scores_and_one_line_says_so(params, mesh, monkeypatch):
+    monkeypatch.setattr(CONFIG.validation, "cases", 2)
+    said = []
+    assert "case_l1" not in _validate(params, mesh, say=said.append)
+    assert len(said) == 1 and said[0].endswith("is not there: durian synth makes it with --cases")
