@@ -94,4 +94,5 @@ def test_without_cases_there_are_no_scores_and_one_line_says_so(params, mesh, mo
     monkeypatch.setattr(CONFIG.validation, "cases", 2)
     said = []
     assert "case_l1" not in _validate(params, mesh, say=said.append)
-    assert len(said) == 1 and said[0].endswith("is not there: durian synth makes it with --cases")
+    folder = f"{CONFIG.data.path}/counterfactual".strip("/")
+    assert said == [f"no scores of cases: no {folder}: durian synth makes it with --cases"]
