@@ -84,10 +84,11 @@ def to_rgb(picture: Image.Image, path: Path, codes: tuple[int, int]) -> Image.Im
         grey = grey >> 8 if grey.max(initial=0) > 255 else grey
         picture = Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
     if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        alpha = picture.getchannel("A")
+        alpha = picture.convert("RGBA").getchannel("A")
+        # Profiles of grey fit grey pictures alone.
+        opaque = picture.convert("L" if picture.mode in ("L", "LA", "La") else "RGB")
         over = Image.new("RGB", picture.size, "white")
-        over.paste(_converted(picture.convert("RGB"), info, codes), mask=alpha)
+        over.paste(_converted(opaque, info, codes).convert("RGB"), mask=alpha)
         return over
     if picture.mode in ("P", "1", "PA"):
         picture = picture.convert("RGB")
@@ -115,8 +116,6 @@ def _converted(picture: Image.Image, info: dict, codes: tuple[int, int]) -> Imag
 def _by_profile(picture: Image.Image, profile: bytes) -> Image.Image:
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "srgb" in ImageCms.getProfileDescription(source).lower():
-            return picture
         return ImageCms.profileToProfile(picture, source, _SRGB, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
         return picture

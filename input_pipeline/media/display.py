@@ -1,6 +1,7 @@
 """Decoded frames as players show them: turned, mirrored, square pixels, SDR, whole pictures."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
@@ -15,6 +16,7 @@ from input_pipeline.media import hdr
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _ODDEST = 8  # aspect of a pixel, beyond which the header is taken for broken
 _UNSPECIFIED = 2  # of primaries and matrices, ITU-T H.273
+_FLOATS = re.compile(r"f(16|32)")  # in names of FFmpeg's pixel formats
 _BT2020, _BT2020_MATRICES = 9, (9, 10)
 # A picture that is larger and does not say its matrix is of BT.709, as players have it.
 _SD_WIDTH, _SD_HEIGHT = 1024, 576
@@ -23,11 +25,12 @@ _SD_WIDTH, _SD_HEIGHT = 1024, 576
 def picture(frame: av.VideoFrame, aspect: Fraction | None) -> np.ndarray:
     """uint8 [H, W, 3] RGB, over white. aspect: width of a pixel over its height, if known."""
     size, colours = _square(frame.width, frame.height, aspect), {"src_colorspace": _matrix(frame)}
-    if hdr.kind(_primaries(frame), frame.color_trc):
+    if _is_linear(frame) or hdr.kind(_primaries(frame), frame.color_trc):
         # EXACT's full chroma gives false colours at 16 bits.
         coarse = Interpolation.BILINEAR
         wide = frame.reformat(*size, format="rgb48le", interpolation=coarse, **colours)
-        image = hdr.to_sdr(wide.to_ndarray(), _primaries(frame), frame.color_trc)
+        transfer = hdr.LINEAR if _is_linear(frame) else frame.color_trc
+        image = hdr.to_sdr(wide.to_ndarray(), _primaries(frame), transfer)
     else:
         image = frame.reformat(*size, format="rgb24", interpolation=EXACT, **colours).to_ndarray()
     if has_alpha(frame.format):
@@ -95,6 +98,11 @@ def _matrix(frame: av.VideoFrame) -> Colorspace | None:
         return Colorspace.BT2020
     large = frame.width > _SD_WIDTH or frame.height > _SD_HEIGHT
     return Colorspace.ITU709 if large else None
+
+
+def _is_linear(frame: av.VideoFrame) -> bool:
+    """Floats are light: OpenEXR, Radiance, TIFF and PFM. What is brighter than 1 is white."""
+    return _FLOATS.search(frame.format.name) is not None
 
 
 def _shape(frame: av.VideoFrame) -> tuple:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 # Codes of ITU-T H.273.
-_PQ, _HLG = 16, 18
+LINEAR, _PQ, _HLG = 8, 16, 18
 TRANSFERS = {_PQ: "PQ", _HLG: "HLG"}
 PRIMARIES = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
 _P3 = [[1.2249, -0.2247, 0], [-0.0420, 1.0419, 0], [-0.0197, -0.0786, 1.0979]]
@@ -62,7 +62,9 @@ def _compressed(light: np.ndarray, peak: float) -> np.ndarray:
 @functools.cache
 def _decoder(transfer: int) -> np.ndarray:
     x = np.linspace(0, 1, _LEVELS)
-    if transfer == _HLG:
+    if transfer == LINEAR:
+        light = x
+    elif transfer == _HLG:
         high = (np.exp((x - 0.55991073) / 0.17883277) + 0.28466892) / 12
         light = np.where(x <= 0.5, x**2 / 3, high) / 0.265
     elif transfer == _PQ:

@@ -4,6 +4,7 @@ import io
 import struct
 
 import av
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
@@ -14,39 +15,44 @@ from input_pipeline.media.pictures import read_picture
 SRGB = ImageCms.createProfile("sRGB")
 # x, y of red, green and blue.
 P3 = ((0.68, 0.32), (0.265, 0.69), (0.15, 0.06))
+REC709 = ((0.64, 0.33), (0.3, 0.6), (0.15, 0.06))
 ADOBE = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
 
 
-def profile(primaries, gamma=2.2):
-    """A small ICC profile of these primaries, white D65 and a gamma."""
+def profile(primaries, gamma=2.2, title=b"me"):
+    """A small ICC profile of these primaries, or none for grey, white D65 and a gamma."""
 
     def xyz(x, y):
         return np.array([x / y, 1, (1 - x - y) / y])
 
     white, d50 = xyz(0.3127, 0.329), np.array([0.9642, 1, 0.8249])
-    matrix = np.array([xyz(*place) for place in primaries]).T
-    matrix = matrix * np.linalg.solve(matrix, white)
-    bradford = np.array(
-        [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
-    )
-    scale = np.diag((bradford @ d50) / (bradford @ white))
-    matrix = np.linalg.inv(bradford) @ scale @ bradford @ matrix
 
     def numbers(values):
         return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
 
     curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
-    name = b"desc\0\0\0\0" + struct.pack(">I", 3) + b"me\0" + b"\0" * 79
+    name = b"desc\0\0\0\0" + struct.pack(">I", 20) + title.ljust(98, b"\0")
     tags = [(b"desc", name), (b"wtpt", b"XYZ \0\0\0\0" + numbers(d50))]
-    for key, column in zip(b"rgb", matrix.T):
-        tags.append((bytes([key]) + b"XYZ", b"XYZ \0\0\0\0" + numbers(column)))
-        tags.append((bytes([key]) + b"TRC", curve))
+    if primaries:
+        matrix = np.array([xyz(*place) for place in primaries]).T
+        matrix = matrix * np.linalg.solve(matrix, white)
+        bradford = np.array(
+            [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
+        )
+        scale = np.diag((bradford @ d50) / (bradford @ white))
+        matrix = np.linalg.inv(bradford) @ scale @ bradford @ matrix
+        for key, column in zip(b"rgb", matrix.T):
+            tags.append((bytes([key]) + b"XYZ", b"XYZ \0\0\0\0" + numbers(column)))
+            tags.append((bytes([key]) + b"TRC", curve))
+    else:
+        tags.append((b"kTRC", curve))
     place, table, body = 132 + 12 * len(tags), struct.pack(">I", len(tags)), b""
     for key, value in tags:
         table += key + struct.pack(">II", place + len(body), len(value))
         body += value
+    space = b"RGB " if primaries else b"GRAY"
     head = struct.pack(
-        ">I4sI4s4s4s", place + len(body), b"\0" * 4, 0x02400000, b"mntr", b"RGB ", b"XYZ "
+        ">I4sI4s4s4s", place + len(body), b"\0" * 4, 0x02400000, b"mntr", space, b"XYZ "
     )
     head += b"\x07\xe8\0\1\0\1" + b"\0" * 6 + b"acsp" + b"\0" * 28 + numbers(d50)
     return head.ljust(128, b"\0") + table + body
@@ -69,6 +75,35 @@ def test_a_profile_of_srgb_or_a_broken_one_changes_nothing(tmp_path, photo):
     for icc in (srgb, b"\0" * (2 << 20), b"no profile"):
         Image.fromarray(photo).save(tmp_path / "a.png", icc_profile=icc)
         np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), photo)
+
+
+def test_a_profile_counts_by_what_it_says_not_by_its_name(tmp_path, photo):
+    icc = profile(REC709, gamma=1.0, title=b"sRGB, linear light")
+    stored = ImageCms.profileToProfile(
+        Image.fromarray(photo), SRGB, io.BytesIO(icc), outputMode="RGB"
+    )
+    stored.save(tmp_path / "a.png", icc_profile=icc)
+    assert np.abs(read_picture(tmp_path / "a.png").astype(float) - photo).mean() < 2
+
+
+@pytest.mark.parametrize("mode", ["L", "LA"])
+def test_profiles_of_grey_are_applied(tmp_path, photo, mode):
+    grey = np.asarray(Image.fromarray(photo).convert("L"))
+    stored = np.rint(255 * (grey / 255) ** (2.2 / 1.2)).astype(np.uint8)
+    picture = Image.fromarray(stored).convert(mode)
+    picture.save(tmp_path / "a.png", icc_profile=profile((), gamma=1.2))
+    assert np.abs(stored.astype(float) - grey).mean() > 20
+    assert np.abs(read_picture(tmp_path / "a.png").astype(float) - grey[..., None]).mean() < 4
+
+
+@pytest.mark.parametrize("name", ["a.hdr", "a.tif", "a.pfm"])
+def test_floats_are_linear_light(tmp_path, photo, name):
+    x = photo / 255
+    light = np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4).astype(np.float32)
+    light[:8, :8] = 7
+    cv2.imwrite(str(tmp_path / name), light[..., ::-1])
+    found = read_picture(tmp_path / name).astype(float)
+    assert np.abs(found - photo)[8:].mean() < 1 and found[:8, :8].min() == 255
 
 
 @pytest.mark.parametrize("packed", [True, False])
