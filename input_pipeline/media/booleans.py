@@ -10,7 +10,7 @@ def _plain(cell: str) -> str:
     text = unicodedata.normalize("NFKD", cell.replace("ł", "l").replace("Ł", "l").replace("ı", "i"))
     text = "".join(c for c in text if not unicodedata.combining(c) and not _is_invisible(c))
     text = unicodedata.normalize("NFC", text.casefold()).strip()
-    text = text.strip("()[]{}<>\"'`#!.").strip()
+    text = text.strip("()[]{}<>\"'`#!.;=").strip()
     short = re.sub(r"[/.\s]", "", text)
     return short if short in ("na", "nd", "nv") else text
 
@@ -30,24 +30,30 @@ _NEGATIONS = _words(
     "nessun nessuno nessuna niente nee niet geen zonder nej inte ingen inget inga ikke ikkje nei "
     "uden utan uten ei ilman nie bez brak ne není žádný žádná žádné nema nem nincs nincsen nu fără "
     "nici hayır yok değil tidak bukan tanpa không nuk nē όχι δεν χωρίς нет не без ні нема нету "
-    "немає няма отсутствует لا ليس بدون לא אין בלי नहीं नही ไม่ ไม่มี 아니요 아니오 아니 없음 없다"
+    "немає няма отсутствует لا ليس بدون לא אין בלי नहीं नही ไม่ ไม่มี 아니요 아니오 아니 없음 없다 "
+    "nope nah nahi nahin yox yoxdur xeyr ez nav nėra pole níl ingin hapana wala жоқ үгүй ոչ არა نه "
+    "ללא خیر ندارد نہیں না இல்லை"
 )
 _NO = _NEGATIONS | _words(
     "n f false off absent missing null nil void negative unchecked nan na nat nd nv "
+    "disabled inactive undefined pd.na leer vide vacío vazio vuoto leeg tomt boş üres пусто 空白 "
     "absente ausente assente fehlt いいえ なし 無し ない 無 无 否 不 不是 没 沒 没有 沒有 "
     # FALSE, as spreadsheets write it
     "falsch faux falso onwaar falskt falsk usann fałsz falszywe nepravda hamis yanlış epätosi fals "
-    "netiesa ψευδής ложь неправда лъжа хибність хиба 假 偽 거짓 ✗ ✘ ✖ ✕ ❌ ☐ ⬜ ∅ 👎"
+    "netiesa ψευδής ложь неправда лъжа хибність хиба 假 偽 거짓 aplams väär laž neistina netočno "
+    "netačno нетачно ósatt sai salah palsu gezurra เท็จ ผิด असत्य गलत שקר خطأ ✗ ✘ ✖ ✕ ❌ ☐ ⬜ ∅ 👎"
 )
 _YES = _words(
     "yes y true t on present x ja j oui si sí s sim da tak ano igen evet iya ya kyllä joo áno "
     "wahr vrai vero verdadero verdadeiro waar sant sand prawda pravda igaz doğru tosi adevărat "
     "tiesa да так ναι αληθής истина правда істина نعم כן हाँ हां ใช่ 是 有 "
-    "对 對 真 はい あり 예 네 있음 참 ✓ ✔ ✅ ☑ 👍 +"
+    "对 對 真 はい あり 예 네 있음 참 yep yeah yup jah taip bəli có đúng benar õige "
+    "visible enabled тачно אמת صحيح จริง सत्य ✓ ✔ ✅ ☑ 👍 +"
 )
 _UNSURE = _words(
-    "maybe jo unknown unclear unsure perhaps partly tbd todo unsicher unklar unbekannt vielleicht "
-    "inconnu desconocido sconosciuto desconhecido onbekend неизвестно 不明 未知"
+    "maybe jo nai vale unknown unclear unsure perhaps partly tbd todo unsicher unklar unbekannt "
+    "vielleicht bald hairless beardless hatless shaved shaven clean kahl glatze rasiert "
+    "chauve rasé inconnu desconocido sconosciuto desconhecido onbekend неизвестно 不明 未知"
 )
 # Chinese and Japanese have no spaces: a phrase that says no begins or ends with these.
 _NEGATED = re.compile(r"^(没|沒|无|無|不)|(なし|無し|ない|ません)$")
@@ -63,7 +69,7 @@ def parse(cell: str) -> bool | None:
 
     Raises:
       ValueError: it may mean either: a question mark, a share such as 0.5, an error of the
-        spreadsheet, "unknown", a single letter, or a phrase that begins with a no ("not visible").
+        spreadsheet, "unknown", "bald", a single letter, or a phrase that begins so ("not visible").
     """
     text = _plain(cell)
     if text in _NO or (set(text) <= _BLANK and "#" not in cell):
@@ -82,7 +88,7 @@ def parse(cell: str) -> bool | None:
         or "?" in text
         or len(text) == 1
         or not any(map(str.isalnum, text))
-        or first in _NEGATIONS
+        or first in _NEGATIONS | _UNSURE
         or text.startswith("n/a")
         or _NEGATED.search(text)
     ):

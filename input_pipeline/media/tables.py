@@ -19,6 +19,7 @@ _MARKS = (
     (b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"),
     (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"),
 )  # fmt: skip
+_SEPARATOR_LINE = re.compile(r'"?sep *= *(.)"?[,;\t|]*', re.IGNORECASE)
 # What marks a missing value.
 MISSING = frozenset(
     {"", "nan", "n/a", "na", "#n/a", "<na>", "null", "none", "nat", "-", "--", "–", "—"}
@@ -63,7 +64,7 @@ def read(path: str | Path, required: Iterable[str], optional: Iterable[str]) -> 
     required, known = tuple(required), {*required, *optional}
     text, notes = _decode(path, _read_bytes(path))
     lines, given, skipped = text.splitlines(), None, 0
-    if lines and (found := re.fullmatch(r'"?sep=(.)"?[,;\t|]*', lines[0].strip(" "))):
+    if lines and (found := _SEPARATOR_LINE.fullmatch(lines[0].strip(" "))):
         given, skipped = found[1], 1
         text = text[len(lines[0]) :].removeprefix("\r").removeprefix("\n")
     head = next((line for line in lines[skipped:] if line.strip(' ,;\t|"')), "")

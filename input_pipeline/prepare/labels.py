@@ -28,10 +28,11 @@ def read(path: str | Path | None, root: str, clips: list[str]) -> tuple[dict[str
 
     The table, see `tables.read`, needs the column `file`; `hair`, `glasses`, `beard`, `hat`,
     `identity` and `split` are used, others are not. Cells that say no, see `booleans.parse`, and
-    empty ones mean absent; what says neither yes nor no ("balding", "tied back") means present. A
-    row belongs to the clip with which its `file` shares the file name and the most folders above
-    it. Where there is no table, no row or no column, hair is taken as present, the other kinds as
-    absent, and the clip's name as identity.
+    empty ones mean absent; what says neither yes nor no ("balding", "tied back") means present,
+    unless it could be yes and no in words that are not known. A row belongs to the clip with which
+    its `file` shares the file name and the most folders above it. Where there is no table, no row
+    or no column, hair is taken as present, the other kinds as absent, and the clip's name as
+    identity.
 
     Args:
       root: folder of the clips. clips: their paths relative to it.
@@ -42,7 +43,7 @@ def read(path: str | Path | None, root: str, clips: list[str]) -> tuple[dict[str
         different things about one clip.
     """
     find = _finder(root, clips)
-    chosen, unused, described, notes = {}, [], [], []
+    chosen, unused, described, said, notes = {}, [], [], {}, []
     rows = []
     if path is not None:
         table = tables.read(path, ("file",), _OPTIONAL)
@@ -61,15 +62,21 @@ def read(path: str | Path | None, root: str, clips: list[str]) -> tuple[dict[str
         identity, split = ("" if x.lower() in tables.MISSING else x for x in (identity, split))
         if split and split.lower() not in SPLITS:
             raise InputError(f"{where}: split '{split}' must be one of {', '.join(SPLITS)}")
-        present = _present(row, where, described)
+        present = _present(row, where, described, said)
         label = Label(present, identity or _name(clip), split.lower())
         if chosen.setdefault(clip, label) != label:
             raise InputError(f"{where}: {clip} was labelled otherwise in an earlier line; keep one")
+    if described and len(said) <= 2 and False not in said.values():
+        where, kind, cell = described[0]
+        raise InputError(
+            f"{where}: {kind} {cell!r} may mean yes or no, as nothing in the table says no in a "
+            "known word: write yes or no"
+        )
     if described:
-        shown = ", ".join(f"{kind} {cell!r}" for kind, cell in list(dict.fromkeys(described))[:5])
+        shown = ", ".join(f"{kind} {cell!r}" for _, kind, cell in described[:5])
         notes.append(
             f"{path}: {len(described)} cells say neither yes nor no and are taken as present: "
-            f"{shown}{', ...' if len(set(described)) > 5 else ''}"
+            f"{shown}{', ...' if len(described) > 5 else ''}"
         )
     if unused:
         notes.append(f"{path}: {len(unused)} rows name no clip, the first is {unused[0]}")
@@ -95,20 +102,28 @@ def _unused_columns(path: str | Path, table: tables.Table) -> list[str]:
     return [f"{path}: columns that are not used: {shown}"] if unused else []
 
 
-def _present(row: dict[str, str], where: str, described: list[tuple[str, str]]) -> frozenset[str]:
-    """Kinds that a row says are there; (kind, cell) of those that are described are appended."""
+def _present(
+    row: dict[str, str],
+    where: str,
+    described: list[tuple[str, str, str]],
+    said: dict[str, bool | None],
+) -> frozenset[str]:
+    """Kinds that a row says are there. Added are (where, kind, cell) of those that are described,
+    and what each word says."""
     present = set()
     for kind in KINDS:
         cell = row.get(kind, "yes" if kind == "hair" else "no")
         try:
-            said = booleans.parse(cell)
+            says = booleans.parse(cell)
         except ValueError:
             raise InputError(
                 f"{where}: {kind} {cell!r} may mean yes or no: write yes or no"
             ) from None
-        if said is None:
-            described.append((kind, cell))
-        if said is not False:
+        if kind in row:
+            said[cell.casefold()] = says
+        if says is None:
+            described.append((where, kind, cell))
+        if says is not False:
             present.add(kind)
     return frozenset(present)
 

@@ -11,7 +11,8 @@ from input_pipeline.media import booleans
      "None", "nan", "NaN", "N/A", "n.a.", "#N/A", "#NV", "<NA>", "NULL", "-", "--", "—", ".",
      "off", "absent", "nein", "Non", "não", "NÃO", "NAO", "нет", "НЕТ", "hayır", "HAYIR", "nej",
      "nie", "không", "いいえ", "なし", "无", "沒有", "아니요", "لا", "לא", "όχι", "FALSCH",
-     "FAUX", "FAŁSZ", "ONWAAR", "ЛОЖЬ", "FALSO", "✗", "✖\ufe0f", "❌", "☐"],
+     "FAUX", "FAŁSZ", "ONWAAR", "ЛОЖЬ", "FALSO", "✗", "✖\ufe0f", "❌", "☐", "nope",
+     "false;", "=FALSE()", "disabled", "yox", "väär", "laž", "sai", "เท็จ", "שקר", "خطأ"],
 )  # fmt: skip
 def test_no(cell):
     assert booleans.parse(cell) is False
@@ -35,7 +36,7 @@ def test_descriptions_say_neither(cell):
     "cell",
     ["?", "yes?", "0.5", "50%", "-2", "inf", "unknown", "no glasses", "not-visible",
      "kein Bart", "sans lunettes", "没有眼镜", "眼鏡なし", "#REF!", "#DIV/0!", "q",
-     "N/A (cut off)"],
+     "N/A (cut off)", "bald", "clean-shaven"],
 )  # fmt: skip
 def test_what_may_mean_either_is_refused(cell):
     with pytest.raises(ValueError):

@@ -28,7 +28,7 @@ def test_any_separator_and_any_end_of_line(read, separator, end):
     assert (found.rows, found.separator, found.notes) == ([(2, ROW)], separator, [])
 
 
-@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "sep=;\r"])
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "sep=;\r", "SEP = ;"])
 def test_the_line_that_tells_the_separator(read, first):
     found = read(f"{first}\nfile;hair\na,b.mp4;yes\n")
     assert found.rows == [(3, {"file": "a,b.mp4", "hair": "yes"})]

@@ -27,6 +27,12 @@ def test_descriptions_count_as_present_and_negations_as_absent(read):
     )
 
 
+def test_words_of_many_kinds_are_descriptions(read):
+    clips = ["a.mp4", "b.mp4", "c.mp4"]
+    found, _ = read("file,hair\na.mp4,long\nb.mp4,short\nc.mp4,curly\n", clips)
+    assert all(found[clip].present == {"hair"} for clip in clips)
+
+
 def test_plain_labels_need_no_remark(read):
     assert read("file,hair\na.mp4,yes\n", ["a.mp4"])[1] == []
 
@@ -96,6 +102,8 @@ def test_rows_and_clips_without_partner_are_reported(read):
         ("file,hat\na.mp4,yes\n", "line 2: 'a.mp4' fits x/a.mp4 and y/a.mp4"),
         ("file,hat\nx/a.mp4,0.5\n", "line 2: hat '0.5' may mean yes or no"),
         ("file,hat\nx/a.mp4,not visible\n", "line 2: hat 'not visible' may mean yes or no"),
+        ("file,hat\nx/a.mp4,tak\ny/a.mp4,qq\n", "line 3: hat 'qq' may mean yes or no, as nothing"),
+        ("file,hat\nx/a.mp4,pp\ny/a.mp4,qq\n", "line 2: hat 'pp' may mean yes or no, as nothing"),
         ("file,hat\nx/a.mp4,yes\ny/a.mp4,red, green\n", "line 3: 1 cells too many: quote"),
         ("file,hat,Hat\nx/a.mp4,yes,no\n", "column 'hat' is there twice"),
         ("file,hat\nx/a.mp4,yes\nx/a.mp4,no\n", "line 3: x/a.mp4 was labelled otherwise"),
