@@ -448,6 +448,9 @@ def test_folders_of_another_kind(pipeline, tmp_path, capsys):
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "config.json").write_text('{"_class_name": "MotionAdapter"}')
+    sd = tmp_path / "sd"
+    sd.mkdir()
+    (sd / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
     (tmp_path / "lora").mkdir()
     lora = {"up.lora_A.weight": np.ones((1, 2), np.float32)}
     save_file(lora, tmp_path / "lora" / "adapter_model.safetensors")
@@ -464,6 +467,7 @@ def test_folders_of_another_kind(pipeline, tmp_path, capsys):
         ("arcface", moore / "pose_guider.pth", "no iResNet"),
         ("arcface", moore, "a folder: give a file in it, denoising_unet.pth or motion_module.pth"),
         ("animatediff", adapter, "a folder: it holds a MotionAdapter: convert it as diffusers"),
+        ("ldm", sd, "a folder: it holds a StableDiffusionPipeline: convert it as diffusers"),
         ("diffusers", moore / "pose_guider.pth", "pose_guider.pth: a file: give a model folder"),
         ("diffusers", original, "a single file as of the first Stable Diffusion"),
         (

@@ -79,9 +79,10 @@ def _check_is_file(path: Path) -> None:
 
 def _advice(folder: Path) -> str:
     """What to give in place of a folder."""
-    config = folder / "config.json"
-    if config.is_file() and (family := read_json(config).get("_class_name")):
-        return f"it holds a {family}: convert it as diffusers"
+    for name in ("config.json", "model_index.json"):
+        config = folder / name
+        if config.is_file() and (family := read_json(config).get("_class_name")):
+            return f"it holds a {family}: convert it as diffusers"
     kinds = (".safetensors", ".msgpack", ".onnx", *_TORCH)
     found = sorted(entry.name for entry in folder.iterdir() if entry.suffix in kinds)
     return f"give a file in it, {' or '.join(found[:3])}" if found else "give a file of weights"
@@ -130,7 +131,7 @@ def read_json(path: Path) -> dict:
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         if path.is_file():
-            refuse_other_contents(path)
+            refuse_other_contents(path, text=False)
         raise InputError(f"{path}: not readable as JSON ({error}): download it again") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: holds no JSON object: download it again")

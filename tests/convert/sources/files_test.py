@@ -66,6 +66,13 @@ def test_an_index_without_a_map_is_damaged(text, tmp_path):
         open_weights(index)
 
 
+def test_an_index_that_is_cut_short_is_said_to_be_no_json(tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text('{"metadata": {"total_si')
+    with pytest.raises(InputError, match=r"not readable as JSON .*download it again"):
+        open_weights(index)
+
+
 def test_an_index_of_torch_files_and_what_it_may_lack(tmp_path):
     folders.write_torch(tmp_path / "one.bin", {"a": NUMBERS})
     index = tmp_path / "pytorch_model.bin.index.json"
