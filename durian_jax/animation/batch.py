@@ -33,13 +33,14 @@ class Result:
     """What became of a row: a line of the report.
 
     status: DONE, SKIPPED or FAILED. seconds: from reading its files to its last frame, those of the
-    rows sampled beside it included. error: one line, or "".
+    rows sampled beside it included. error: one line, or "". notes: on its inputs, joined by "; ".
     """
 
     name: str
     status: str
     seconds: float = 0.0
     error: str = ""
+    notes: str = ""
 
 
 def run(
@@ -100,6 +101,8 @@ def run(
         Result(**gathered[i % processes.count][i // processes.count]) for i in range(len(rows))
     ]
     _write(out / REPORT, results)
+    if noted := sum(bool(result.notes) for result in results):
+        print(f"note: there are notes on {noted} of {len(rows)} rows: {out / REPORT} lists them")
     failed = [result for result in results if result.status == FAILED]
     if failed:
         reasons = [f"{result.name} ({result.error})" for result in failed[:_MOST_NAMED]]
@@ -160,7 +163,8 @@ def _make(
                 results[i] = _failed(rows[i], outcome.error)
             else:
                 seconds = round(sum(outcome.settings["seconds"].values()), 2)
-                results[i] = Result(rows[i].name, DONE, seconds)
+                notes = "; ".join(outcome.settings["notes"])
+                results[i] = Result(rows[i].name, DONE, seconds, notes=notes)
             bar.update()
 
 

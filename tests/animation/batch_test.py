@@ -38,7 +38,8 @@ class Animator:
             if job.portrait == "strange.png":
                 yield Outcome(job, path, None, None, ValueError("Decompressed data\n too large"))
                 continue
-            settings = self.settings(job, **sampling) | {"seconds": {"a": 1.5, "b": 1.0}}
+            seconds, notes = {"a": 1.5, "b": 1.0}, ["HDR", "silent"] if job.seed == 7 else []
+            settings = self.settings(job, **sampling) | {"seconds": seconds, "notes": notes}
             path.write_text(str(job.seed))
             path.with_name(f"{path.stem}_grid{path.suffix}").write_text("")
             path.with_suffix(".json").write_text(json.dumps(settings))
@@ -63,8 +64,15 @@ def test_every_row_is_made_and_reported_in_order(tmp_path):
         (name, "done", 2.5) for name in "abc"
     ]
     assert _report(tmp_path / "new" / "out") == [
-        {"name": name, "status": "done", "seconds": "2.5", "error": ""} for name in "abc"
+        {"name": name, "status": "done", "seconds": "2.5", "error": "", "notes": ""}
+        for name in "abc"
     ]
+
+
+def test_what_is_to_be_said_of_a_row_is_in_the_report(tmp_path, capsys):
+    batch.run([*GOOD, _row("d", seed=7)], tmp_path, Animator())
+    assert [line["notes"] for line in _report(tmp_path)] == ["", "", "", "HDR; silent"]
+    assert "there are notes on 1 of 4 rows" in capsys.readouterr().out
 
 
 def test_a_photo_that_drives_makes_a_picture(tmp_path):
