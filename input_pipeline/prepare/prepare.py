@@ -11,6 +11,7 @@ import dataclasses
 import io
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from input_pipeline.dataset import manifest, shards
@@ -129,6 +130,8 @@ def prepare(
     else:
         over = Pool(workers or os.cpu_count(), progress)
 
+    if progress:
+        _print_lines(notes, target)  # before the work: they may be a reason to stop it
     old = manifest.read(target)
     known = {row.key: row for row in old}
     wanted = [
@@ -153,7 +156,7 @@ def prepare(
         _write(target, over, wanted, rows, size, facts)
     target.remove_folder(clip_jobs.WORK)
     if progress:
-        _print(target, summary)
+        _print(target, summary, told=len(notes))
     return summary
 
 
@@ -262,13 +265,17 @@ def _write_skipped(out: Store, skipped: tuple[tuple[str, str], ...]) -> None:
     out.write("skipped.csv", text.getvalue().encode())
 
 
-def _print(out: Store, summary: Summary) -> None:
-    lines = [f"skipped {clip}: {reason}" for clip, reason in summary.skipped]
-    for few in (lines, summary.notes):
-        print(*few[:_MOST_LINES], sep="\n", end="\n" if few else "")
-        if len(few) > _MOST_LINES:
-            print(f"and {len(few) - _MOST_LINES} more; see {out.url(manifest.FILE)}")
+def _print(out: Store, summary: Summary, told: int) -> None:
+    """told: so many of the notes were printed before."""
+    _print_lines([f"skipped {clip}: {reason}" for clip, reason in summary.skipped], out)
+    _print_lines(summary.notes[told:], out)
     print(
         f"{out}: {summary.kept} of {summary.clips} clips, {summary.chunks} chunks, "
         f"{summary.frames} frames"
     )
+
+
+def _print_lines(lines: Sequence[str], out: Store) -> None:
+    print(*lines[:_MOST_LINES], sep="\n", end="\n" if lines else "")
+    if len(lines) > _MOST_LINES:
+        print(f"and {len(lines) - _MOST_LINES} more; see {out.url(manifest.FILE)}")

@@ -190,6 +190,15 @@ def test_a_bug_is_not_taken_for_a_bad_clip(short_clips, tmp_path, monkeypatch):
         run(short_clips, tmp_path / "out")
 
 
+def test_what_is_to_be_said_of_the_labels_is_said_before_the_work(tmp_path, capsys):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "text.mp4").write_text("not a video")
+    (tmp_path / "labels.csv").write_text("file,hair,glases\ntext.mp4,yes,yes\n")
+    with pytest.raises(InputError, match="none of 1 clips is usable"):
+        prepare.prepare(tmp_path / "clips", tmp_path / "out", labels=tmp_path / "labels.csv")
+    assert "columns that are not used: glases (glasses?)" in capsys.readouterr().out
+
+
 def test_nothing_usable_is_an_error_that_names_a_reason(tmp_path):
     (tmp_path / "clips").mkdir()
     with pytest.raises(InputError, match="no clips in this folder"):
