@@ -23,9 +23,10 @@ def read_mask(path: str | Path) -> np.ndarray:
 
     White is what is brighter than half of the brightest value, so that masks of 0 and 1, of greys
     and of 16 bits are read as well; of two entries of a palette the brighter or the later one. What
-    is transparent is not covered: of a picture with an alpha channel the opaque part counts, and of
-    that the white part where it is painted in black and white. The long side is scaled down to 4096
-    pixels, as that of photos.
+    is transparent is not covered: of a picture with an alpha channel the opaque part counts, that
+    is what is more than half as opaque as the most opaque pixel, and of that the white part where
+    it is painted in black and white. The long side is scaled down to 4096 pixels, as that of
+    photos.
 
     InputError: no such file, unreadable, several classes, or black on transparent.
     """
@@ -47,7 +48,7 @@ def read_mask(path: str | Path) -> np.ndarray:
 def _covered(picture: Image.Image, path: Path) -> np.ndarray:
     if picture.has_transparency_data:
         rgba = np.asarray(picture.convert("RGBA"))
-        opaque = rgba[..., 3] > 127
+        opaque = rgba[..., 3] > rgba[..., 3].max() / 2  # brushes may be soft all over
         if not opaque.all():
             return _painted(rgba[..., :3].max(-1), opaque, path)
         picture = picture.convert("RGB")

@@ -46,6 +46,7 @@ MASKS = {
     ),
     "white on transparent": _rgba([255] * 4, [0] * 4),
     "white on transparent white": _rgba([255] * 4, [255, 255, 255, 0]),
+    "a soft brush on transparent": _rgba([255, 255, 255, 120], [0] * 4),
     "red on transparent": _rgba([230, 20, 30, 255], [0] * 4),
     "a cut-out": _rgba(np.dstack([_noise(0, 256), np.full((80, 100), 255)]), [9, 9, 9, 0]),
     "opaque alpha": _rgba([255] * 4, [0, 0, 0, 255]),
