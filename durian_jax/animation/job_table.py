@@ -1,6 +1,7 @@
 """The table of a batch: a CSV file, a video for each row. A bad row spoils no other."""
 
 import os
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -151,11 +152,12 @@ def _job(cells: dict[str, str], folder: Path, defaults: Job, separator: str) -> 
 
 
 def _path(text: str, folder: Path) -> Path:
-    """A path as it is written, or as Windows writes it. InputError: a link."""
-    path = folder / files.local(text)
-    if "\\" in text and not os.path.exists(path):
-        path = folder / files.local(text.replace("\\", "/"))
-    return path
+    """A path as it is written, as Windows writes it, or with its accents in the other Unicode form,
+    whichever is there. InputError: a link."""
+    slashed = text.replace("\\", "/")
+    others = [unicodedata.normalize(form, x) for form in ("NFC", "NFD") for x in (text, slashed)]
+    paths = [folder / files.local(spelling) for spelling in (text, *others, slashed)]
+    return next(filter(os.path.exists, paths), paths[-1])
 
 
 def _parsed(name: str, text: str, parse: Callable):

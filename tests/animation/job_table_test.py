@@ -1,5 +1,6 @@
 """What a table of jobs says, and what becomes of rows that say nothing sensible."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,13 @@ def test_a_table_of_a_spreadsheet_is_read_as_it_is_meant(read, tmp_path, capsys)
     assert second.job.motion_options == MotionOptions() and second.job.seed == 7
     read(HEADER, "mö.jpg,,b", encoding="cp1252")
     assert "note: " in (said := capsys.readouterr().out) and "Windows-1252" in said
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accents_may_be_composed_or_not(read, tmp_path, form):
+    (tmp_path / unicodedata.normalize(form, "m\u00fcller.png")).touch()
+    rows = read(HEADER, "m\u00fcller.png,,a.mp4", ".\\mu\u0308ller.png,,a.mp4")
+    assert all(row.job.portrait.is_file() for row in rows)
 
 
 def test_the_index_that_pandas_writes_is_no_column(read):
