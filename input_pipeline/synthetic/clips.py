@@ -35,15 +35,18 @@ def write_clips(out: str | Path, settings: Settings) -> int:
     stopped run resumes; equal settings give equal bytes.
 
     Raises:
-      InputError: `out` is not writable, or holds clips of other settings.
+      InputError: `out` is not writable, or holds clips of other settings or labels of other clips.
     """
     store = Store.at(out)
-    store.make("masks")
     facts = {"renderer": settings.tools()["renderer"], "settings": settings.facts()}
     for name in ("people", "clips", "control"):  # of these there may be more
         facts["settings"].pop(name, None)
-    if store.exists("masks/truth.json") and json.loads(store.read("masks/truth.json")) != facts:
+    if not store.exists("masks/truth.json"):
+        if store.exists("labels.csv"):
+            raise InputError(f"{out}: holds a labels.csv of something else; choose a new folder")
+    elif json.loads(store.read("masks/truth.json")) != facts:
         raise InputError(f"{out}: holds clips of other settings; choose a new folder")
+    store.make("masks")
     store.write("masks/truth.json", json.dumps(facts, indent=2).encode())
     dataset.compile_renderer(settings)
     wanted = list(itertools.product(range(settings.people), range(settings.clips)))

@@ -57,3 +57,10 @@ def test_a_stopped_export_goes_on_and_other_settings_are_refused(filmed, setting
     assert rows(filmed) == before
     with pytest.raises(InputError, match="other settings"):
         clips.write_clips(filmed, dataclasses.replace(two, seed=9))
+
+
+def test_labels_of_other_clips_are_never_replaced(settings, tmp_path):
+    (tmp_path / "labels.csv").write_text("file,hair\nmine.mp4,yes\n")
+    with pytest.raises(InputError, match=r"holds a labels\.csv of something else"):
+        clips.write_clips(tmp_path, settings)
+    assert (tmp_path / "labels.csv").read_text().endswith("mine.mp4,yes\n")
