@@ -29,10 +29,11 @@ def read(path: str | Path | None, root: str, clips: list[str]) -> tuple[dict[str
     The table, see `tables.read`, needs the column `file`; `hair`, `glasses`, `beard`, `hat`,
     `identity` and `split` are used, others are not. Cells that say no, see `booleans.parse`, and
     empty ones mean absent; what says neither yes nor no ("balding", "tied back") means present,
-    unless it could be yes and no in words that are not known. A row belongs to the clip with which
-    its `file` shares the file name and the most folders above it. Where there is no table, no row
-    or no column, hair is taken as present, the other kinds as absent, and the clip's name as
-    identity.
+    unless, of other kinds than hair, it could be yes and no in words that are not known.
+
+    A row belongs to the clip with which its `file` shares the file name and the most folders above
+    it. Where there is no table, no row or no column, hair is taken as present, the other kinds as
+    absent, and the clip's name as identity.
 
     Args:
       root: folder of the clips. clips: their paths relative to it.
@@ -66,8 +67,10 @@ def read(path: str | Path | None, root: str, clips: list[str]) -> tuple[dict[str
         label = Label(present, identity or _name(clip), split.lower())
         if chosen.setdefault(clip, label) != label:
             raise InputError(f"{where}: {clip} was labelled otherwise in an earlier line; keep one")
-    if described and len(said) <= 2 and False not in said.values():
-        where, kind, cell = described[0]
+    # Of hair everybody may have some, and "long" and "short" are all that there is to say.
+    doubtful = [cell for cell in described if cell[1] != "hair"]
+    if doubtful and len(said) <= 2 and False not in said.values():
+        where, kind, cell = doubtful[0]
         raise InputError(
             f"{where}: {kind} {cell!r} may mean yes or no, as nothing in the table says no in a "
             "known word: write yes or no"

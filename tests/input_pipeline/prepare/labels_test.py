@@ -94,6 +94,12 @@ def test_rows_and_clips_without_partner_are_reported(read):
     assert any("b.mp4" in note for note in notes)
 
 
+def test_hair_may_be_described_where_nothing_says_no(read):
+    found, notes = read("file,hair\na.mp4,long\nb.mp4,short\n", ["a.mp4", "b.mp4"])
+    assert all(label.present == {"hair"} for label in found.values())
+    assert any("taken as present: hair 'long', hair 'short'" in note for note in notes)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
