@@ -24,6 +24,7 @@ TEMPLATE = ".npz"
 ALIGNMENTS = ("face", "none")
 _VERSION = 1
 _STILL_FPS = Fraction(25)
+_MOST_FRAMES = 100_000  # more than an hour
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class MotionOptions:
       best_frame: the driver's frame, from 0, by which they are laid there (default: the one whose
         face is most like the portrait's).
 
-    Raises InputError: an unknown motion or alignment, a negative strength or frame, no frames.
+    Raises InputError: an unknown motion or alignment, a negative strength or frame, no frames or too many.
     """
 
     motion: Literal[retarget.MOTIONS] | None = None
@@ -106,8 +107,8 @@ class MotionOptions:
             raise InputError(f"motion {self.motion!r}: unknown: choose from {choice}")
         if not 0 <= self.smooth <= 100:
             raise InputError(f"smooth {self.smooth:g}: must be 0 (off) to 100; 1 is usual")
-        if self.frames is not None and self.frames < 1:
-            raise InputError(f"frames {self.frames}: must be at least 1")
+        if self.frames is not None and not 1 <= self.frames <= _MOST_FRAMES:
+            raise InputError(f"frames {self.frames}: must be 1 to {_MOST_FRAMES}")
 
     def suffix(self, driver: str | Path) -> str:
         """Of the result's file, unless it is named: ".png" for a single picture, else ".mp4"."""

@@ -78,7 +78,7 @@ def test_a_job_is_the_same_wherever_its_row_stands(read):
         ("seed", "-1", "seed -1: use 0 to 4294967295"),
         ("smooth", "much", "smooth 'much': write a number"),
         ("smooth", "-1", "smooth -1: must be 0 (off) to 100"),
-        ("frames", "0", "frames 0: must be at least 1"),
+        ("frames", "0", "frames 0: must be 1 to 100000"),
         ("motion", "mirrored", "motion 'mirrored': unknown"),
         ("framed", "perhaps", "framed 'perhaps': write yes or no"),
         ("alpha", "0.5", "an interpolation needs attributes to go to, and alpha"),

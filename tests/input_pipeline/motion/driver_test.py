@@ -177,7 +177,8 @@ def test_smoothing_is_on_by_default(portrait, motion):
         ({"motion": "mirrored"}, "motion 'mirrored': unknown: choose from relative, absolute"),
         ({"smooth": -1.0}, r"smooth -1: must be 0 \(off\) to 100"),
         ({"smooth": float("nan")}, "smooth nan"),
-        ({"frames": 0}, "frames 0: must be at least 1"),
+        ({"frames": 0}, "frames 0: must be 1 to 100000"),
+        ({"frames": 10**11}, "frames 100000000000: must be 1 to 100000"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(settings, reason):
