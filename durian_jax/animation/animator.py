@@ -18,7 +18,7 @@ from durian_jax.animation.recording import Recording, Video, check_outputs, file
 from durian_jax.diffusion import solvers
 from durian_jax.sampling.generator import Generator
 from durian_jax.sampling.program import Progress, Stopwatch
-from durian_jax.systems.system import system_name
+from durian_jax.systems.system import system_name, takes_attributes
 from durian_jax.weights import loading, storage
 from input_pipeline.errors import InputError
 from input_pipeline.faces import geometry
@@ -152,7 +152,7 @@ class Animator:
     @functools.cached_property
     def takes_attributes(self) -> bool:
         """Whether the system wears attributes of others, or animates a portrait as it is."""
-        return "attribute" in jax.eval_shape(lambda: self.generator.system.blank_batch(1, 1))
+        return takes_attributes(self.generator.system)
 
     def __call__(
         self,

@@ -135,6 +135,11 @@ def init_params(system: System, key: jax.Array) -> dict:
     return system.init(key, system.blank_batch(1, 1), z, jnp.zeros(1, jnp.int32))["params"]
 
 
+def takes_attributes(system: System) -> bool:
+    """Whether it wears attributes of others, or animates a portrait as it is."""
+    return "attribute" in jax.eval_shape(lambda: system.blank_batch(1, 1))
+
+
 def check_batch(batch: Batch, system: System, source: str) -> None:
     """Compares a batch with the contract, whose clips, frames and number of references are free.
 

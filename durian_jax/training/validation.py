@@ -9,7 +9,7 @@ import numpy as np
 
 from durian_jax.diffusion.process import Process
 from durian_jax.distributed import sharding
-from durian_jax.systems.system import System
+from durian_jax.systems.system import System, takes_attributes
 from durian_jax.training.train_step import denoising_loss, noise_bins
 from input_pipeline.errors import InputError
 
@@ -56,7 +56,9 @@ class Validation:
         self._examiner, self._case_folder = None, None
         if config.validation.cases:
             folder = Path(config.data.path) / "counterfactual"
-            if (folder / "cases.json").is_file():
+            if not takes_attributes(system):
+                say("no scores of cases: these have attributes, the model takes none")
+            elif (folder / "cases.json").is_file():
                 self._case_folder = folder
             else:
                 say(f"no scores of cases: no {folder}: durian synth makes it with --cases")

@@ -90,9 +90,17 @@ def test_without_a_validation_split_there_is_no_loss_and_one_line_says_so(params
     assert said == ["no validation loss: DATASET: no split 'val': choose one of train"]
 
 
-def test_without_cases_there_are_no_scores_and_one_line_says_so(params, mesh, monkeypatch):
+@pytest.mark.parametrize(
+    ("takes", "reason"),
+    [
+        (True, "no {folder}: durian synth makes it with --cases"),
+        (False, "these have attributes, the model takes none"),
+    ],
+)
+def test_why_there_are_no_scores_of_cases_one_line_says(params, mesh, monkeypatch, takes, reason):
     monkeypatch.setattr(CONFIG.validation, "cases", 2)
+    monkeypatch.setattr(validation, "takes_attributes", lambda system: takes)
     said = []
     assert "case_l1" not in _validate(params, mesh, say=said.append)
     folder = f"{CONFIG.data.path}/counterfactual".strip("/")
-    assert said == [f"no scores of cases: no {folder}: durian synth makes it with --cases"]
+    assert said == [f"no scores of cases: {reason.format(folder=folder)}"]
