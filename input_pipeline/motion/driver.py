@@ -85,7 +85,8 @@ class MotionOptions:
       best_frame: the driver's frame, from 0, by which they are laid there (default: the one whose
         face is most like the portrait's).
 
-    Raises InputError: an unknown motion or alignment, a negative strength or frame, no frames or too many.
+    Raises InputError: an unknown motion or alignment, a negative strength or frame, no frames or
+    too many.
     """
 
     motion: Literal[retarget.MOTIONS] | None = None

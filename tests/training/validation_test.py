@@ -98,7 +98,7 @@ def test_without_a_validation_split_there_is_no_loss_and_one_line_says_so(params
     ],
 )
 def test_why_there_are_no_scores_of_cases_one_line_says(params, mesh, monkeypatch, takes, reason):
-    monkeypatch.setattr(CONFIG.validation, "cases", 2)
+    monkeypatch.setitem(CONFIG.validation, "cases", 2)
     monkeypatch.setattr(validation, "takes_attributes", lambda system: takes)
     said = []
     assert "case_l1" not in _validate(params, mesh, say=said.append)
