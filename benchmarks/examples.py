@@ -86,7 +86,11 @@ def main(out: Path) -> None:
     fps = Fraction(SETTINGS.fps).limit_denominator(1001)
     chosen = plans()
     for plan in chosen:
-        case_files.write_case(out, plan.case, counterfactuals.pictures(plan, SETTINGS), fps)
+        pictures = counterfactuals.pictures(plan, SETTINGS)
+        # To 1/256 of a pixel: no score sees it, and it packs by a third better.
+        keypoints = np.round(pictures.truth.keypoints * 256) / 256
+        truth = dataclasses.replace(pictures.truth, keypoints=np.float32(keypoints))
+        case_files.write_case(out, plan.case, dataclasses.replace(pictures, truth=truth), fps)
     case_files.write_index(
         out, [plan.case for plan in chosen],
         protocol=counterfactuals.PROTOCOL, version=counterfactuals.VERSION,

@@ -29,7 +29,7 @@ def rows(tmp_path_factory):
 def test_it_is_small_enough_to_be_shipped():
     size = sum(path.stat().st_size for path in (PACKAGE / "shipped" / "small").iterdir())
     assert size <= 16e6
-    assert sum(path.stat().st_size for path in EXAMPLES.rglob("*") if path.is_file()) <= 1.5e6
+    assert sum(path.stat().st_size for path in EXAMPLES.rglob("*") if path.is_file()) <= 1e6
 
 
 @pytest.mark.parametrize("baseline", ["copy", "paste"])
