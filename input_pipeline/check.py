@@ -5,7 +5,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from google.protobuf.message import DecodeError
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
@@ -94,7 +93,7 @@ def check(dataset_dir: str | Path, out_dir: str | Path | None = None) -> Report:
             records.validate(chunk, dataset.size)
         except InputError as error:
             report.problems.append(f"record {index}: {error}")
-        except (ValueError, KeyError, IndexError, RuntimeError, DecodeError) as error:
+        except records.DAMAGED as error:
             report.problems.append(f"record {index}: cannot be read ({error})")
         else:
             _count(report, index, chunk)
@@ -163,7 +162,7 @@ def draw_augmentation(
     for index in np.unique(np.linspace(0, len(dataset) - 1, _SAMPLES).round()).astype(int):
         try:
             rows.append(draw_training(dataset, int(index), options))
-        except (ValueError, KeyError, IndexError, RuntimeError, DecodeError) as error:
+        except records.DAMAGED as error:
             print(f"record {index} left out: {error}")
     if not rows:
         raise InputError(f"{dataset_dir}: no record can be used: see above")

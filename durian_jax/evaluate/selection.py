@@ -7,7 +7,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from tqdm import tqdm
 
 from durian_jax.evaluate import scores
@@ -205,7 +204,7 @@ def _cross_case(name: str, kind: str, parts: tuple, source: Dataset):
 def _chunk(source: Dataset, index: int) -> Chunk:
     try:
         return records.decode(source[index])
-    except (ValueError, KeyError, IndexError, RuntimeError, DecodeError) as error:
+    except records.DAMAGED as error:
         raise InputError(
             f"{source.path}: record {index} cannot be read ({error}): run durian check"
         ) from error

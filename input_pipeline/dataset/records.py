@@ -13,12 +13,15 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import simplejpeg
+from google.protobuf.message import DecodeError
 
 from input_pipeline.errors import InputError
 from input_pipeline.kinds import KINDS, NUM_KEYPOINTS
 
 SCHEMA_VERSION = 3
 JPEG_QUALITY = 95
+# What reading, decoding or transforming a broken record raises (InputError is a ValueError).
+DAMAGED = (ValueError, KeyError, IndexError, RuntimeError, DecodeError)
 _IMPORTING = threading.Lock()
 # Shape and type of a frame's row: keypoints in view; degrees; the rest as in `synthetic.motion`.
 TRUTH = {

@@ -13,7 +13,6 @@ import signal
 import cv2
 import grain
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from input_pipeline.dataset import records, shards
 from input_pipeline.errors import InputError
@@ -24,8 +23,6 @@ MAX_CORRUPT_SHARE = 0.05
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # A source must have a length; no run comes near this many samples.
 _ENDLESS = 2**48
-# What reading, decoding or transforming a broken record raises (InputError is a ValueError).
-_CORRUPT = (ValueError, KeyError, IndexError, RuntimeError, DecodeError)
 
 
 class Samples:
@@ -67,7 +64,7 @@ class Samples:
             try:
                 chunk = records.decode(self.dataset[candidate])
                 sample = self.options.make(chunk, rng, self.dataset.donors)
-            except _CORRUPT as error:
+            except records.DAMAGED as error:
                 logging.warning("record %d of %s: %s", candidate, self.dataset.path, error)
                 continue
             first = index if skipped else -1
