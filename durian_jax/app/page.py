@@ -85,10 +85,10 @@ def build(
                 studio(animator, visits, line, checkpoint)
         if compared:
             with gr.Tab("Compare") as tab:
-                Compare(tab, _named(compared))
+                Compare(tab, visits, _named(compared))
         if datasets:
             with gr.Tab("Data") as tab:
-                Data(tab, _named(datasets))
+                Data(tab, visits, _named(datasets))
 
         def close(request: gr.Request) -> None:
             line.stop(visits.of(request))
@@ -131,7 +131,8 @@ def serve(
                 server_name=access.listen, server_port=access.port, auth=access.admits, quiet=True,
                 share=False, prevent_thread_lock=True, footer_links=[], run_history=False,
                 enable_monitoring=False, max_file_size=f"{max(MOST_MEGABYTES.values())}mb",
-                theme=_THEME, css=words.CSS,
+                theme=_THEME, css=words.CSS, js=words.SCRIPT,
+                _frontend=False,  # else it gives up on a machine too busy to answer it in 3 s
                 app_kwargs={"middleware": middleware, "docs_url": None, "redoc_url": None},
             )  # fmt: skip
         except OSError:

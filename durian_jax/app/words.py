@@ -1,4 +1,5 @@
-"""Short pieces of HTML that the page says things with, and lines without folders of the host."""
+"""What the page says things with: short pieces of HTML, how they look and are read aloud, and lines
+without folders of the host."""
 
 import html
 import re
@@ -14,11 +15,28 @@ CSS = """
 .now { min-height: 2.5em; }
 .now progress { width: 100%; height: 12px; }
 .narrow { max-width: 720px; }
+.wide { overflow-x: auto !important; }
+.wide .image-container, .wide img { min-width: 800px; }
 @media (max-width: 500px) { .grid-container { grid-template-columns: repeat(2, 1fr) !important; } }
 .caption-label { white-space: normal !important; }
 .grid-wrap { max-height: none !important; }
 footer { display: none !important; }
+:focus-visible { outline: 3px solid #1a5fb4 !important; }
+.dark :focus-visible { outline-color: #8ab4ff !important; }
+.upload-container:focus-visible { outline-offset: -3px; }
 """
+# Gradio's buttons of an upload do not say what they are for, nor what is folded whether it is.
+SCRIPT = """() => {
+    const name = () => {
+        for (const label of document.querySelectorAll("[data-testid=block-label]"))
+            Object.assign(
+                label.closest(".block"), {role: "group", ariaLabel: label.textContent.trim()});
+        for (const fold of document.querySelectorAll("button.label-wrap"))
+            fold.ariaExpanded = fold.classList.contains("open");
+    };
+    new MutationObserver(name).observe(
+        document.body, {subtree: true, childList: true, attributeFilter: ["class"]});
+}"""
 
 
 def without_folders(text: str) -> str:
