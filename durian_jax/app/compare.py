@@ -9,9 +9,9 @@ from typing import NamedTuple
 import gradio as gr
 import numpy as np
 
-from durian_jax.app import words
 from durian_jax.app.access import kind_of
 from durian_jax.app.people import EXAMPLES
+from durian_jax.app.visits import Visits
 from durian_jax.evaluate import baselines, report, scores, sheets
 from durian_jax.metrics.metric import Metric
 from input_pipeline.dataset.cases import CaseSet
@@ -50,10 +50,10 @@ class _Method(NamedTuple):
 class Compare:
     """The fields and their handlers."""
 
-    def __init__(self, tab: gr.Tab, folders: dict[str, Path]):
+    def __init__(self, tab: gr.Tab, visits: Visits, folders: dict[str, Path]):
         """
         Args:
-          tab: that it is in.
+          tab: that it is in. visits: of the page.
           folders: reports and case folders, by the names that the page calls them.
         """
         self._folders, self._lock = folders, threading.Lock()
@@ -73,14 +73,16 @@ class Compare:
             frame = gr.Slider(0, 1, 0, step=1, label="Frame")
         absent = gr.HTML()
         pictures = gr.Gallery(
-            label="Frames of the case", columns=4, object_fit="contain", height="auto", format="png"
+            label="Frames of the case", columns=4, object_fit="contain", height="auto"
         )
         asked, seen = [chosen, metric, method], [chosen, case, frame]
         told = [wrong, table, metric, method, by_case, case]
+        opened = visits.answering(self._open, *[gr.skip()] * 5)
+        look = visits.answering(self._look, gr.skip(), None)
         for event in (tab.select, chosen.change, metric.input, method.input):
-            event(self._open, asked, told).then(self._look, seen, [absent, frame, pictures])
+            event(opened, asked, told).then(look, seen, [absent, frame, pictures])
         for event in (case.input, frame.input):
-            event(self._look, seen, [absent, frame, pictures], show_progress="hidden")
+            event(look, seen, [absent, frame, pictures], show_progress="hidden")
 
     def _read(self, names: list[str]) -> tuple[dict, list[_Method]]:
         """Facts of the first that has numbers; the methods of all, then its baselines.
@@ -103,13 +105,7 @@ class Compare:
         baseline = [_Method(x, None, facts, x) for x in baselines.NAMES if x in known]
         return facts, [one for one in methods if one.name] + baseline
 
-    def _open(self, *asked) -> tuple:
-        try:
-            return "", *self._tables(*asked)
-        except InputError as error:
-            return words.wrong(error), *[gr.skip()] * 5
-
-    def _tables(self, names: list[str], metric: str, wanted: str) -> tuple:
+    def _open(self, names: list[str], metric: str, wanted: str) -> tuple:
         facts, methods = self._read(names)
         cases = {case: one["group"] for case, one in facts["per_case"].items()}
         metrics = {
@@ -146,16 +142,13 @@ class Compare:
 
     def _look(self, names: list[str], case: str, frame: int) -> tuple:
         if not case:
-            return gr.skip(), gr.skip(), None
+            return gr.skip(), None
         with self._lock:  # whose turn it is computes, the others find it done
-            try:
-                columns = self._frames(tuple(names), case)
-            except InputError as error:
-                return words.wrong(error), gr.skip(), None
+            columns = self._frames(tuple(names), case)
         last = max(map(len, columns.values())) - 1
         frame = min(int(frame), last)
         tiles = [(frames[min(frame, len(frames) - 1)], name) for name, frames in columns.items()]
-        return "", gr.Slider(maximum=max(1, last), value=frame), tiles
+        return gr.Slider(maximum=max(1, last), value=frame), tiles
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 (the page lives as long as the program)
     def _frames(self, names: tuple[str, ...], wanted: str) -> dict[str, np.ndarray]:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import gradio as gr
 import numpy as np
-from google.protobuf.message import DecodeError
 
-from durian_jax.app import words
+from durian_jax.app.visits import Visits
 from input_pipeline import check
 from input_pipeline.dataset import records, shards
 from input_pipeline.errors import InputError
@@ -16,16 +15,15 @@ from input_pipeline.training.transforms import SampleOptions
 
 _MOST_RECORDS, _CLIPS = 2000, 6
 _ALL = "all"
-_DAMAGE = (ValueError, KeyError, IndexError, RuntimeError, DecodeError)
 
 
 class Data:
     """The fields and their handler."""
 
-    def __init__(self, tab: gr.Tab, folders: dict[str, Path]):
+    def __init__(self, tab: gr.Tab, visits: Visits, folders: dict[str, Path]):
         """
         Args:
-          tab: that it is in.
+          tab: that it is in. visits: of the page.
           folders: data sets, by the names that the page calls them.
         """
         # Now: what tensorflow-datasets imports spoils the imports of other threads meanwhile.
@@ -36,23 +34,26 @@ class Data:
             person = gr.Dropdown([_ALL], value=_ALL, label="Person")
             kind = gr.Dropdown([_ALL], value=_ALL, label="Attribute")
             first = gr.Slider(1, 2, 1, step=1, label="From clip")
-        told = gr.HTML()
-        pictures = [
-            gr.Image(label=label, format="png", buttons=["fullscreen"], interactive=False)
-            for label in (
-                "Clips: frames, each with its keypoints and with its masks",
-                "What training makes of them: references with their masks, target, three draws",
-            )
-        ]
-        chosen, shown = [name, person, kind, first], [told, person, kind, first, *pictures]
+        wrong, told = gr.HTML(), gr.HTML()
+        pictures = []
+        for label in (
+            "Clips: frames, each with its keypoints and with its masks",
+            "What training makes of them: references with their masks, target, three draws",
+        ):
+            gr.Markdown(label)  # above: it would cover what stands in the first row
+            pictures.append(
+                gr.Image(
+                    alt_text=label, show_label=False, interactive=False, buttons=["fullscreen"],
+                    elem_classes="wide",
+                )
+            )  # fmt: skip
+        chosen, shown = [name, person, kind, first], [wrong, told, person, kind, first, *pictures]
+        show = visits.answering(self._show, *[gr.skip()] * 6)
         for event in (tab.select, name.input, person.input, kind.input, first.release):
-            event(self._show, chosen, shown)
+            event(show, chosen, shown)
 
     def _show(self, name: str, person: str, kind: str, first: int) -> tuple:
-        try:
-            dataset, clips = _read(self._folders[name])
-        except InputError as error:
-            return words.wrong(error), *[gr.skip()] * 5
+        dataset, clips = _read(self._folders[name])
         people = sorted({identity for identity, *_ in clips})
         kinds = sorted({kind for _, shown, _ in clips for kind in shown})
         person, kind = (x if x in known else _ALL for x, known in ((person, people), (kind, kinds)))
@@ -67,7 +68,7 @@ class Data:
                 rows.append(check.draw_clip(dataset, numbers))
                 options = SampleOptions(size=dataset.size)
                 trained.append(check.draw_training(dataset, numbers[0], options))
-            except _DAMAGE:
+            except records.DAMAGED:
                 broken += 1
         text = f"{len(people)} people, {len(clips)} clips; {len(chosen)} chosen"
         text += f"; {broken} cannot be drawn: durian check says why" if broken else ""
@@ -91,7 +92,7 @@ def _read(path: Path) -> tuple[shards.Dataset, list[tuple[str, set, list]]]:
     for index in range(min(len(dataset), _MOST_RECORDS)):
         try:
             chunk = records.decode(dataset[index])
-        except _DAMAGE:
+        except records.DAMAGED:
             continue
         _, kinds, numbers = clips.setdefault(chunk.clip, (chunk.identity, set(), []))
         kinds |= set(chunk.masks)

@@ -1,11 +1,12 @@
 """One job at a time: the others wait in line, see where they stand, and may be stopped."""
 
-import math
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+
+from tqdm import tqdm
 
 from durian_jax.sampling.program import Progress
 from input_pipeline.errors import InputError
@@ -48,7 +49,8 @@ class Task:
             return f"{phase.capitalize() or 'Starting'} ...", None
         left = ""
         if phase == "denoising" and len(self._seconds) > 1:
-            left = f", about {_rounded(statistics.median(self._seconds) * (total - done))} left"
+            seconds = statistics.median(self._seconds) * (total - done)
+            left = f", about {tqdm.format_interval(seconds)} left"
         unit = "step" if phase == "denoising" else "frame"
         return f"{phase.capitalize()}: {unit} {done} of {total}{left}", done / total
 
@@ -99,11 +101,3 @@ class Line:
             return work(task.progress)
         finally:
             self._tasks.remove(task)
-
-
-def _rounded(seconds: float) -> str:
-    """Two digits at most: more would be a promise."""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds > 1.5 * size:
-            return f"{seconds / size:.2g} {unit}"
-    return f"{math.ceil(seconds)} s"

@@ -8,6 +8,7 @@ import gradio as gr
 
 from durian_jax import parameters
 from durian_jax.animation.job import Job
+from durian_jax.app.field import Field
 from input_pipeline.errors import InputError
 from input_pipeline.motion.driver import MotionOptions
 
@@ -18,7 +19,7 @@ class Options:
     """The options of a job and of sampling, as fields where it is made.
 
     Attributes:
-      components: the fields, to be given to a handler, which gives their values to the methods.
+      fields: whose values handlers give to the methods.
     """
 
     def __init__(self, sampling, motion: tuple[str, ...] = ()):
@@ -39,16 +40,16 @@ class Options:
         self._all = [
             (one, own.get(one.name, one.default)) for one in (*self._sampling, *self._motion, *job)
         ]
-        self.components = []
+        self.fields = []
         for one, default in self._all:
             with gr.Column(min_width=260):
-                self.components.append(_field(one, default))
+                self.fields.append(Field(one.name, _component(one, default)))
 
     def _said(self, values) -> dict:
         return {one.name: _value(one, x, own) for (one, own), x in zip(self._all, values)}
 
     def read(self, values) -> tuple[dict, dict]:
-        """(fields of `Job`, fields of sampling) of what the components hold.
+        """(fields of `Job`, fields of sampling) of what the fields hold.
 
         Raises InputError for a text that is no pair of numbers, and what the dataclasses raise.
         """
@@ -93,7 +94,7 @@ def _is_pair(value) -> bool:
     return isinstance(value, tuple)
 
 
-def _field(one: parameters.Parameter, default):
+def _component(one: parameters.Parameter, default):
     """The component of a parameter; None is an empty field."""
     shown = {"label": one.name.replace("_", " "), "info": one.doc}
     if bool in one.kinds:

@@ -9,12 +9,14 @@ import gradio as gr
 import numpy as np
 
 from durian_jax.app import visits, words
+from durian_jax.app.field import Field
 from input_pipeline.dataset.cases import Case
 from input_pipeline.errors import InputError
 from input_pipeline.faces.drawing import draw_keypoints
 from input_pipeline.inference.inputs import Scene
 from input_pipeline.inference.subject import Subject
 from input_pipeline.kinds import KINDS
+from input_pipeline.media.pictures import resize
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 _SIDE = 512  # pixels, of pictures to look at and of the editor
@@ -26,36 +28,43 @@ class People:
     """The fields.
 
     Attributes:
-      components: portrait, driver, the photos, then the kinds: what handlers take.
-      lines: one for each but the kinds, for what is wrong with it.
+      fields: portrait, driver, then the photos.
+      kinds: a component for each of the photos.
     """
 
-    def __init__(self, tabs: visits.Visits, photos: tuple[str, ...]):
+    def __init__(self, tabs: visits.Visits, photos: tuple[str, ...], needed: int = 0):
         """
         Args:
           photos: labels of the attribute photos, none for a model that takes none.
+          needed: how many of them must be given.
         """
-        self._visits, self._count = tabs, len(photos)
-        self._checks = [
-            visits.check_photo,
-            visits.check_driver,
-            *[visits.check_photo] * len(photos),
-        ]
-        kinds = []
+        self._visits, self._needed = tabs, 2 + needed
+        self.fields, self._checks, self.kinds = [], [], []
         with gr.Row():
-            found = [_field("Portrait: the person in the video", _photo)]
-            found.append(_field("Driver: a clip, or a photo, to follow", _clip))
+            self._add("portrait", "Portrait: the person in the video", _photo)
+            self._add("driving", "Driver: a clip, or a photo, to follow", _clip)
         with gr.Row():
-            found += [_field(label, _photo, kinds) for label in photos[:2]]
+            for label in photos[:2]:
+                self._add(label, label, _photo)
         if photos[2:]:
             with gr.Accordion("More attribute photos", open=False), gr.Row():
-                found += [_field(label, _photo, kinds) for label in photos[2:]]
-        self.components, self.lines = [field for field, _ in found] + kinds, [x for _, x in found]
-        for (field, line), check in zip(found, self._checks):
+                for label in photos[2:]:
+                    self._add(label, label, _photo)
+
+    def _add(self, name: str, label: str, make) -> None:
+        """Adds a field and, where it is an attribute's, its kind."""
+        check = visits.check_driver if make is _clip else visits.check_photo
+        self._checks.append(check)
+        with gr.Column(min_width=280):
+            self.fields.append(field := Field(name, make(label)))
             # Nothing of gradio opens what was not checked. Handlers give these fields plain values:
             # with an update (gr.skip, too) gradio makes a field anew, without this.
-            field.preprocess = lambda given: given and getattr(given, "path", None)
-            field.change(self._checked(check), field, line, show_progress="hidden")
+            field.component.preprocess = lambda given: given and getattr(given, "path", None)
+            field.component.change(
+                self._checked(check), field.component, field.line, show_progress="hidden"
+            )
+            if name == label:
+                self.kinds.append(gr.Dropdown(KINDS, value=KINDS[0], label=f"{label}: take its"))
 
     def _checked(self, check):
         def run(path, request: gr.Request):
@@ -70,52 +79,33 @@ class People:
 
         return run
 
-    def chosen(self, values) -> tuple[str, str, list[tuple]]:
-        """(portrait, driver, (number, photo, kind) of each attribute, from 1).
+    def chosen(self, files: list, kinds: list) -> tuple[str, str, list[tuple]]:
+        """(portrait, driver, (number, photo, kind) of each attribute, from 1) of the values.
 
         Raises InputError: one is missing, or no photo or clip.
         """
-        portrait, driver, *photos = files = values[: 2 + self._count]
-        if not portrait:
-            raise InputError("is missing: give a photo of the person", option="portrait")
-        if not driver:
-            raise InputError("is missing: give a clip or photo to follow", option="driving")
-        for path, check in zip(files, self._checks):
+        for i, (field, check, path) in enumerate(zip(self.fields, self._checks, files)):
             if path:
                 check(path)
-        worn = enumerate(zip(photos, values[len(files) :]), 1)
+            elif i < self._needed:
+                what = "clip or photo to follow" if i == 1 else "photo"
+                raise InputError(f"is missing: give a {what}", option=field.name)
+        portrait, driver, *photos = files
+        worn = enumerate(zip(photos, kinds), 1)
         return portrait, driver, [(i, *one) for i, one in worn if one[0]]
-
-    def blame(self, error: Exception, values) -> list[str]:
-        """Texts for `lines`, and one more for what belongs to none of them."""
-        texts = [""] * (len(self.lines) + 1)
-        place = {"portrait": 0, "driving": 1}.get(getattr(error, "option", ""), -1)
-        for i, path in enumerate(values[: len(self.lines)]):
-            if path and str(error).startswith(path):
-                place = i
-        texts[place] = words.wrong(error)
-        return texts
 
     def example(self, visit: visits.Visit, case: Case) -> list:
         """Values of the components that show a case of EXAMPLES, with its masks."""
         own = visit.new_folder()
         shutil.copytree(EXAMPLES / case.id, own, dirs_exist_ok=True)
-        photos, kinds = [None] * self._count, [KINDS[0]] * self._count
-        if self._count:
+        count = len(self.kinds)
+        photos, kinds = [None] * count, [KINDS[0]] * count
+        if count:
             visit.masks[0, str(own / "portrait.png")] = own / "portrait_mask.png"
-        for i, attribute in enumerate(case.attributes[: self._count]):
+        for i, attribute in enumerate(case.attributes[:count]):
             photos[i], kinds[i] = str(own / f"attribute_{i}.png"), attribute.kind
             visit.masks[i + 1, photos[i]] = own / f"attribute_{i}_mask.png"
         return [str(own / "portrait.png"), str(own / "driving.mp4"), *photos, *kinds]
-
-
-def _field(label: str, make, kinds: list | None = None) -> tuple:
-    """(field, line for what is wrong with it); its kind is put to the kinds."""
-    with gr.Column(min_width=280):
-        found = make(label), gr.HTML()
-        if kinds is not None:
-            kinds.append(gr.Dropdown(KINDS, value=KINDS[0], label=f"{label}: take its"))
-    return found
 
 
 def masks_of(scene: Scene, worn: list[tuple]) -> dict[int, tuple]:
@@ -144,7 +134,7 @@ def pictures(scene: Scene) -> list[tuple[np.ndarray, str]]:
         (_with_points(scene.portrait.image, points), "portrait: crop and keypoints"),
         (_with_points(next(scene.motion.frames(size)), moved), "driver: first frame"),
     ]
-    return shown + [(_large(tile), caption) for caption, tile in scene.tiles()[1:]]
+    return shown + [(resize(tile, _SIDE), caption) for caption, tile in scene.tiles()[1:]]
 
 
 def told(scene: Scene) -> str:
@@ -195,10 +185,6 @@ def _grown(mask: np.ndarray) -> np.ndarray:
     return cv2.resize(mask.astype(np.float32), (_SIDE, _SIDE)) > 0.5
 
 
-def _large(image: np.ndarray) -> np.ndarray:
-    return cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-
-
 def _with_points(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     scale = _SIDE / len(image)
-    return draw_keypoints(_large(image), (points + 0.5) * scale - 0.5, 2)
+    return draw_keypoints(resize(image, _SIDE), (points + 0.5) * scale - 0.5, 2)

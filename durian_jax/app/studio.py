@@ -11,6 +11,7 @@ from durian_jax.animation.animator import Animator, Outcome
 from durian_jax.animation.job import Job
 from durian_jax.animation.recording import outputs
 from durian_jax.app import people, words
+from durian_jax.app.field import Field, blame
 from durian_jax.app.line import Line, Stopped
 from durian_jax.app.options import Options, command
 from durian_jax.app.visits import Visits
@@ -25,11 +26,11 @@ class Studio:
 
     Attributes:
       verb: the button that makes the video. photos: labels of the attribute photos.
+      needed: how many of these must be given.
       motion: the options of motion that there are; none means all.
-      interpolates: whether its examples do.
     """
 
-    verb, photos, motion, interpolates = "", (), (), False
+    verb, photos, needed, motion = "", (), 0, ()
 
     def __init__(self, animator: Animator, visits: Visits, line: Line, checkpoint: str | None):
         """
@@ -40,21 +41,22 @@ class Studio:
         self._checkpoint = checkpoint
         photos = self.photos if animator.takes_attributes else ()
         cases = CaseSet.read(people.EXAMPLES).cases
-        cases = [case for case in cases if case.interpolates == self.interpolates]
+        cases = [case for case in cases if case.interpolates == bool(self.needed)]
         with gr.Row():
             gr.Markdown("No photos? Rendered people:")
             names = [f"Example: {case.group}" for case in cases] if photos else ["Example"]
             buttons = [gr.Button(name, size="sm") for name in names]
-        self._people = people.People(visits, photos)
+        self._people = people.People(visits, photos, self.needed)
+        own = [*(field.component for field in self._people.fields), *self._people.kinds]
         for case, button in zip(cases, buttons):
-            button.click(self._example(case), None, self._people.components)
+            button.click(self._example(case), None, own)
         look = gr.Button("1. Look at crops and masks")
         with gr.Column(visible=False) as seen:
             notes, gallery = gr.HTML(), _gallery()
             names = ("portrait", *photos) if photos else ()
             boxes, editors = zip(*map(_editor, names)) if names else ((), ())
-        more = self.fields()
-        with gr.Accordion("Options of motion and sampling", open=False), gr.Row():
+        more = self.more()
+        with gr.Accordion("Options of motion and sampling", open=False) as folded, gr.Row():
             self._options = Options(animator.sampling, self.motion)
         with gr.Row():
             make = gr.Button(f"2. {self.verb}", variant="primary", interactive=False)
@@ -62,9 +64,10 @@ class Studio:
         now, wrong = gr.HTML(words.now("")), gr.HTML()
         with gr.Column(visible=False, elem_classes="narrow") as made:
             results = _results()
-        parts = (self._people.components, editors, more, self._options.components)
-        self._counts, given = [*map(len, parts)], [*itertools.chain(*parts)]
-        told = [now, *self._people.lines, wrong]
+        parts = [self._people.fields, more, self._options.fields, self._people.kinds, editors]
+        self._counts, self._fields = [*map(len, parts)], [*itertools.chain(*parts[:3])]
+        given = [*(field.component for field in self._fields), *self._people.kinds, *editors]
+        told = [now, folded, *(field.line for field in self._fields), wrong]
         for button, handler, shown in (
             (look, self._look, [seen, notes, gallery, *boxes, *editors, make]),
             (make, self._make, [made, *results]),
@@ -74,11 +77,11 @@ class Studio:
                 show_progress="hidden", concurrency_limit=None,
             )  # fmt: skip
         stop.click(self._stop, queue=False)
-        for field in self._people.components:  # what was looked at is no longer what is given
-            field.change(lambda: gr.Button(interactive=False), None, make, show_progress="hidden")
+        for one in own:  # what was looked at is no longer what is given
+            one.change(lambda: gr.Button(interactive=False), None, make, show_progress="hidden")
 
-    def fields(self) -> list:
-        """More components that `job` is given the values of."""
+    def more(self) -> list[Field]:
+        """More fields, whose values `job` is given."""
         return []
 
     def job(self, worn: list[tuple], fixed: dict, more: list) -> tuple[Job, bool, list[str]]:
@@ -101,7 +104,7 @@ class Studio:
     def _guarded(self, handler, count: int):
         """What runs a handler's work when it is its turn: the lines say what is going on, or what
         is wrong; then come the values of its own outputs."""
-        clear, kept = [""] * (len(self._people.lines) + 1), [gr.skip()] * count
+        clear, kept = [gr.skip(), *[""] * (len(self._fields) + 1)], [gr.skip()] * count
 
         def run(request: gr.Request, *values):
             visit = self._visits.of(request)
@@ -109,13 +112,16 @@ class Studio:
                 for text, found in self._line.follow(visit, handler(visit, *values)):
                     if text is None:
                         said, shown = found
-                        yield (words.now(said), *clear, *shown)
+                        yield (words.now(said), *clear, *visit.filed(shown))
                     else:
                         yield (words.now(text, found), *clear, *kept)
             except Stopped:
                 yield (words.now("Stopped."), *clear, *kept)
             except Exception as error:
-                yield (words.now(""), *self._people.blame(error, values), *kept)
+                lines = blame(self._fields, values, error)
+                hidden = any(lines[-1 - self._counts[2] : -1])  # beside an option
+                folded = gr.Accordion(open=True) if hidden else gr.skip()
+                yield (words.now(""), folded, *lines, *kept)
 
         return run
 
@@ -123,9 +129,9 @@ class Studio:
         """(job, how it is sampled, whether its alphas are passed over time, words of the command
         line for what differs from the defaults, attributes as `People.chosen`) of the fields."""
         rest = iter(values)
-        photos, editors, more, options = ([*itertools.islice(rest, n)] for n in self._counts)
+        files, more, options, kinds, editors = ([*itertools.islice(rest, n)] for n in self._counts)
         people.keep_painted(visit, editors)
-        portrait, driver, worn = self._people.chosen(photos)
+        portrait, driver, worn = self._people.chosen(files, kinds)
         fixed, sampling = self._options.read(options)
         fixed |= {"portrait": portrait, "driving": driver}
         fixed |= {"portrait_mask": visit.masks.get((0, portrait))}
@@ -144,7 +150,7 @@ class Studio:
             progress("reading photos and clip", 0, 0)
             scene = self._animator.read(job)
             seen = visit.seen = people.masks_of(scene, worn)
-            numbers = range(self._counts[1])
+            numbers = range(self._counts[-1])
             return "Look at the pictures; where a mask is wrong, paint it. Then go on.", (
                 gr.Column(visible=True), people.told(scene), people.pictures(scene),
                 *(gr.Accordion(visible=i in seen) for i in numbers),
@@ -178,7 +184,7 @@ class Studio:
 def _gallery() -> gr.Gallery:
     return gr.Gallery(
         label="What the model will see", columns=3, object_fit="contain", height="auto",
-        buttons=["fullscreen"], format="png",
+        buttons=["fullscreen"],
     )  # fmt: skip
 
 
@@ -187,7 +193,7 @@ def _editor(name: str) -> tuple[gr.Accordion, gr.ImageEditor]:
     with gr.Accordion(f"Paint the mask: {name}", open=False, visible=False) as box:
         editor = gr.ImageEditor(
             label="Red is where it holds; press 1. again to see what comes of it",
-            type="numpy", format="png", sources=(), transforms=(), layers=False, buttons=[],
+            type="numpy", sources=(), transforms=(), layers=False, buttons=[],
             brush=gr.Brush(20, ["rgba(235, 60, 60, 0.6)"], color_mode="fixed"),
             eraser=gr.Eraser(20), canvas_size=(512, 512), fixed_canvas=True, height=600,
             elem_classes="narrow",
@@ -200,7 +206,7 @@ def _results() -> list:
     clips = gr.State([])
     shown = [
         gr.Video(label="Result, with the driver's sound", interactive=False),
-        gr.Image(label="Result", interactive=False, buttons=[]),
+        gr.Image(label="Result", alt_text="Result", interactive=False, buttons=[]),
     ]
     which = gr.Slider(0, 1, 0, step=1, label="Which alpha, from the first to the last")
     which.input(_shown, [clips, which], shown, show_progress="hidden")

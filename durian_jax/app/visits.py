@@ -7,11 +7,16 @@ import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
+import gradio as gr
+import numpy as np
+
+from durian_jax.app import words
 from input_pipeline.errors import InputError
 from input_pipeline.media import video
-from input_pipeline.media.pictures import read_picture
+from input_pipeline.media.pictures import read_picture, write_picture
 from input_pipeline.motion import driver
 
 MOST_MEGABYTES = {"photo": 32, "clip": 256}
@@ -83,6 +88,19 @@ class Visit:
         """For the files of a result."""
         return Path(tempfile.mkdtemp(dir=self.folder))
 
+    def filed(self, shown):
+        """What components are given, its pictures (arrays) as files of this tab: those that gradio
+        makes of arrays are nobody's."""
+        if isinstance(shown, np.ndarray):
+            path = self.new_folder() / "picture.png"
+            write_picture(path, shown)
+            return str(path)
+        if isinstance(shown, dict):
+            return {key: self.filed(one) for key, one in shown.items()}
+        if isinstance(shown, list | tuple):
+            return type(shown)(map(self.filed, shown))
+        return shown
+
 
 class Visits:
     """All tabs. Everything lies below `root`, uploads too, and goes when its tab closes, or after
@@ -92,13 +110,25 @@ class Visits:
         self._root, self._open = root, {}
         threading.Thread(target=self._sweep_forever, daemon=True).start()
 
-    def of(self, request) -> Visit:
+    def of(self, request: gr.Request) -> Visit:
         """The tab that a request comes from."""
         if request.session_hash not in self._open:
             self._open[request.session_hash] = Visit(self._root)
         return self._open[request.session_hash]
 
-    def close(self, request) -> None:
+    def answering(self, handler: Callable, *failed) -> Callable:
+        """Gives a line, for what is wrong, and what a handler returns, `Visit.filed`; or `failed`
+        in place of that."""
+
+        def run(request: gr.Request, *values):
+            try:
+                return "", *self.of(request).filed(handler(*values))
+            except Exception as error:
+                return words.wrong(error), *failed
+
+        return run
+
+    def close(self, request: gr.Request) -> None:
         """The tab is closed: its files go, but uploads that others brought, too."""
         visit = self.of(request)
         del self._open[request.session_hash]

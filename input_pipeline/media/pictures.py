@@ -79,7 +79,8 @@ def read_picture(path: str | Path) -> np.ndarray:
 
 
 def write_picture(path: str | Path, image: np.ndarray) -> None:
-    """Writes uint8 [H, W, 3] RGB as PNG, complete or not at all. InputError: not writable."""
+    """Writes uint8 RGB [H, W, 3] (or RGBA) as PNG, complete or not at all. InputError: not
+    writable."""
     path = local(path)
     check_output(path, ".png")
     with written_beside(path) as beside:

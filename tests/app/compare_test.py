@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from durian_jax.app.compare import Compare
+from durian_jax.app.visits import Visits
 from durian_jax.evaluate.scores import METRICS
 from input_pipeline.dataset.cases import CaseSet
+from input_pipeline.errors import InputError
 from input_pipeline.media import video
 
 IDS = ("0000", "0001", "0002")
@@ -51,12 +53,11 @@ def compare(tmp_path, case_folder):
     reports = {name: write_report(tmp_path / name, name, digest) for name in ("ours", "theirs")}
     reports["foreign"] = write_report(tmp_path / "foreign", "ours", "another")
     with gr.Blocks(), gr.Tab("Compare") as tab:
-        return Compare(tab, reports | {"cases": case_folder})
+        return Compare(tab, Visits(tmp_path), reports | {"cases": case_folder})
 
 
 def test_the_table_has_a_row_for_each_method_and_what_is_there_for_columns(compare):
-    wrong, table, metric, method, *_ = compare._open(["ours", "theirs"], None, None)
-    assert not wrong
+    table, metric, method, *_ = compare._open(["ours", "theirs"], None, None)
     assert table["headers"] == ["attribute", "", "PSNR [dB] ↑"]
     methods = ["ours", "theirs", "copy"]
     assert table["data"] == [["all", name, "20.5 [20.5, 20.5]"] for name in methods]
@@ -78,12 +79,12 @@ def test_a_number_is_seen(compare, case_folder):
     truth = [*video.read_frames(case_folder / "0000" / "truth.mp4")]
     kept = compare._folders["theirs"] / "predictions" / "0000.mp4"
     video.write_video(kept, truth[::-1], CaseSet.read(case_folder).fps, lossless=True)
-    wrong, slider, tiles = compare._look(["ours", "theirs"], "0000", 2)
+    slider, tiles = compare._look(["ours", "theirs"], "0000", 2)
     seen = {name: picture for picture, name in tiles}
     assert list(seen) == ["portrait", "hair", "driver", "truth", "copy", "paste", "theirs"]
-    assert not wrong and slider.maximum == 5 and slider.value == 2
+    assert slider.maximum == 5 and slider.value == 2
     np.testing.assert_array_equal(seen["copy"], seen["portrait"])
-    later = {name: picture for picture, name in compare._look(["ours", "theirs"], "0000", 3)[2]}
+    later = {name: picture for picture, name in compare._look(["ours", "theirs"], "0000", 3)[1]}
     np.testing.assert_array_equal(seen["theirs"], later["truth"])
 
 
@@ -92,17 +93,18 @@ def test_what_cannot_be_compared_is_said(compare):
         (["ours", "foreign"], "are of different cases"),
         ([], "choose what"),
     ):
-        assert message in compare._open(names, None, None)[0]
-    wrong, _, pictures = compare._look(["foreign"], "0000", 0)
-    assert "its cases are not among the folders" in wrong and pictures is None
+        with pytest.raises(InputError, match=message):
+            compare._open(names, None, None)
+    with pytest.raises(InputError, match="its cases are not among the folders"):
+        compare._look(["foreign"], "0000", 0)
 
 
 def test_cases_without_a_report_are_seen_in_their_order(compare):
-    wrong, *_, table, case = compare._open(["cases"], None, None)
-    assert not wrong and case.value == "0000"
+    *_, table, case = compare._open(["cases"], None, None)
+    assert case.value == "0000"
     assert table == {
         "headers": ["case", "attribute"],
         "data": [["0000", "hair"], ["0001", "hair"], ["0002", "interpolation/colour"]],
     }
-    seen = [name for _, name in compare._look(["cases"], "0000", 0)[2]]
+    seen = [name for _, name in compare._look(["cases"], "0000", 0)[1]]
     assert seen == ["portrait", "hair", "driver", "truth", "copy", "paste"]

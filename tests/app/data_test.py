@@ -4,12 +4,13 @@ import gradio as gr
 import pytest
 
 from durian_jax.app.data import Data
+from durian_jax.app.visits import Visits
 
 
 @pytest.fixture
-def data(prepared_dataset):
+def data(prepared_dataset, tmp_path):
     with gr.Blocks(), gr.Tab("Data") as tab:
-        return Data(tab, {"clips": prepared_dataset})
+        return Data(tab, Visits(tmp_path), {"clips": prepared_dataset})
 
 
 def test_clips_are_chosen_by_person_and_attribute(data):

@@ -106,7 +106,7 @@ def test_the_time_left_is_that_of_the_steps_alone(monkeypatch):
     for clock[0], phase, done in events:
         task.progress(phase, done, 10 if phase == "denoising" else 0)
     text, share = task.told()
-    assert text == "Denoising: step 3 of 10, about 14 s left" and share == 0.3
+    assert text == "Denoising: step 3 of 10, about 00:14 left" and share == 0.3
     task.progress("compiling decoder", 0, 0)
     assert task.told() == ("Compiling decoder ...", None)
     task.stopped.set()

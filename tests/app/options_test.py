@@ -13,7 +13,7 @@ from input_pipeline.errors import InputError
 from input_pipeline.motion.driver import MotionOptions
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def options():
     with gr.Blocks():
         return Options(Sampling(steps=12, guidance=2.0))
@@ -21,11 +21,12 @@ def options():
 
 def _values(options, **changes):
     """What the fields hold, some of them changed, by their labels."""
-    return [changes.pop(one.label.replace(" ", "_"), one.value) for one in options.components]
+    shown = [field.component for field in options.fields]
+    return [changes.pop(one.label.replace(" ", "_"), one.value) for one in shown]
 
 
 def test_fields_have_names_meanings_and_the_defaults_of_the_model(options):
-    shown = {one.label: one for one in options.components}
+    shown = {one.label: one for one in (field.component for field in options.fields)}
     assert shown["steps"].value == 12 and shown["guidance"].value == 2.0
     assert "denoising steps" in shown["steps"].info
     assert [choice for choice, _ in shown["solver"].choices] == ["ddim", "dpm++", "lcm"]

@@ -3,16 +3,18 @@
 import os
 import time
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from durian_jax.app import visits
 from durian_jax.app.visits import Visits, check_driver, check_photo
 from input_pipeline.errors import InputError
 from input_pipeline.media import video
-from input_pipeline.media.pictures import write_picture
+from input_pipeline.media.pictures import read_picture, write_picture
 
 GREY = np.full((64, 64, 3), 128, np.uint8)
 PLAYLIST = b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n"
@@ -94,6 +96,34 @@ def test_a_closed_tab_leaves_nothing_and_takes_nothing_of_others(tabs, tmp_path)
     assert not one.folder.exists() and not os.path.exists(own)
     assert os.path.exists(shared) and other.folder.exists()
     tabs.close(_tab("nobody"))
+
+
+def test_pictures_are_shown_as_files_of_their_tab(tabs):
+    paint = np.zeros((64, 64, 4), np.uint8)
+    paint[8:, :, 3] = 150
+    shown = (None, [(GREY, "driver")], {"background": GREY, "layers": [paint]}, "text", 3)
+    handler = tabs.answering(lambda *values: (*shown, *values))
+    *same, gallery, editor, text, number, given = handler(_tab("one"), "given")
+    assert (same, text, number, given) == (["", None], "text", 3, "given")
+    folder = tabs.of(_tab("one")).folder
+    (path, caption), layers = gallery[0], editor["layers"]
+    assert folder in Path(path).parents and caption == "driver"
+    np.testing.assert_array_equal(read_picture(path), GREY)
+    np.testing.assert_array_equal(np.asarray(Image.open(layers[0])), paint)
+    tabs.close(_tab("one"))
+    assert not Path(path).exists()
+
+
+def test_a_line_says_what_is_wrong_in_place_of_an_answer(tabs, capsys):
+    def fail(error):
+        raise error
+
+    handler = tabs.answering(fail, None, 1)
+    line, *failed = handler(_tab("one"), InputError("/a/b: damaged"))
+    assert "b: damaged" in line and "/a" not in line and failed == [None, 1]
+    line, *_ = handler(_tab("one"), KeyError("secret"))
+    assert "the program failed" in line and "secret" not in line
+    assert "secret" in capsys.readouterr().err
 
 
 def test_files_go_after_an_hour(tabs, tmp_path):

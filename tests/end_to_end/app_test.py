@@ -36,12 +36,14 @@ def _free_port():
 
 
 @pytest.fixture(scope="module")
-def server(random_weights, tmp_path_factory):
-    """Address of a page with the smallest model and a report, and the folder of its files."""
+def server(random_weights, prepared_dataset, tmp_path_factory):
+    """Address of a page with the smallest model, a report and a data set, and the folder of its
+    files."""
     port, folder = _free_port(), tmp_path_factory.mktemp("served")
     write_report(folder / "ours", "ours", CaseSet.read(EXAMPLES).sha256())
     command = [sys.executable, "-m", "durian_jax.cli.main", "app", "--port", str(port)]
-    command += ["--checkpoint", str(random_weights), "--show", str(folder / "ours")]
+    command += ["--checkpoint", str(random_weights)]
+    command += ["--show", str(folder / "ours"), "--show", str(prepared_dataset)]
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(folder)}
@@ -139,6 +141,20 @@ def _download(tab, name, folder):
     return path
 
 
+def _check_that_files_go(tab, folder, *names):
+    """Closes the only tab: no file is left, of these names or of any other."""
+    end = time.time() + SECONDS
+
+    def left():
+        return [path.name for path in folder.glob("durian-app-*/**/*") if path.is_file()]
+
+    assert {*names} <= {*left()}
+    tab.goto("about:blank")
+    while left() and time.time() < end:
+        time.sleep(0.5)
+    assert not left(), "files of a closed tab"
+
+
 # Waits until a frame is there: its width, the clip's seconds, and the lightest value of a pixel.
 _PLAYED = """async video => {
     while (video.readyState < 2) await new Promise(done => setTimeout(done, 100));
@@ -157,6 +173,18 @@ _UNNAMED = """() => [...document.querySelectorAll("input, textarea, button, [rol
     .filter(e => !(e.ariaLabel || e.title || e.innerText.trim()))
     .filter(e => !e.getAttribute("aria-labelledby"))
     .filter(e => ![...(e.labels ?? [])].some(label => label.innerText.trim()))
+    .map(e => e.outerHTML)"""
+
+
+# Goes on with what has the focus; false behind the last.
+_REACHED = """() => {
+    const one = document.activeElement;
+    one.dataset.reached = parseFloat(getComputedStyle(one).outlineWidth) > 2;
+    return one != document.body;
+}"""
+# Controls that were not, or could not be seen to have it.
+_UNREACHED = """() => [...document.querySelectorAll("input, textarea, button, a[href]")]
+    .filter(e => e.offsetParent && e.type != "file" && !e.disabled && e.dataset.reached != "true")
     .map(e => e.outerHTML)"""
 
 
@@ -192,12 +220,7 @@ def test_from_photos_to_a_video_that_plays(
     tab.screenshot(path=artefacts / "app_390.png", full_page=True)
     hosts = {url.split("/")[2] for url in tab.asked if url.startswith(("http", "ws"))}
     assert hosts == {server[0].split("/")[2]}
-    pattern, end = "durian-app-*/*/*/out.mp4", time.time() + SECONDS
-    assert [*server[1].glob(pattern)]
-    tab.goto("about:blank")
-    while (left := [*server[1].glob(pattern)]) and time.time() < end:
-        time.sleep(0.5)
-    assert not left, "files of a closed tab"
+    _check_that_files_go(tab, server[1], "out.mp4", "picture.png", "astronaut.png", "talk.mp4")
 
 
 def test_a_mask_is_painted_and_the_others_stay_as_they_are(
@@ -252,7 +275,15 @@ def test_an_example_can_be_looked_at_with_the_keyboard_alone(opened):
         _panel(tab).get_by_role("button", name=name).focus()
         tab.keyboard.press("Enter")
         expect(_panel(tab).get_by_text(shown).first).to_be_visible()
+    tab.get_by_role("button", name="Options of motion").press("Enter")
+    expect(tab.get_by_label("steps").first).to_be_visible()
+    for name in ("Portrait: the person", "Driver: a clip", "Attribute photo 1"):
+        expect(tab.get_by_role("group", name=name)).to_be_visible()
     assert not tab.evaluate(_UNNAMED)
+    tab.get_by_role("tab", name="Animate").focus()
+    while tab.evaluate(_REACHED):
+        tab.keyboard.press("Tab")
+    assert not tab.evaluate(_UNREACHED)
 
 
 def test_what_is_wrong_is_said_beside_the_field_and_the_page_goes_on(
@@ -276,6 +307,19 @@ def test_what_is_wrong_is_said_beside_the_field_and_the_page_goes_on(
     expect(wrong).to_contain_text("nobody.png: no face found")
     _take_back(tab)
     _give(tab, "Portrait: the person", portrait_picture)
+    _look(tab)
+    expect(wrong).to_have_count(0)
+    for name, text, said in (("steps", "0", "steps is 0: use 1 to"), ("smooth", "-1", "smooth -1")):
+        field = _panel(tab).get_by_label(name).first
+        whole, before = tab.locator(".column").filter(has=field).last, field.input_value()
+        field.fill(text)
+        _panel(tab).get_by_role("button", name="Options of motion").click()
+        expect(field).to_be_hidden()
+        _press(tab, "2. Animate")
+        expect(whole.locator(".wrong")).to_contain_text(said)
+        expect(field).to_be_visible()
+        tab.screenshot(path=artefacts / "app_options.png", full_page=True)
+        field.fill(before)
     _look(tab)
     expect(wrong).to_have_count(0)
 
@@ -307,6 +351,25 @@ def test_cases_of_a_report_are_sorted_and_seen(opened, artefacts):
     for caption in ("driver", "truth", "paste"):
         expect(cases.get_by_text(caption, exact=True).first).to_be_visible()
     tab.screenshot(path=artefacts / "app_compare.png", full_page=True)
+
+
+def test_people_of_a_data_set_are_seen_by_what_they_wear(opened, server, artefacts):
+    tab = opened()
+    tab.get_by_role("tab", name="Data").click()
+    expect(_panel(tab).get_by_text("4 people, 4 clips; 4 chosen")).to_be_visible()
+    _panel(tab).get_by_label("Attribute").click()
+    tab.get_by_role("option", name="glasses").click()
+    expect(_panel(tab).get_by_text("4 people, 4 clips; 1 chosen")).to_be_visible()
+    for label in ("Clips: frames", "What training makes"):
+        picture = _panel(tab).get_by_role("img", name=label)
+        expect(picture).to_be_visible()
+        assert picture.evaluate("async image => (await image.decode(), image.naturalWidth)") > 144
+    assert not tab.evaluate(_UNNAMED)
+    tab.screenshot(path=artefacts / "app_data.png", full_page=True)
+    tab.set_viewport_size({"width": 390, "height": 844})
+    tab.wait_for_timeout(1000)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    _check_that_files_go(tab, server[1], "picture.png")
 
 
 def test_a_door_that_is_open_to_others_is_refused(capsys):
