@@ -38,7 +38,7 @@ class Data:
         pictures = []
         for label in (
             "Clips: frames, each with its keypoints and with its masks",
-            "What training makes of them: references with their masks, target, three draws",
+            "What Durian's training makes of them: target, portrait and attribute, three draws",
         ):
             gr.Markdown(label)  # above: it would cover what stands in the first row
             pictures.append(

@@ -360,7 +360,7 @@ def test_people_of_a_data_set_are_seen_by_what_they_wear(opened, server, artefac
     _panel(tab).get_by_label("Attribute").click()
     tab.get_by_role("option", name="glasses").click()
     expect(_panel(tab).get_by_text("4 people, 4 clips; 1 chosen")).to_be_visible()
-    for label in ("Clips: frames", "What training makes"):
+    for label in ("Clips: frames", "What Durian"):
         picture = _panel(tab).get_by_role("img", name=label)
         expect(picture).to_be_visible()
         assert picture.evaluate("async image => (await image.decode(), image.naturalWidth)") > 144
