@@ -18,6 +18,8 @@ from durian_jax.app.visits import Visits
 from input_pipeline.dataset.cases import CaseSet
 from input_pipeline.media.pictures import write_picture
 
+# In the browser: by way of the server it could come late, after the next look.
+_OFF = "() => ({__type__: 'update', interactive: false})"
 _HOST_FILES = ("checkpoint", "masks", "aligner", "landmarks")
 
 
@@ -78,7 +80,7 @@ class Studio:
             )  # fmt: skip
         stop.click(self._stop, queue=False)
         for one in own:  # what was looked at is no longer what is given
-            one.change(lambda: gr.Button(interactive=False), None, make, show_progress="hidden")
+            one.change(None, None, make, js=_OFF)
 
     def more(self) -> list[Field]:
         """More fields, whose values `job` is given."""

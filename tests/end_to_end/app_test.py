@@ -170,7 +170,7 @@ _PLAYED = """async video => {
 # Controls of which a screen reader could not say what they are.
 _UNNAMED = """() => [...document.querySelectorAll("input, textarea, button, [role=slider]")]
     .filter(e => e.offsetParent && e.type != "file" && !e.disabled)
-    .filter(e => !(e.ariaLabel || e.title || e.innerText.trim()))
+    .filter(e => !(e.ariaLabel || e.title || e.innerText.trim() || e.querySelector("img")?.alt))
     .filter(e => !e.getAttribute("aria-labelledby"))
     .filter(e => ![...(e.labels ?? [])].some(label => label.innerText.trim()))
     .map(e => e.outerHTML)"""
@@ -184,7 +184,8 @@ _REACHED = """() => {
 }"""
 # Controls that were not, or could not be seen to have it.
 _UNREACHED = """() => [...document.querySelectorAll("input, textarea, button, a[href]")]
-    .filter(e => e.offsetParent && e.type != "file" && !e.disabled && e.dataset.reached != "true")
+    .filter(e => e.offsetParent && e.type != "file" && !e.disabled)
+    .filter(e => !e.closest("[aria-hidden=true]") && e.dataset.reached != "true")
     .map(e => e.outerHTML)"""
 
 
