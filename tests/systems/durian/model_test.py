@@ -136,11 +136,14 @@ def test_references_are_portrait_and_attribute_tokens_at_every_site(model, batch
     assert [site.key.shape for site in conditions.references] == [
         (1, B, (1 + N) * cells, 2, 4)
     ] * SITES
-    # One attribute less takes away its tokens and leaves the others untouched.
+    # One attribute less takes away its tokens and leaves the others untouched, but for the order in
+    # which a processor adds up batches of other sizes: 3e-6 on some. Another's differ by far more.
     fewer = model.conditions(_attributes(batch, 1))
     for many, few in zip(conditions.references, fewer.references):
-        np.testing.assert_allclose(many.key[:, :, :cells], few.key[:, :, :cells], atol=1e-6)
-        np.testing.assert_allclose(many.key[:, :, 2 * cells :], few.key[:, :, cells:], atol=1e-6)
+        near = {"rtol": 0, "atol": 1e-5}
+        np.testing.assert_allclose(many.key[:, :, :cells], few.key[:, :, :cells], **near)
+        np.testing.assert_allclose(many.key[:, :, 2 * cells :], few.key[:, :, cells:], **near)
+        assert np.abs(many.key[:, :, cells : 2 * cells] - few.key[:, :, cells:]).max() > 1e-2
 
 
 @pytest.mark.parametrize("name", ["portrait", "portrait_mask", "attribute", "attribute_mask"])
