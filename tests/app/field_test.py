@@ -6,7 +6,7 @@ import pytest
 from durian_jax.app.field import Field, blame
 from input_pipeline.errors import InputError
 
-VALUES = ("/tmp/x/my_face.png", "/tmp/x/talk.mp4", 0, "0.2", 3.0)
+VALUES = ("/uploads/my_face.png", "/uploads/talk.mp4", 0, "0.2", 3.0)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def fields():
     ("error", "place"),
     [
         (InputError("is missing: give a photo", option="portrait"), 0),
-        (InputError("/tmp/x/talk.mp4: no face found"), 1),
+        (InputError("/uploads/talk.mp4: no face found"), 1),
         (InputError("guidance -1: use 0 or more"), 2),
         (InputError("'0.2': write FROM:TO", option="guidance_interval"), 3),
         (InputError("guidance interval 1:0: use fractions"), 3),

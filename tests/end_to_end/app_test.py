@@ -142,8 +142,8 @@ def _download(tab, name, folder):
 
 
 def _check_that_files_go(tab, folder, *names):
-    """Closes the tab: no file of these names is left. What an editor of another tab sent as that
-    was closed may still lie there, for an hour."""
+    """Closes the tab: no file of these names is left. What the brush of another tab sent still
+    lies there, for an hour."""
     end = time.time() + SECONDS
 
     def left():
