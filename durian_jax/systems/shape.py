@@ -8,6 +8,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from durian_jax.models.unet import UNetConfig
 from durian_jax.systems.pictures import Pictures
 
+# What cross attention does not depend on where its context is one token: queries and keys. In a
+# motion module the same names are those of a second attention between frames, which does.
+SINGLE_CONTEXT = r".*/attentions_\d+/.*/(attn2/to_(q|k)|norm2)/"
+
 
 @dataclasses.dataclass(frozen=True)
 class Shape(Pictures):

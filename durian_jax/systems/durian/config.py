@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from durian_jax.models.arcface import IResNetConfig
 from durian_jax.models.clip import ClipConfig
-from durian_jax.systems.shape import Shape
+from durian_jax.systems.shape import SINGLE_CONTEXT, Shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +88,8 @@ class DurianConfig(Shape):
         }
 
     def dead_parameters(self) -> tuple[str, ...]:
-        """Patterns of parameters that no output depends on.
-
-        Attention over a single context token does not depend on queries and keys.
-        """
+        """Patterns of parameters that no output depends on."""
         patterns = tuple(f"(portrait|attribute)_encoder/{tail}" for tail in self.unread())
         if self.clip is not None:
-            patterns += ("(attribute_encoder|denoiser)/.*/(attn2/to_(q|k)|norm2)/",)
+            patterns += (f"(attribute_encoder|denoiser)/{SINGLE_CONTEXT}",)
         return patterns

@@ -3,7 +3,7 @@
 import dataclasses
 
 from durian_jax.models.unet import UNetConfig
-from durian_jax.systems.shape import Shape
+from durian_jax.systems.shape import SINGLE_CONTEXT, Shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +41,8 @@ class XPortraitConfig(Shape):
         return super().unet(**own | fields)
 
     def dead_parameters(self) -> tuple[str, ...]:
-        """Patterns of parameters that no output depends on.
-
-        Attention over a single context token does not depend on queries and keys.
-        """
+        """Patterns of parameters that no output depends on."""
         patterns = tuple(f"portrait_encoder/{tail}" for tail in self.unread())
         if self.prompt_tokens == 1:
-            patterns += (".*/(attn2/to_(q|k)|norm2)/",)
+            patterns += (SINGLE_CONTEXT,)
         return patterns

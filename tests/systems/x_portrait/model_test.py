@@ -1,6 +1,7 @@
 """What X-Portrait's model takes, hides and shares; its numbers are compared in tests/parity."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -71,9 +72,8 @@ def test_the_portrait_is_read_at_the_time_of_the_step():
 
 
 def test_gradients_reach_all_but_the_dead_parameters():
-    import re
-
-    model = drawn.system(**FLAT)
+    """With a context of one token, which attention need not search."""
+    model = drawn.system(prompt_tokens=1, **FLAT)
     params = drawn.params(model)
     z = drawn.noisy()
     inputs = {k: v for k, v in drawn.batch().items() if k != "references"}
@@ -87,13 +87,9 @@ def test_gradients_reach_all_but_the_dead_parameters():
 
     leaves = jax.tree_util.tree_leaves_with_path(gradients(params))
     silent = {"/".join(key.key for key in path) for path, leaf in leaves if leaf == 0}
-    dead = [re.compile(pattern) for pattern in model.dead_parameters()]
-    named = {
-        "/".join(key.key for key in path)
-        for path, _ in leaves
-        if any(pattern.match("/".join(key.key for key in path)) for pattern in dead)
-    }
-    assert silent == named and named
+    names = {"/".join(key.key for key in path) for path, _ in leaves}
+    dead = {name for name in names if any(re.match(p, name) for p in model.dead_parameters())}
+    assert silent == dead and any("motion_modules" in name for name in names)
 
 
 def test_every_frame_has_its_own_time_without_motion_modules():
