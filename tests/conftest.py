@@ -1,5 +1,6 @@
 """Inputs that several tests share: moving faces made from scikit-image's astronaut (NASA)."""
 
+import gc
 import os
 
 # Code that runs for seconds is not worth minutes of optimising. XLA reads this when jax starts,
@@ -8,7 +9,6 @@ os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
     " --xla_llvm_disable_expensive_passes=true"
 )
-
 from fractions import Fraction
 
 import av
@@ -69,6 +69,20 @@ def add_tone(silent, path):
             frame.sample_rate, frame.pts = rate, start
             output.mux(sound.encode(frame))
         output.mux(sound.encode())
+
+
+def pytest_configure():
+    # Tracing makes objects by the million, few of them in circles: to look for those after every
+    # 700 took a third of its time.
+    gc.set_threshold(100_000, 50, 50)
+
+
+def pytest_collection_modifyitems(items):
+    """Where processes share the tests, one takes a file as a whole, and all that need one run."""
+    sharing = {item.path for item in items if "stage1_run" in item.fixturenames}
+    for item in items:
+        group = "runs" if item.path in sharing else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
