@@ -17,7 +17,7 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 install: .venv/installed
 
 test: install lint
-	.venv/bin/python -m pytest -rs -n $(TESTERS) --dist loadgroup --no-loadscope-reorder \
+	.venv/bin/python -m pytest -rs -n $(TESTERS) --dist loadfile --no-loadscope-reorder \
 	  -m 'not slow' tests
 
 lint: install

@@ -77,14 +77,6 @@ def pytest_configure():
     gc.set_threshold(100_000, 50, 50)
 
 
-def pytest_collection_modifyitems(items):
-    """Where processes share the tests, one takes a file as a whole, and all that need one run."""
-    sharing = {item.path for item in items if "stage1_run" in item.fixturenames}
-    for item in items:
-        group = "runs" if item.path in sharing else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def fill():
     """`parameters.fill`; jax starts with the first test that asks for it."""
