@@ -59,5 +59,5 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         config.stage.trainable = (".*_encoder/", "denoiser/")
     else:
         config.batch_size = 2
-        config.data.frames = 16
+        config.data.frames = config.sample.window = 16
     return config

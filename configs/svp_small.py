@@ -56,10 +56,11 @@ def get_config(name: str = "stage1") -> ConfigDict:
     config.log_every = 20
     config.validation.batches = 2
     config.stage.trainable = (".*",)
-    config.stage.dropout = (0.0,) * len(config.stage.dropout)  # guidance is not used
+    # Guidance is not used; but the first window of a clip has no history.
+    config.stage.dropout = (0.0, 0.0, 0.1)[: len(config.stage.dropout)]
     config.steps, config.batch_size = (600 if name == "stage2" else 6000), 2
     config.optimizer.decay_steps = config.steps // 3
-    config.sample.update(every=1000, steps=1, window=8, clips=4)
+    config.sample.update(every=1000, steps=1, window=config.data.frames, clips=4)
     config.sample.guidance = (1.0,) * len(config.stage.dropout)
     config.save.update(every=500, minutes=15.0)
     return config

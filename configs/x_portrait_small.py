@@ -59,7 +59,8 @@ def get_config(name: str = "full") -> ConfigDict:
     config.sample.update(windows="overlapping", spacing="trailing", start="noise")
     config.stage.dropout = 0.0  # guidance is not used
     if moving:
-        config.steps, config.batch_size, config.data.frames = 600, 2, 16
+        config.steps, config.batch_size = 600, 2
+        config.data.frames = config.sample.window = 16
     else:
         config.steps, config.batch_size = 6000, 16
         config.optimizer.decay_steps = 2000

@@ -38,6 +38,13 @@ def _shapes(module, stage):
     return merge(layout.frozen, layout.trained)
 
 
+def _check_windows(config):
+    """What sees other frames is not asked to look further than in training."""
+    frames, window = loop.sample_options(config).frames, config.sample.window
+    assert frames <= window <= config.model.max_frames
+    assert frames == window or not build(config.to_dict()).temporal
+
+
 def _counts(tree):
     counts = Counter()
     for name, leaf in flatten_dict(tree, sep="/").items():
@@ -88,9 +95,8 @@ def test_unknown_stages_are_refused(module):
 def test_options_of_data_and_diffusion_are_known(module):
     for stage in ("stage1", "stage2"):
         config = module.get_config(stage)
-        options = loop.sample_options(config)
-        assert options.size == config.model.resolution
-        assert options.frames <= config.sample.window <= config.model.max_frames
+        assert loop.sample_options(config).size == config.model.resolution
+        _check_windows(config)
 
 
 def test_the_full_size_config_says_what_the_classes_say_by_themselves():
@@ -129,7 +135,7 @@ def test_the_stages_of_x_portrait_build_and_train_what_they_are_meant_to(module)
         found = set(_counts(_layout(module, stage).trained))
         if module is x_portrait or stage == "stage3":
             assert found == groups
-        assert loop.sample_options(config).frames <= config.sample.window <= config.model.max_frames
+        _check_windows(config)
     with pytest.raises(ValueError, match="choose stage1, stage2 or stage3"):
         module.get_config("stage4")
 
@@ -155,7 +161,7 @@ def test_each_ablation_of_x_portrait_changes_one_thing():
     moving = x_portrait_small.get_config("stage3")
     trained = _layout(x_portrait_small, "stage3").trained
     assert set(_counts(trained)) == {"denoiser (motion modules)"}
-    assert loop.sample_options(moving).frames <= moving.sample.window <= moving.model.max_frames
+    _check_windows(moving)
     with pytest.raises(ValueError, match="unknown name 'nothing': choose full, "):
         x_portrait_small.get_config("nothing")
 
@@ -185,8 +191,8 @@ def test_the_stages_of_svp_differ_in_history_alone(name):
         assert config.model.history == config.data.history == looks_back
         system = build(config.to_dict())
         assert len(system.parts) == len(config.stage.dropout) == len(config.sample.guidance)
-        options = loop.sample_options(config)
-        assert options.frames <= config.sample.window <= config.model.max_frames
+        _check_windows(config)
+        assert not looks_back or config.stage.dropout[-1] > 0, "a clip begins without history"
         Sampling.from_settings(config.sample)
     train_step.Training.build(config)
     with pytest.raises(ValueError, match="unknown name 'stage3': choose stage1, stage2, fact"):

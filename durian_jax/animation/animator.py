@@ -370,8 +370,8 @@ class Animator:
             "face": geometry.align_face(attribute_source.image, attribute_source.keypoints),
         }
         (((image,),),) = self.generator([batch], [0], self._sampling, Stopwatch(quiet=True))
-        posed = dataclasses.replace(portrait, image=image, mask=None)
-        found = posed.find(frozenset([kind]), self._segmenter)[kind]
+        posed = segmenters.Pictures(image[None], portrait.keypoints[None])
+        (found,) = self._segmenter(posed, frozenset([kind]))[kind]
         if found.mean() < MIN_ATTRIBUTE_AREA:
             raise InputError(
                 f"{attribute_source.path}: in the portrait's pose the model shows no {kind} "

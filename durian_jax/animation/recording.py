@@ -13,7 +13,6 @@ import numpy as np
 from durian_jax.animation.job import Job
 from durian_jax.metrics.steadiness import Steadiness
 from durian_jax.weights.storage import MANIFEST
-from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.inference.inputs import Scene
 from input_pipeline.inference.paste_back import Paste
 from input_pipeline.kinds import KINDS
@@ -128,7 +127,7 @@ class Recording:
             self._row, self._report = _row(self._scene), None
             if report:
                 portrait, fps = self._scene.portrait.keypoints, self._scene.motion.fps
-                self._report = Steadiness(portrait, fps, FaceLandmarker()), *report
+                self._report = Steadiness(portrait, fps, self._scene.landmarker), *report
             self._stack = stack.pop_all()
         return self
 

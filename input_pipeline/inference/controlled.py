@@ -101,6 +101,7 @@ def read_controlled(
         motion=motion,
         batch=batch,
         notes=notes_on([person, *others], motion),
+        landmarker=landmarker,
     )
 
 

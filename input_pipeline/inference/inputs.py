@@ -63,6 +63,7 @@ class Scene:
         on, N is padded with zeros to the next of PADDED_COUNTS, and `attribute_count`, an int32
         scalar, says how many count.
       notes: what the user should know about the inputs, one line each.
+      landmarker: that found the keypoints.
       towards: to interpolate, the same person and motion with other attributes; what differs is
         `batch["towards"]`.
     """
@@ -74,6 +75,7 @@ class Scene:
     motion: Motion
     batch: dict[str, np.ndarray]
     notes: list[str]
+    landmarker: FaceLandmarker
     towards: "Scene | None" = None
 
     @property
@@ -158,7 +160,7 @@ def read_scene(
     motion = read_motion(driving, landmarker, framed)
     keypoints = motion_options.retarget(motion, person.keypoints)
     scene, *others = (
-        _build_scene(person, sources, motion, keypoints, masking) for sources in chosen
+        _build_scene(person, sources, motion, keypoints, masking, landmarker) for sources in chosen
     )
     for other in others:
         if len(other.sources) != len(scene.sources):
@@ -197,6 +199,7 @@ def _build_scene(
     motion: Motion,
     keypoints: np.ndarray,
     masking: Masking,
+    landmarker: FaceLandmarker,
 ) -> Scene:
     """The person with the attributes of the sources. keypoints [F, 478, 3]: the person's motion."""
     size = len(person.image)
@@ -230,6 +233,7 @@ def _build_scene(
         motion=motion,
         batch=batch,
         notes=notes_on(subjects, motion) + doubts + covered,
+        landmarker=landmarker,
     )
 
 

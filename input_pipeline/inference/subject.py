@@ -46,6 +46,7 @@ class Subject:
             frames=np.array([0]),
             source_shape=self.photo_shape,
             crop=self.crop,
+            turns=self.turns,
         )
         return {kind: masks[0] for kind, masks in segmenter(pictures, kinds).items()}
 

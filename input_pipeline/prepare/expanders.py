@@ -81,8 +81,8 @@ def write_donors(out: Store, jobs: list[Job]) -> None:
     """Collects the donors that `borrow` needs from finished jobs, unless that is done."""
     if out.exists(_DONORS):
         return
-    most = 4 * shards.MOST_DONORS
-    chosen = [jobs[i] for i in np.unique(np.linspace(0, len(jobs) - 1, most).astype(int))]
+    most = min(4 * shards.MOST_DONORS, len(jobs))
+    chosen = [jobs[i] for i in np.linspace(0, len(jobs) - 1, most).astype(int)]
     out.write(_DONORS, Donors.collect(_first_chunks(chosen)).encode())
 
 

@@ -239,7 +239,8 @@ def _write(
     """Packs the records of this run's parts and of the last run's shards into new shards."""
     fresh = {job.key: job for job, row in zip(wanted, rows) if row.chunks and not row.file}
     if any(job.settings.expand for job in fresh.values()):
-        expanders.write_donors(out, list(fresh.values()))
+        lenders = {row.key for row in rows if row.split == "train"}
+        expanders.write_donors(out, [job for key, job in fresh.items() if key in lenders])
         sizes = dict(zip(fresh, over.map(expanders.run, list(fresh.values()), "expanded clip")))
         rows = [dataclasses.replace(row, bytes=sizes.get(row.key, row.bytes)) for row in rows]
     pieces = {split: [] for split in label_table.SPLITS}

@@ -42,8 +42,9 @@ def scene(sound=None):
         frames=lambda size: iter(NOISE),
     )
     return SimpleNamespace(
-        motion=motion, photos=[NOISE[0]], portrait=SimpleNamespace(image=NOISE[0])
-    )
+        motion=motion, photos=[NOISE[0]], portrait=SimpleNamespace(image=NOISE[0]),
+        landmarker=None,
+    )  # fmt: skip
 
 
 def names(folder):
@@ -188,3 +189,13 @@ def test_a_still_driver_makes_a_clip_of_any_kind(folder):
         motion_options.check_output(folder / f"a{suffix}", folder / "pose.png")
     with pytest.raises(InputError, match=r"a\.avi: ends in '\.avi'; name the output \*\.mp4 or"):
         motion_options.check_output(folder / "a.avi", folder / "pose.png")
+
+
+def test_a_report_sees_frames_as_the_portrait_was_seen(folder, monkeypatch):
+    seen, given = scene(), []
+    seen.portrait.keypoints, seen.landmarker = np.zeros((478, 3)), object()
+    monkeypatch.setattr(recording, "Steadiness", lambda *args: given.append(args))
+    asked = job(folder, report=True)
+    with pytest.raises(InputError, match="0 frames"), Recording(folder / "out.mp4", asked, seen):
+        pass
+    assert given == [(seen.portrait.keypoints, Fraction(25), seen.landmarker)]

@@ -164,6 +164,22 @@ def test_models_without_contexts_and_motion(tmp_path):
     _same(loading.load(tmp_path / "back")[0], loading.load(tmp_path / "ours")[0])
 
 
+def test_a_single_reference_network_comes_back_as_one(tmp_path):
+    model = {n: x for n, x in other_weights.MODEL.items() if n != "arcface"}
+    config = {"system": "animate_anyone", "model": model | {"arcface": None}, **SETTINGS}
+    params = {
+        network: {path: np.full(shape, 0.5, np.float32) for path, shape in tree.items()}
+        for network, tree in other_weights.parameter_shapes(config).items()
+    }
+    tensors = {n: storage.flat(p) for n, p in params.items()}
+    storage.write(tmp_path / "ours", tensors.items(), {"config": config})
+    exporter.to_diffusers(tmp_path / "ours", tmp_path / "there")
+    importer.convert([("diffusers", tmp_path / "there")], tmp_path / "back")
+    weights, facts = loading.load(tmp_path / "back")
+    assert facts["config"]["system"] == "animate_anyone" and not facts.get("absent")
+    _same(weights, loading.load(tmp_path / "ours")[0])
+
+
 def test_a_missing_added_key_is_named(exported, tmp_path):
     shutil.copytree(exported, tmp_path / "cut")
     file = tmp_path / "cut/attribute_encoder/diffusion_pytorch_model.safetensors"

@@ -211,6 +211,8 @@ def test_the_model_itself_may_align_the_attribute(
     shown, own, posed = looked_at
     assert result.settings["aligner"] == "self"
     np.testing.assert_array_equal(posed.keypoints, own.keypoints)
+    assert own.source.name == "astronaut.png"
+    assert posed.source is None, "masks from files of the photo are not its own"
     for other in (shown, own):
         assert np.abs(posed.images.astype(int) - other.images).mean() > 3, "a picture of its own"
     answers = [square, square, np.zeros_like(square)]

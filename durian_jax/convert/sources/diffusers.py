@@ -20,6 +20,7 @@ from durian_jax.convert.sources import sd3
 from durian_jax.convert.sources.animatediff import motion_fields
 from durian_jax.convert.sources.files import read_json
 from durian_jax.convert.sources.folders import open_folder, refuse
+from durian_jax.systems.system import system_name
 from durian_jax.weights.storage import MANIFEST, Stored, read_manifest
 from input_pipeline.errors import InputError
 
@@ -240,8 +241,10 @@ def _read_export(path: Path) -> Source:
             key = sorted(added - tensors.keys())[0]
             raise InputError(f"{path / entry['folder']}: {key} is missing: export it again")
         weights[network] = {key: tensors[key] for key in tensors.keys() - added}
-    settings = {name: value for name, value in manifest["config"].items() if name != "model"}
-    return Source(str(path), dict(manifest["config"]["model"]), weights, settings)
+    config = manifest["config"]
+    settings = {name: value for name, value in config.items() if name != "model"}
+    fields = {name: value for name, value in config["model"].items() if name != "references"}
+    return Source(str(path), fields, weights, settings, system_name(config))
 
 
 def _check_fixed(values: dict, fixed: dict, where: str) -> None:

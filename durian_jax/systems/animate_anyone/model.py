@@ -15,6 +15,7 @@ from durian_jax.models.autoencoder import signed
 from durian_jax.models.unet import UNet
 from durian_jax.systems.durian.config import DurianConfig
 from durian_jax.systems.durian.model import Conditions, Durian
+from durian_jax.systems.shape import SINGLE_CONTEXT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,11 @@ class AnimateAnyoneConfig(DurianConfig):
             raise ValueError("animate_anyone does not look at faces: set arcface to None")
         if self.reference_keypoints:
             raise ValueError("animate_anyone has no reference_keypoints: set it to False")
+
+    def dead_parameters(self) -> tuple[str, ...]:
+        """Patterns of parameters that no output depends on; CLIP's token is the only context."""
+        patterns = tuple(f"portrait_encoder/{tail}" for tail in self.unread())
+        return patterns + ((SINGLE_CONTEXT,) if self.clip is not None else ())
 
 
 def build(values: Mapping) -> "AnimateAnyone":

@@ -23,8 +23,10 @@ class Pictures:
       frames: int [T], indices of the frames in the source, from 0.
       source_shape: height and width of the source's pictures.
       crop: source pixels -> pixels of `images`.
+      turns: quarter turns that set the source upright, as its shape and the crop take it to be, see
+        `orientation.turn`.
 
-    The last four are what masks from files need; None where the pictures come from no file.
+    The last five are what masks from files need; None where the pictures come from no file.
 
     Raises:
       InputError: pictures or keypoints of another shape or type.
@@ -36,6 +38,7 @@ class Pictures:
     frames: np.ndarray | None = None
     source_shape: tuple[int, int] | None = None
     crop: geometry.Crop | None = None
+    turns: int = 0
 
     def __post_init__(self):
         shape = self.images.shape

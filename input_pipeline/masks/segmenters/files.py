@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from input_pipeline.errors import InputError
+from input_pipeline.faces import orientation
 from input_pipeline.kinds import KINDS
 from input_pipeline.masks.segmenters import Pictures, Segmenter
 from input_pipeline.media.mask_pictures import read_mask
@@ -62,7 +63,7 @@ class FilesSegmenter(Segmenter):
     def _mask(self, path: Path, pictures: Pictures, size: int) -> np.ndarray:
         if not path.is_file():
             raise InputError(f"{path}: no such mask: write it, or take the kind out of the labels")
-        covered = read_mask(path)
+        covered = orientation.turn(read_mask(path), pictures.turns)
         if covered.shape != tuple(pictures.source_shape):
             (height, width), wanted = covered.shape, "x".join(map(str, pictures.source_shape[::-1]))
             raise InputError(f"{path}: {width}x{height} pixels, {pictures.source} has {wanted}")

@@ -5,6 +5,7 @@ from skimage.data import astronaut
 
 from input_pipeline.errors import InputError
 from input_pipeline.inference.subject import read_subject
+from input_pipeline.masks import segmenters
 from input_pipeline.media.pictures import write_picture
 
 
@@ -62,6 +63,14 @@ def test_a_photo_on_its_side_is_turned_with_its_mask(tmp_path, landmarker, quart
     for name in ("image", "keypoints", "mask"):
         np.testing.assert_array_equal(getattr(turned, name), getattr(upright, name))
     np.testing.assert_array_equal(turned.photo(), photo)
+    for name in ("upright", "turned"):
+        (tmp_path / f"masks/{name}_photo/hair").mkdir(parents=True)
+        own = tmp_path / f"masks/{name}_photo/hair/00000.png"
+        own.write_bytes((tmp_path / f"{name}_mask.png").read_bytes())
+    files = segmenters.load(f"files:{tmp_path / 'masks'}")
+    found, turned_found = (one.find(frozenset(["hair"]), files)["hair"] for one in read)
+    assert found.any()
+    np.testing.assert_array_equal(turned_found, found)
 
 
 @pytest.mark.parametrize("turns", [0, 1])

@@ -63,6 +63,20 @@ def test_prepare_keeps_borrowed_and_grown_masks(clips, tmp_path):
     assert all(not chunk.expanded for chunk in plain), "other settings, other records"
 
 
+def test_nobody_of_another_split_lends_masks_to_training(clips, tmp_path):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,identity,split,hair\na.mp4,a,train,long\nb.mp4,b,val,long\n")
+    out = tmp_path / "out"
+    prepare.prepare(
+        clips, out, size=64, labels=labels, expand=["borrow"], workers=1, progress=False
+    )
+    masks = {}
+    for split in ("train", "val"):
+        dataset = shards.Dataset(out, split)
+        masks[split] = records.decode(dataset[0]).expanded
+    assert masks["val"]["hair"] and not masks["train"].get("hair"), "a has nobody, b has a"
+
+
 @pytest.mark.parametrize("spec", ["dilate", "generate", "generate:base=x", "borrow:x"])
 def test_an_unknown_expander_is_refused_before_the_work(clips, tmp_path, spec):
     with pytest.raises(InputError, match=f"expand {spec}: "):
