@@ -1,7 +1,7 @@
 # `make test` and `make demo` need Python 3.11 and a package index, nothing else.
 PYTHON ?= python3.11
 RUN ?= runs/demo
-# Processes that share the test files; one takes up to 6 GB.
+# Processes that share the test files; one takes up to 9 GB.
 TESTERS ?= 2
 
 export JAX_COMPILATION_CACHE_DIR ?= $(HOME)/.cache/durian_jax/tests
