@@ -18,8 +18,9 @@ def get_config(stage: str = "stage1") -> ConfigDict:
     config.steps = 60_000  # of the optimizer
     config.batch_size = 32  # clips a step, over all devices
     config.accumulate = 1  # parts of a batch whose gradients are summed before the optimizer moves
-    config.init_from = ""  # workdir of the run whose weights to start from
-    # Weights that are drawn: whether reference encoders start as the denoiser and keys as queries.
+    config.init_from = ""  # weights to start from: a run, a converted folder, a hub id, "small"
+    # Of random initial weights: whether reference encoders start as copies of the denoiser, and
+    # key projections as query projections.
     config.aligned_init = False
     config.ema_decay = 0.9999  # of the average of weights, per step
     config.log_every = 50  # steps

@@ -9,7 +9,8 @@
 
 Its authors published no training code. What is known: the denoiser is that of Stable Diffusion and
 stays as it is, the loss is the plain one of the noise, and the reference network, the ControlNets
-and the motion modules are trained in this order. Rates, sizes and steps are ours: docs/design.md.
+and the motion modules are trained in this order. Rates, sizes and steps are ours, see
+docs/x_portrait.md.
 """
 
 from ml_collections import ConfigDict

@@ -5,9 +5,9 @@
     durian evaluate --protocol reenact --dataset DATASET --checkpoint RUN --out REPORT
 
 NAME: full, same_person (driven by the person's own frames), no_local_control, no_scaling: single
-frames, from scratch. stage3: motion modules on top (--config.init_from=RUN, data of 12.5 frames a
-second). The lessons are those of small.py: frequencies of patches, the clean picture predicted from
-much noise, one step.
+frames, from scratch. stage3: motion modules on top (--config.init_from=RUN, data with --frames 24
+--fps 12.5). The lessons are those of small.py: frequencies of patches, the clean picture predicted
+from much noise, one step.
 """
 
 from ml_collections import ConfigDict

@@ -16,6 +16,7 @@ from input_pipeline.kinds import KINDS
 from input_pipeline.motion.driver import MotionOptions
 
 _ATTRIBUTE = "IMAGE:KIND[:MASK]"
+_OUT = "OUT.mp4, .mov, .webm or .gif; .png where a photo drives"
 _MASKS = {
     "metavar": "SPEC",
     "help": "what finds the attributes: heuristic, parser:FILE, segformer:MODEL, sapiens2:MODEL, "
@@ -152,7 +153,7 @@ def _animate(verb: argparse.ArgumentParser) -> None:
     _add_job(verb)
     verb.add_argument("--debug-masks", action="store_true", help="write OUT_masks.png, too")
     verb.add_argument("--save-motion", type=fields.path, metavar="FILE.npz", help="to drive again")
-    verb.add_argument("--out", type=fields.path, required=True, help="OUT.mp4, .mov, .webm or .gif")
+    verb.add_argument("--out", type=fields.path, required=True, help=_OUT)
 
 
 def _interpolate(verb: argparse.ArgumentParser) -> None:
@@ -177,7 +178,7 @@ def _interpolate(verb: argparse.ArgumentParser) -> None:
         motion={"metavar": "CONVENTION", "choices": None},
     )  # fmt: skip
     _add_job(verb)
-    verb.add_argument("--out", type=fields.path, required=True, help="OUT.mp4, .mov, .webm or .gif")
+    verb.add_argument("--out", type=fields.path, required=True, help=_OUT)
 
 
 def _batch(verb: argparse.ArgumentParser) -> None:
@@ -298,7 +299,7 @@ _VERBS = {
     "batch": ("A table of jobs -> videos, on all devices of all machines.", _batch),
     "app": ("A page in your browser to animate, compare and look at data.", _app),
     "evaluate": ("Scores a checkpoint or any method's predictions.", _evaluate),
-    "convert": ("Other people's weights -> checkpoint; checkpoint -> diffusers.", _convert),
+    "convert": ("Other people's weights -> checkpoint, and back.", _convert),
 }
 
 
