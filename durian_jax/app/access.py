@@ -57,10 +57,15 @@ class Access:
             ) from None
 
     @property
+    def host(self) -> str:
+        """The address as a browser is given it."""
+        return f"[{self.listen}]" if ":" in self.listen else self.listen
+
+    @property
     def hosts(self) -> list[str]:
         """Names that a browser may call the machine by. On loopback a page of somebody else's name
         that points here is none."""
-        return [_LOOPBACK, "localhost", "[::1]"] if self.is_local else ["*"]
+        return [_LOOPBACK, "localhost", "[::1]", self.host] if self.is_local else ["*"]
 
     @property
     def admits(self) -> Callable[[str, str], bool] | None:

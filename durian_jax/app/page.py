@@ -9,6 +9,7 @@ from pathlib import Path
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr
+from gradio import processing_utils
 from PIL import EpsImagePlugin
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
@@ -28,6 +29,14 @@ from input_pipeline.errors import InputError
 
 # Gradio opens whatever is handed in for a painted mask; nothing of it may run a program.
 EpsImagePlugin.gs_binary = False
+
+
+async def _fetch_nothing(url: str, cache_dir: str) -> str:
+    raise InputError(f"{url}: other machines are not asked: upload a file")
+
+
+# Gradio would fetch whatever address stands in the place of an uploaded file.
+processing_utils.async_ssrf_protected_download = _fetch_nothing
 # The browser itself keeps to this machine, whatever the scripts of the page should ask for.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self' data: blob:; "
@@ -128,7 +137,7 @@ def serve(
         ]  # fmt: skip
         try:
             page.launch(
-                server_name=access.listen, server_port=access.port, auth=access.admits, quiet=True,
+                server_name=access.host, server_port=access.port, auth=access.admits, quiet=True,
                 share=False, prevent_thread_lock=True, footer_links=[], run_history=False,
                 enable_monitoring=False, max_file_size=f"{max(MOST_MEGABYTES.values())}mb",
                 theme=_THEME, css=words.CSS, js=words.SCRIPT,
@@ -136,8 +145,12 @@ def serve(
                 app_kwargs={"middleware": middleware, "docs_url": None, "redoc_url": None},
             )  # fmt: skip
         except OSError:
-            raise InputError(f"{access.port}: is taken: choose another", option="port") from None
-        print(f"http://{access.listen}:{access.port}  (Ctrl-C ends it)", flush=True)
+            raise InputError(
+                f"{access.port}: is taken, or {access.listen} is no address of this machine: "
+                "choose another",
+                option="port",
+            ) from None
+        print(f"http://{access.host}:{access.port}  (Ctrl-C ends it)", flush=True)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # files go then, too
         try:
             page.block_thread()

@@ -14,7 +14,6 @@ from input_pipeline.dataset.cases import Case
 from input_pipeline.errors import InputError
 from input_pipeline.faces.drawing import draw_keypoints
 from input_pipeline.inference.inputs import Scene
-from input_pipeline.inference.subject import Subject
 from input_pipeline.kinds import KINDS
 from input_pipeline.media.pictures import resize
 
@@ -97,31 +96,34 @@ class People:
     def example(self, visit: visits.Visit, case: Case) -> list:
         """Values of the components that show a case of EXAMPLES, with its masks."""
         own = visit.new_folder()
-        shutil.copytree(EXAMPLES / case.id, own, dirs_exist_ok=True)
+        # New files: those of the package are older than what is kept.
+        shutil.copytree(EXAMPLES / case.id, own, dirs_exist_ok=True, copy_function=shutil.copyfile)
         count = len(self.kinds)
         photos, kinds = [None] * count, [KINDS[0]] * count
+        shown = case.attributes[:count]
         if count:
-            visit.masks[0, str(own / "portrait.png")] = own / "portrait_mask.png"
-        for i, attribute in enumerate(case.attributes[:count]):
+            worn = frozenset(attribute.kind for attribute in shown)
+            visit.masks[0, str(own / "portrait.png"), worn] = own / "portrait_mask.png"
+        for i, attribute in enumerate(shown):
             photos[i], kinds[i] = str(own / f"attribute_{i}.png"), attribute.kind
-            visit.masks[i + 1, photos[i]] = own / f"attribute_{i}_mask.png"
+            visit.masks[i + 1, photos[i], kinds[i]] = own / f"attribute_{i}_mask.png"
         return [str(own / "portrait.png"), str(own / "driving.mp4"), *photos, *kinds]
 
 
 def masks_of(scene: Scene, worn: list[tuple]) -> dict[int, tuple]:
-    """(subject, bool [S, S]) of each mask that can be painted: the portrait's is 0, the others have
-    their numbers.
+    """(subject, kind, bool [S, S]) of each mask that can be painted: the portrait's is 0, of all
+    kinds, the others have their numbers.
 
     worn: (number, photo, kind); one that another covers is not in the scene.
     """
     if "portrait_mask" not in scene.batch:
         return {}
-    found = {0: (scene.portrait, scene.own)}
+    found = {0: (scene.portrait, frozenset(kind for *_, kind in worn), scene.own)}
     for part in (scene, scene.towards) if scene.towards else (scene,):
         for (source, kind), mask in zip(part.sources, part.batch["attribute_mask"]):
             shown = (str(source.path), kind)
             number = next(i for i, *one in worn if (*one,) == shown and i not in found)
-            found[number] = source, mask
+            found[number] = source, kind, mask
     return found
 
 
@@ -144,8 +146,9 @@ def told(scene: Scene) -> str:
     return "".join(f"<p>{html.escape(words.without_folders(line))}</p>" for line in lines)
 
 
-def to_editor(subject: Subject, mask: np.ndarray) -> dict:
-    """A photo and its mask, bool [n, n], as the editor takes them."""
+def to_editor(seen: tuple) -> dict:
+    """A photo and its mask, one of `masks_of`, as the editor takes them."""
+    subject, _, mask = seen
     paint = np.zeros((_SIDE, _SIDE, 4), np.uint8)
     paint[_grown(mask)] = (*_PAINT, 150)
     crop = subject.crop.apply(subject.photo(), _SIDE)
@@ -157,7 +160,7 @@ def keep_painted(visit: visits.Visit, editors: list[dict | None]) -> None:
     for number, value in enumerate(editors):
         if number not in visit.seen or not value or not value["layers"]:
             continue
-        subject, before = visit.seen[number]
+        subject, kind, before = visit.seen[number]
         painted = np.any([layer[..., 3] > 64 for layer in value["layers"]], axis=0)
         painted = cv2.resize(painted.astype(np.uint8), (_SIDE, _SIDE)) > 0
         if (painted != _grown(before)).mean() < _CHANGED:
@@ -165,8 +168,8 @@ def keep_painted(visit: visits.Visit, editors: list[dict | None]) -> None:
         name = f"attribute_{number}" if number else "portrait"
         path = visit.new_folder() / f"{name}_mask.png"
         subject.write_mask(path, painted)
-        visit.masks[number, str(subject.path)] = path
-        visit.seen[number] = subject, painted
+        visit.masks[number, str(subject.path), kind] = path
+        visit.seen[number] = subject, kind, painted
 
 
 def _photo(label: str) -> gr.Image:

@@ -136,9 +136,10 @@ class Studio:
         portrait, driver, worn = self._people.chosen(files, kinds)
         fixed, sampling = self._options.read(options)
         fixed |= {"portrait": portrait, "driving": driver}
-        fixed |= {"portrait_mask": visit.masks.get((0, portrait))}
+        shown = frozenset(kind for *_, kind in worn)
+        fixed |= {"portrait_mask": visit.masks.get((0, portrait, shown))}
         masked = [
-            (photo, kind, *filter(None, [visit.masks.get((number, photo))]))
+            (photo, kind, *filter(None, [visit.masks.get((number, photo, kind))]))
             for number, photo, kind in worn
         ]
         job, over_time, flags = self.job(masked, fixed, more)
@@ -156,7 +157,7 @@ class Studio:
             return "Look at the pictures; where a mask is wrong, paint it. Then go on.", (
                 gr.Column(visible=True), people.told(scene), people.pictures(scene),
                 *(gr.Accordion(visible=i in seen) for i in numbers),
-                *(people.to_editor(*seen[i]) if i in seen else None for i in numbers),
+                *(people.to_editor(seen[i]) if i in seen else None for i in numbers),
                 gr.Button(interactive=True),
             )  # fmt: skip
 

@@ -73,7 +73,7 @@ class Visit:
     Attributes:
       folder: for files of its own.
       uploads: files that it brought.
-      masks: files of painted masks, by (number, photo).
+      masks: files of painted masks, by (number, photo, kind), see `people.masks_of`.
       seen: `people.masks_of` what was last looked at.
     """
 

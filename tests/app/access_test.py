@@ -12,6 +12,12 @@ def test_this_machine_alone_needs_no_password():
         assert "evil.example" not in access.hosts and "*" not in access.hosts
 
 
+@pytest.mark.parametrize(("listen", "host"), [("::1", "[::1]"), ("127.0.0.2", "127.0.0.2")])
+def test_a_browser_finds_any_address_of_the_loopback(listen, host):
+    access = Access(listen=listen)
+    assert access.is_local and access.host == host and host in access.hosts
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "::"])
 def test_others_need_a_password(host):
     with pytest.raises(InputError, match=f"listen {host}: others could use this machine"):

@@ -4,13 +4,16 @@ import asyncio
 import os
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
+from gradio import processing_utils
 from PIL import Image
 
 from durian_jax.app.line import Line
 from durian_jax.app.page import Guard, build
 from durian_jax.app.visits import Visits
 from durian_jax.diffusion.solvers import Sampling
+from input_pipeline.errors import InputError
 
 
 def _labels(tmp_path, takes_attributes):
@@ -33,6 +36,16 @@ def test_a_model_with_attributes_takes_eight(tmp_path):
     assert "Interpolate" in labels and "Example: hair" in labels
     assert [text for text in labels if "Model: 2, 64 px" in text]
     assert not [text for text in labels if "/home" in text]
+
+
+@pytest.mark.parametrize("url", ["http://203.0.113.7/her.png", "https://example.com/her.png"])
+def test_an_address_in_the_place_of_an_upload_is_not_fetched(tmp_path, url):
+    photo = gr.Image(type="filepath")
+    given = {"path": url, "meta": {"_type": "gradio.FileData"}}
+    with pytest.raises(InputError, match="other machines are not asked"):
+        asyncio.run(
+            processing_utils.async_move_files_to_cache(given, photo, check_in_upload_folder=True)
+        )
 
 
 @pytest.mark.parametrize(
