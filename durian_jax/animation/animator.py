@@ -310,12 +310,15 @@ class Animator:
 
     def read(self, job: Job) -> inputs.Scene:
         """What will be animated: crops, keypoints and masks. Raises InputError as `animate`."""
-        return self._read_scene(
+        scene = self._read_scene(
             job.portrait, job.attributes, job.driving, self.size, self._landmarker,
             inputs.Masking(self._segmenter, self._align, self._growth(job), self._masked),
             portrait_mask=job.portrait_mask, framed=job.framed, motion_options=job.motion_options,
             towards=job.towards, references=job.references,
         )  # fmt: skip
+        if job.towards:
+            scene.batch["alpha"] = job.alphas(self._frames(scene))
+        return scene
 
     def _growth(self, job: Job) -> float:
         return self._grow if job.grow_mask is None else job.grow_mask
@@ -325,12 +328,6 @@ class Animator:
     ) -> Iterator[np.ndarray]:
         """Frames uint8 [N, n, S, S, 3] of jobs that fit, as they are finished."""
         batches = [prepared.scene.batch for prepared in group]
-        if group[0].job.towards:
-            count = self._frames(group[0].scene)
-            batches = [
-                batch | {"alpha": prepared.job.alphas(count)}
-                for batch, prepared in zip(batches, group)
-            ]
         return self.generator(batches, [prepared.job.seed for prepared in group], sampling, watch)
 
     def _frames(self, scene: inputs.Scene) -> int:

@@ -83,7 +83,12 @@ class Job:
         return [Path(path) for path in known]
 
     def alphas(self, frames: int) -> np.ndarray:
-        """float32 [F], alpha at every frame."""
+        """float32 [F], alpha at every frame. InputError: one frame cannot go through several."""
+        if frames == 1 < len(self.alpha):
+            raise InputError(
+                f"alphas {','.join(f'{x:g}' for x in self.alpha)}: a single picture has one: give "
+                "one alpha, a clip that drives, or a number of frames"
+            )
         places = np.linspace(0, len(self.alpha) - 1, frames)
         return np.interp(places, np.arange(len(self.alpha)), self.alpha).astype(np.float32)
 

@@ -334,7 +334,8 @@ class Step:
         if not self.sample and own > config.accumulate:
             suggestions.append(f"accumulate={own}: one clip of each device at a time")
         elif own > 1:
-            suggestions.append(f"batch_size={count}: one clip per device")
+            name = "sample.clips" if self.sample else "batch_size"
+            suggestions.append(f"{name}={count}: one clip per device")
         if state > limit:
             suggestions.append(
                 f"the state alone, {state / GIB:.3g} GiB, overflows: use more devices"
