@@ -36,7 +36,7 @@ class Plan:
 
     Attributes:
       step: "train" or "sample".
-      source: "arithmetic" or "compiled".
+      source: "arithmetic"; "compiled", and what the compiled text does not tell.
       topology, devices, mesh, clips, frames: what for.
       memory: bytes by use; "total" is the peak.
       limit: bytes that a program may use; None if unknown.
@@ -265,7 +265,10 @@ class Step:
         if seconds:
             seconds["memory"] = program.traffic() / self.topology.chip.bandwidth
             seconds["communication"] = waiting
-        return self._plan("compiled", memory, dict(received), seconds)
+        source = "compiled"
+        if program.unknown_loops:
+            source += f", {program.unknown_loops} loops of unknown length counted as one turn each"
+        return self._plan(source, memory, dict(received), seconds)
 
     def _state(self) -> dict:
         """Bytes per device of what goes in."""

@@ -44,9 +44,10 @@ ENTRY %main (x: f32[64,8]) -> f32[64,8] {
 """
 
 
-def program(
-    trips='backend_config={"known_trip_count":{"n":"5"}}', groups="{{0,1},{2,3},{4,5},{6,7}}"
-):
+KNOWN = 'backend_config={"known_trip_count":{"n":"5"}}'
+
+
+def program(trips=KNOWN, groups="{{0,1},{2,3},{4,5},{6,7}}"):
     return hlo.Program(LOOP.replace("TRIPS", trips).replace("GROUPS", groups))
 
 

@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
+import jax
 import pytest
 
 from durian_jax.cli.config_files import load_config
@@ -14,6 +16,7 @@ from durian_jax.planning import cache
 from durian_jax.planning.plan import GIB, Plan, Step
 from durian_jax.planning.topology import Topology
 from input_pipeline.errors import InputError
+from tests.planning.hlo_test import KNOWN, LOOP
 
 # One level, one layer: the smallest program with all parts of a training step.
 LEAN = ["--config.model.channels=(32,)", "--config.model.attention_levels=(0,)",
@@ -101,6 +104,19 @@ def test_a_program_that_overflows_has_a_total_and_nothing_else(step):
     )
     plan = step._overflow(message)
     assert plan.memory["total"] == 384 * GIB and plan.fits is False and plan.suggestions
+
+
+def test_loops_of_unknown_length_are_told(lean):
+    step = Step(lean(), Topology.parse(None), devices=jax.devices()[:1])
+    sizes = SimpleNamespace(
+        output_size_in_bytes=0, alias_size_in_bytes=0, temp_size_in_bytes=0,
+        argument_size_in_bytes=1,
+    )  # fmt: skip
+    alone = LOOP.replace("GROUPS", "{{0}}").replace("[1,8]<=[8]", "{{0}}")
+    for trips, told in (("metadata={}", ": compiled, 1 loops of unknown"), (KNOWN, ": compiled\n")):
+        text = alone.replace("TRIPS", trips)
+        compiled = SimpleNamespace(memory_analysis=lambda: sizes, as_text=lambda text=text: text)
+        assert told in step.of(compiled).table()
 
 
 def test_a_cpu_has_no_times(step):
