@@ -5,6 +5,7 @@ the number of workers or hosts, and the whole state of the iterator is the numbe
 grain prefetches and runs the worker processes.
 """
 
+import contextlib
 import ctypes
 import functools
 import logging
@@ -23,6 +24,8 @@ MAX_CORRUPT_SHARE = 0.05
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # A source must have a length; no run comes near this many samples.
 _ENDLESS = 2**48
+_LOOKED_AT = 4  # records whose length is looked at before the first batch
+_MOST_WARNINGS = 20
 
 
 class Samples:
@@ -45,6 +48,7 @@ class Samples:
         self.batch_size = batch_size
         self.local_batch = batch_size // process_count
         self.process_index = process_index
+        self._warnings = 0
 
     def __len__(self) -> int:
         return _ENDLESS
@@ -65,13 +69,34 @@ class Samples:
                 chunk = records.decode(self.dataset[candidate])
                 sample = self.options.make(chunk, rng, self.dataset.donors)
             except records.DAMAGED as error:
-                logging.warning("record %d of %s: %s", candidate, self.dataset.path, error)
+                self._warn(candidate, error)
                 continue
             first = index if skipped else -1
             return {**sample, "id": np.int32(candidate), "corrupt": np.int32([first, skipped])}
         raise InputError(
             f"{self.dataset.path}: no record is usable for {self.options.frames} target frames; "
-            "the log names the reason of each: run durian check, or lower data.frames"
+            "the log names the reasons: run durian check, or lower data.frames"
+        )
+
+    def _warn(self, index: int, error: Exception) -> None:
+        self._warnings += 1
+        if self._warnings <= _MOST_WARNINGS:
+            logging.warning("record %d of %s: %s", index, self.dataset.path, error)
+        if self._warnings == _MOST_WARNINGS:
+            logging.warning("further records that are left out are not named")
+
+
+def _check_lengths(dataset: shards.Dataset, options: transforms.SampleOptions) -> None:
+    """Raises InputError: of a few records from all over the data set none is long enough."""
+    longest = 0
+    for index in np.linspace(0, len(dataset) - 1, min(_LOOKED_AT, len(dataset))).astype(int):
+        with contextlib.suppress(*records.DAMAGED):  # counted when its turn comes
+            longest = max(longest, len(records.decode(dataset[int(index)]).frames))
+    if 0 < longest < options.least_frames:
+        raise InputError(
+            f"{dataset.path}: its records have up to {longest} frames, {options.least_frames} are "
+            f"needed for {options.frames} target frames: make longer ones (durian synth --frames "
+            "24 --fps 12.5), or lower data.frames"
         )
 
 
@@ -111,6 +136,7 @@ class Loader:
             what the options ask for.
         """
         options.check(dataset.path, dataset.metadata)
+        _check_lengths(dataset, options)
         if batch_size % process_count:
             raise InputError(
                 f"batch_size {batch_size} does not divide over {process_count} processes: "

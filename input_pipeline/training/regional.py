@@ -27,6 +27,11 @@ class RegionalOptions(ControlledOptions):
         if self.history < 0:
             raise InputError(f"data.history is {self.history}: use 0 or more")
 
+    @property
+    def least_frames(self) -> int:
+        """That a record must have: history, target and two references."""
+        return self.history + super().least_frames
+
     def make(self, chunk: Chunk, rng: np.random.Generator, donors: Donors = NOBODY) -> dict:
         """One training sample: the batch contract of Stable Video-Driven Portraits without batch
         axis and `id`.
@@ -40,7 +45,7 @@ class RegionalOptions(ControlledOptions):
           ValueError: the chunk is broken or too short for all frames and a reference.
         """
         del donors
-        whole = dataclasses.replace(self, frames=self.history + self.frames)
+        whole = dataclasses.replace(self, frames=self.history + self.frames, history=0)
         target, candidates = choose_frames(len(chunk.frames), whole, rng)
         portrait = self.portrait(chunk, int(candidates[0]), rng)
         video, drivers, keypoints = self.driven(chunk, target, rng)

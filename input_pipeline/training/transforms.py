@@ -58,6 +58,11 @@ class SampleOptions(Augmentation):
         if self.expand_count < 1:
             raise InputError(f"data.expand_count is {self.expand_count}, must be at least 1")
 
+    @property
+    def least_frames(self) -> int:
+        """That a record must have: target and two references."""
+        return self.frames + 2
+
     def check(self, path: str | Path, metadata: dict) -> None:
         """Raises InputError: the data set at a path, of which these are the facts, lacks what
         samples are made of."""
@@ -173,7 +178,7 @@ def choose_frames(
     are the farthest there are; never a target frame.
     """
     frames = options.frames
-    if count < frames + 2:
+    if count < options.least_frames:
         raise ValueError(f"{count} frames are too few for {frames} target frames and 2 references")
     stride = options.stride if count >= (frames - 1) * options.stride + 3 else 1
     start = rng.integers(count - (frames - 1) * stride)

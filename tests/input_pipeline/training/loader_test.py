@@ -109,11 +109,18 @@ def test_too_many_corrupt_records_stop_the_run(write_painted, workers):
 
 def test_a_data_set_too_short_for_the_target_says_so(dataset):
     options = SampleOptions(size=64, frames=29)
+    with pytest.raises(InputError, match=r"up to \d+ frames, 31 are needed for 29 target frames"):
+        Loader(dataset, options, seed=0, batch_size=2)
+
+
+def test_only_the_first_unusable_records_are_named(write_painted, caplog):
+    dataset = write_painted(24, corrupt=range(24))
     with (
-        contextlib.closing(Loader(dataset, options, seed=0, batch_size=2)) as loader,
-        pytest.raises(InputError, match="no record is usable for 29 target frames"),
+        contextlib.closing(Loader(dataset, OPTIONS, seed=0, batch_size=2)) as loader,
+        pytest.raises(InputError, match="no record is usable for 2 target frames; the log names"),
     ):
         next(loader)
+    assert 20 < len(caplog.messages) < 24 and "not named" in caplog.text
 
 
 def test_batch_must_divide_over_the_processes(dataset):
