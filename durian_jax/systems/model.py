@@ -1,5 +1,7 @@
 """What the models of all systems have in common."""
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax
 
@@ -40,6 +42,28 @@ class Model(nn.Module):
     def remarks(self, batch: dict) -> list[str]:
         """See System; nothing, unless a system knows better."""
         return []
+
+    def __call__(
+        self,
+        batch: Mapping[str, jax.Array],
+        z: jax.Array,
+        t: jax.Array,
+        keep: jax.Array | None = None,
+    ) -> jax.Array:
+        """The training forward pass: all that the system encodes, and `predict`.
+
+        Args:
+            batch: see `blank_batch`; `video` is used to initialise the parameters alone.
+            z, t, keep: see `predict`.
+        """
+        if self.is_initializing():
+            self.decode_video(self.encode_video(batch["video"]))
+        clip = self.encode_clip(batch)
+        if self.timed:
+            clip = self.at_time(clip, t)
+        if self.history:
+            clip["history"] = self.encode_history(self.encode_video(batch["history"]))
+        return self.predict(z, t, clip, self.encode_frames(batch), self.parts, keep)
 
     def encode_video(self, video: jax.Array, noise: jax.Array | None = None) -> jax.Array:
         """uint8 [B, F, H, W, 3] -> latents float32 [B, F, h, w, c]; see AutoencoderKL.encode."""

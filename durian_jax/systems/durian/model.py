@@ -148,24 +148,6 @@ class Durian(Model):
         if config.reference_encoders == 2:
             self.attribute_encoder = UNet(config.unet(context_dim=look_dim, **encoder))
 
-    def __call__(
-        self,
-        batch: Mapping[str, jax.Array],
-        z: jax.Array,
-        t: jax.Array,
-        keep: jax.Array | None = None,
-    ) -> jax.Array:
-        """The training forward pass: `encode_clip`, `encode_frames` and `predict`.
-
-        Args:
-            batch: see `blank_batch`; `video` is used to initialise the parameters alone.
-            z, t, keep: see `predict`.
-        """
-        if self.is_initializing():
-            self.decode_video(self.encode_video(batch["video"]))
-        clip, frames = self.encode_clip(batch), self.encode_frames(batch)
-        return self.predict(z, t, clip, frames, self.parts, keep)
-
     def encode_keypoints(self, keypoints: jax.Array) -> jax.Array:
         """Pixel coordinates [B, F, 478, 2] -> features [B, F, h, w, C0]."""
         size, coordinates = self.config.resolution, None

@@ -80,26 +80,6 @@ class SVP(Model):
         )
         self.denoiser = MMDiT(transformer, self.autoencoder.channels)
 
-    def __call__(
-        self,
-        batch: Mapping[str, jax.Array],
-        z: jax.Array,
-        t: jax.Array,
-        keep: jax.Array | None = None,
-    ) -> jax.Array:
-        """The training forward pass, all of the below.
-
-        Args:
-            batch: see `blank_batch`; `video` is used to initialise the parameters alone.
-            z, t, keep: see `predict`.
-        """
-        if self.is_initializing():
-            self.decode_video(self.encode_video(batch["video"]))
-        clip = self.encode_clip(batch)
-        if self.history:
-            clip["history"] = self.encode_history(self.encode_video(batch["history"]))
-        return self.predict(z, t, clip, self.encode_frames(batch), self.parts, keep)
-
     def encode_clip(self, batch: Mapping[str, jax.Array]) -> dict:
         """ "source": latents [B, 1, h, w, c] of `portrait`, uint8 [B, H, W, 3]."""
         return {"source": self.encode_video(batch["portrait"][:, None])}

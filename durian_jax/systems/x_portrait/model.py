@@ -105,24 +105,6 @@ class XPortrait(Model):
         self.prompt = ConstantContext(config.prompt_tokens, config.context_dim)
         self.denoiser = UNet(config.unet(out_channels=channels, temporal=config.temporal, **shared))
 
-    def __call__(
-        self,
-        batch: Mapping[str, jax.Array],
-        z: jax.Array,
-        t: jax.Array,
-        keep: jax.Array | None = None,
-    ) -> jax.Array:
-        """The training forward pass, all of the below.
-
-        Args:
-            batch: see `blank_batch`; `video` is used to initialise the parameters alone.
-            z, t, keep: see `predict`.
-        """
-        if self.is_initializing():
-            self.decode_video(self.encode_video(batch["video"]))
-        clip = self.at_time(self.encode_clip(batch), t)
-        return self.predict(z, t, clip, self.encode_frames(batch), self.parts, keep)
-
     def encode_clip(self, batch: Mapping[str, jax.Array]) -> Sources:
         """The latents of `portrait` uint8 [B, H, W, 3] and, if there are, of further pictures of
         the person, `references` uint8 [B, N - 1, H, W, 3]."""
