@@ -95,8 +95,8 @@ def _check_lengths(dataset: shards.Dataset, options: transforms.SampleOptions) -
     if 0 < longest < options.least_frames:
         raise InputError(
             f"{dataset.path}: its records have up to {longest} frames, {options.least_frames} are "
-            f"needed for {options.frames} target frames: make longer ones (durian synth --frames "
-            "24 --fps 12.5), or lower data.frames"
+            f"needed for {options.frames} target frames: make longer ones, 24 frames at 12.5 a "
+            "second, or lower data.frames"
         )
 
 
