@@ -56,11 +56,14 @@ def train(config, workdir: str | Path) -> TrainState:
     first_step, progress = checkpoints.latest_step or 0, {}
     if first_step:
         checkpoints.refuse_other(meta)
+    # A run that was stopped among these steps traces those that are left.
+    traced = traced[max(first_step - traced.start, 0) :]
     with (
         guards.Requests(mesh, config.save.minutes) as requests,
         guards.Watchdog(config.guards.timeout_minutes) as watchdog,
         contextlib.closing(checkpoints),
         contextlib.closing(Reporter(workdir, first_step, jax.process_index())) as report,
+        contextlib.ExitStack() as trace,
     ):
         for step in checkpoints.unfinished:
             report.say(f"unfinished save of step {step}, removed")
@@ -143,8 +146,8 @@ def train(config, workdir: str | Path) -> TrainState:
                         requests.saved()
                 if stopping or step == config.steps:
                     break
-                if step == traced[0]:
-                    jax.profiler.start_trace(workdir / "profile")
+                if step in traced[:1]:
+                    trace.enter_context(jax.profiler.trace(workdir / "profile"))
                 watchdog.expect(f"batch {step} of the data set")
                 batch = interval.wait(lambda: next(batches))
                 requests.post()
@@ -152,9 +155,9 @@ def train(config, workdir: str | Path) -> TrainState:
                 if pending is not None:
                     log(step, pending)
                 pending = metrics
-                if step == traced[1]:
+                if step in traced[-1:]:
                     jax.block_until_ready(metrics)
-                    jax.profiler.stop_trace()
+                    trace.close()
                     report.say(f"traced steps {traced[0]} to {step}: {workdir / 'profile'}")
         watchdog.expect("the last checkpoint to be written")
         checkpoints.wait()
@@ -166,16 +169,16 @@ def train(config, workdir: str | Path) -> TrainState:
     return state
 
 
-def _traced_steps(config) -> tuple[int, int]:
-    """First and last step of `config.profile`, (-1, -1) for none; raises InputError."""
+def _traced_steps(config) -> range:
+    """The steps from first to last of `config.profile`, none without; raises InputError."""
     if not config.profile:
-        return -1, -1
+        return range(0)
     if len(config.profile) != 2 or not 0 <= config.profile[0] <= config.profile[1] < config.steps:
         raise InputError(
             f"config: profile={config.profile} is no (first, last) step of {config.steps}: write "
             "such as (10, 12)"
         )
-    return tuple(config.profile)
+    return range(config.profile[0], config.profile[1] + 1)
 
 
 def open_dataset(config, split: str = "train"):
