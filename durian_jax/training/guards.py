@@ -54,8 +54,14 @@ class Requests:
         self._terminated = True
 
     def check_start(self) -> None:
-        """Raises Interrupted if SIGTERM came; for the time before the first step."""
-        if self._terminated:
+        """Raises Interrupted in all processes if SIGTERM came to one, before the first step.
+
+        Every process calls it at the same places; the first to come waits for the last.
+        """
+        # Who left alone would leave the others in the collectives of the first step.
+        self.post()
+        request, self._posted = self.read(), None
+        if request == STOP:
             raise Interrupted("stopped by SIGTERM before the first step: nothing to save")
 
     def post(self) -> None:
@@ -121,7 +127,7 @@ class Watchdog:
         self._closed.set()
 
     def expect(self, what: str) -> None:
-        """Says what comes next; the time for it starts now."""
+        """Says what comes next; the time for it starts now. "" is given any time."""
         self._awaited, self._since = what, time.monotonic()
 
     def _watch(self) -> None:

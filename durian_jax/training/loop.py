@@ -65,6 +65,12 @@ def train(config, workdir: str | Path) -> TrainState:
         contextlib.closing(Reporter(workdir, first_step, jax.process_index())) as report,
         contextlib.ExitStack() as trace,
     ):
+
+        def check_start() -> None:
+            watchdog.expect("all processes to get here, before the first step")
+            requests.check_start()
+            watchdog.expect("")
+
         for step in checkpoints.unfinished:
             report.say(f"unfinished save of step {step}, removed")
         if first_step:
@@ -73,7 +79,7 @@ def train(config, workdir: str | Path) -> TrainState:
         else:
             report.say("drawing the initial weights ...")
             state, origin = training.create_state()
-        requests.check_start()
+        check_start()
         report.say(describe(state))
         report.say(origin)
         if first_step >= config.steps:
@@ -99,7 +105,7 @@ def train(config, workdir: str | Path) -> TrainState:
         report.say(f"compiled in {time.perf_counter() - start:.0f} s")
         sizes = ", ".join(f"{name} {size / 2**30:.3g}" for name, size in memory.items())
         report.say(f"memory of a step, GiB per device: {sizes}")
-        requests.check_start()
+        check_start()
 
         interval, pending = Interval(progress.get("interval", ())), None
 

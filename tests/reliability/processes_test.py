@@ -33,6 +33,13 @@ def test_a_term_signal_to_one_stops_both_at_the_same_step(stopped):
     assert runs.read(workdir).step == 5
 
 
+@pytest.mark.parametrize("moment", ["weights", "pictures"])
+def test_a_term_signal_to_one_before_the_first_step_stops_both(data_set, tmp_path, moment):
+    done = runs.run(data_set, tmp_path, STEPS, processes=2, watch=f"toy term@{moment}")
+    assert done.returncode == 75
+    assert done.stderr.count("stopped by SIGTERM before the first step: nothing to save") == 2
+
+
 def test_two_that_are_killed_end_as_two_that_are_not(stopped, whole, data_set, tmp_path):
     # Resumed at step 5; one of the two dies at batch 9, and the launcher ends the other.
     workdir = shutil.copytree(stopped[0], tmp_path / "run")

@@ -4,8 +4,11 @@
 
 Each batch leaves its number and hash in RUN/batches_PROCESS.txt. The first argument is a list of:
 toy: the model of toy.py; term@batch=N, kill@batch=N: the signal as batch N is taken;
+term@weights, term@pictures: SIGTERM before the first step, as the initial weights are drawn or the
+batch of the pictures is taken;
 kill@save=N: as the save of step N is about to become complete; nan@batch=N: batch N spoilt;
-full@save=N: no file over 8 kB from the save of step N on. Of several processes the last is killed.
+full@save=N: no file over 8 kB from the save of step N on. Of several processes the last gets the
+signal.
 """
 
 import hashlib
@@ -29,6 +32,7 @@ def main() -> int:
         toy.install()
     _watch_batches(workdir, events)
     _watch_saves(workdir, events)
+    _watch_weights(events)
     from durian_jax.cli.main import main
 
     return main(arguments)
@@ -47,6 +51,8 @@ def _watch_batches(workdir: Path, events: list[str]) -> None:
         with open(workdir / f"batches_{process}.txt", "a") as file:
             file.write(f"{seed}/{number} {digest(batch)}\n")
         # Batches of the other seed are for pictures.
+        if seed and "term@pictures" in events and process == _last_process():
+            os.kill(os.getpid(), signal.SIGTERM)
         if not seed:
             if f"nan@batch={number}" in events:
                 batch["keypoints"] = np.full_like(batch["keypoints"], np.nan)
@@ -82,6 +88,19 @@ def _watch_saves(workdir: Path, events: list[str]) -> None:
         return save(self, state, *arguments)
 
     checkpoint.Checkpoints.save = save_to_a_full_disk
+
+
+def _watch_weights(events: list[str]) -> None:
+    from durian_jax.training import train_step
+
+    create = train_step.Training.create_state
+
+    def create_state(self):
+        if "term@weights" in events and int(os.environ.get("JAX_PROCESS_ID", 0)) == _last_process():
+            os.kill(os.getpid(), signal.SIGTERM)
+        return create(self)
+
+    train_step.Training.create_state = create_state
 
 
 def _last_process() -> int:

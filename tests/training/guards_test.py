@@ -41,6 +41,9 @@ def test_the_clock_asks_to_save_until_it_is_done(monkeypatch):
     requests = guards.Requests(sharding.make_mesh(), minutes=2.0)
     assert _posted(requests) == guards.NOTHING
     now[0] += 121
+    # There is nothing to save before the first step.
+    requests.check_start()
+    assert requests.read() == guards.NOTHING
     assert _posted(requests) == guards.SAVE
     assert _posted(requests) == guards.SAVE
     requests.saved()
