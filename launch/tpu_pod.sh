@@ -68,25 +68,44 @@ install() {
         ${PREPARE:-true}"
 }
 
-# Each machine runs the command on its own, keeps what it says and the code it ends with. The log is
-# there before the run is, and the code at once whole: who looks meanwhile sees a run.
+# Each machine runs the command on its own, keeps its process id, what it says and the code it ends
+# with. The id is there before this is over, and the code at once whole: who looks afterwards sees a
+# run.
 start() {
     local command
     command=$(printf '%q ' "$@")
     on all "set -e
-        cd durian && rm -f exit_code && : >output.log
+        cd durian && rm -f exit_code pid && : >output.log
         nohup setsid bash -c 'export PATH=\$PWD/.venv/bin:\$PATH; $(
         # Quotes inside the quotes of bash -c.
         printf '%s' "$command" | sed "s/'/'\\\\''/g"
-    ) >output.log 2>&1; echo \$? >code && mv code exit_code' >/dev/null 2>&1 </dev/null &"
+    ) >output.log 2>&1; echo \$? >code && mv code exit_code' >/dev/null 2>&1 </dev/null &
+        echo \$! >pid"
 }
 
 # Code of the run, that of the first machine, which ends with the others; RUNNING, NONE when there is
-# no run, LOST when the machine does not answer.
+# no run or it vanished without a code, LOST when the machine does not answer. A run that ends
+# between the first two questions has left its code by the third.
 code() {
-    on 0 'if test -e durian/exit_code; then cat durian/exit_code
-        elif test -e durian/output.log; then echo RUNNING
-        else echo NONE; fi' 2>/dev/null || echo LOST
+    local now
+    now=$(on 0 "if ! test -e durian/exit_code && kill -0 \$(cat durian/pid); then echo RUNNING
+        elif test -e durian/exit_code; then cat durian/exit_code
+        else echo NONE; fi" 2>/dev/null) || now=LOST
+    # A connection that breaks may leave half an answer, or none.
+    [[ $now =~ ^(RUNNING|NONE|[0-9]+)$ ]] || now=LOST
+    echo "$now"
+}
+
+# The same, LOST only when the machine does not answer for a while: one failure of ssh is no reason
+# to start a second run over the first, and new machines may not answer at once.
+settled_code() {
+    local now try
+    for try in {1..10}; do
+        now=$(code)
+        [ "$now" = LOST ] || break
+        [ "$try" = 10 ] || sleep "${POLL:-30}"
+    done
+    echo "$now"
 }
 
 follow() {
@@ -113,8 +132,16 @@ fetch() {
 
 while true; do
     obtain
-    if [ "$(code)" != RUNNING ]; then
-        # New machines may not answer at once.
+    found=$(settled_code)
+    if [ "$found" = LOST ]; then
+        # Taken away meanwhile, or out of reach from here while a run may go on.
+        [ "$(state)" = ACTIVE ] || continue
+        echo "launch/tpu_pod.sh: $TPU is ACTIVE but its first machine does not answer: see why ssh" \
+            "fails, then start the same command again" >&2
+        exit 1
+    fi
+    if [ "$found" != RUNNING ]; then
+        # Nor need all of the machines answer when the first does.
         for try in 1 2 3 4 5; do
             install && break
             [ "$try" -lt 5 ] || exit 1
@@ -126,8 +153,8 @@ while true; do
     ended=$(follow)
     fetch || true
     case $ended in
-        # NONE: others have taken their place between two looks.
-        LOST | NONE) say "the machines were taken away: once more" ;;
+        # NONE: others have taken their place between two looks, or they were started anew.
+        LOST | NONE) say "the machines were taken away or rebooted: once more" ;;
         75) say "interrupted and saved: once more" ;;
         *) exit "$ended" ;;
     esac

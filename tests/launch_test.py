@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -145,102 +144,6 @@ def test_signals_reach_every_process(sent, tmp_path):
 def test_wrong_options_are_refused(arguments, message):
     done = _local(*arguments)
     assert (done.returncode, done.stderr) == (2, f"launch/local.sh: {message}\n")
-
-
-# gcloud as far as launch/tpu_pod.sh knows it: machines are one folder, and their states and the
-# exit codes of the runs are read from files, a line each time.
-GCLOUD = """#!/usr/bin/env bash
-set -euo pipefail
-cd "$MACHINE"
-echo "$3 $4" >>calls
-next() { head -n 1 "$1"; [ "$(wc -l <"$1")" -le 1 ] || sed -i 1d "$1"; }
-case "$3 $4" in
-    "queued-resources describe") next states ;;
-    "queued-resources "*) ;;
-    "tpu-vm ssh")
-        for argument in "$@"; do
-            case $argument in --command=*) command=${argument#--command=} ;; esac
-        done
-        case $command in
-            *"uv venv"*) mkdir -p durian/.venv/bin && cp run durian/.venv/bin/durian ;;
-            *) HOME=$MACHINE bash -c "$command" ;;
-        esac ;;
-    "tpu-vm scp")
-        case "$*" in
-            *output.log*) [[ "$*" = *--worker=0* ]] && cp durian/output.log "${@: -1}" ;;
-        esac ;;
-esac
-"""
-
-
-@pytest.fixture
-def tpu(tmp_path):
-    """A function (states, codes of the runs) to the finished script and what gcloud was asked."""
-    machine, programs = tmp_path / "machine", tmp_path / "bin"
-    machine.mkdir()
-    programs.mkdir()
-    (programs / "gcloud").write_text(GCLOUD)
-    (programs / "gcloud").chmod(0o755)
-    run = """#!/bin/sh
-echo "$@" >>../commands
-code=$(head -n 1 ../codes)
-sed -i 1d ../codes
-[ "$code" != replaced ] || rm -r ../durian
-exit $code
-"""
-    (machine / "run").write_text(run)
-    (machine / "run").chmod(0o755)
-    # The run starts later than the script looks for it first.
-    slow = f'#!/bin/sh\nsleep 0.5\nexec {shutil.which("setsid")} "$@"\n'
-    (programs / "setsid").write_text(slow)
-    (programs / "setsid").chmod(0o755)
-
-    def train(states, codes):
-        (machine / "states").write_text("".join(f"{state}\n" for state in states))
-        (machine / "codes").write_text("".join(f"{code}\n" for code in codes))
-        environment = _environment() | {
-            "MACHINE": str(machine), "TPU": "pod", "ZONE": "z", "POLL": "0.1",
-            "LOGS": str(tmp_path / "logs"),
-            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        }  # fmt: skip
-        done = subprocess.run(
-            [REPOSITORY / "launch" / "tpu_pod.sh", "durian", "train", "--x=it's two words"],
-            env=environment, text=True, capture_output=True, timeout=120,
-        )  # fmt: skip
-        commands = (machine / "commands").read_text().splitlines()
-        return done, (machine / "calls").read_text().splitlines(), commands
-
-    return train
-
-
-@pytest.mark.skipif(not shutil.which("git"), reason="the script installs what git holds")
-def test_a_tpu_run_goes_on_until_it_ends(tpu, tmp_path):
-    # Not there, waiting, there; interrupted and saved; then bad input.
-    states = ["WAITING_FOR_RESOURCES", "ACTIVE"]
-    done, calls, commands = tpu(states, [75, 2])
-    assert done.returncode == 2, done.stderr
-    assert commands == ["train --x=it's two words"] * 2
-    assert "waiting for the machines (WAITING_FOR_RESOURCES)" in done.stdout
-    assert "interrupted and saved: once more" in done.stdout
-    assert (tmp_path / "logs" / "output_0.log").exists()
-    assert "queued-resources delete" not in calls
-
-
-@pytest.mark.skipif(not shutil.which("git"), reason="the script installs what git holds")
-def test_tpu_machines_that_are_gone_are_asked_for_anew(tpu):
-    done, calls, commands = tpu(["SUSPENDED", "MISSING", "PROVISIONING", "ACTIVE"], [0])
-    assert done.returncode == 0, done.stderr
-    asked = [call for call in calls if call.split()[1] in ("create", "delete")]
-    assert asked == ["queued-resources delete", "queued-resources create"]
-    assert len(commands) == 1
-
-
-@pytest.mark.skipif(not shutil.which("git"), reason="the script installs what git holds")
-def test_a_tpu_run_goes_on_when_other_machines_took_the_place_of_its_own_unseen(tpu):
-    done, _, commands = tpu(["ACTIVE"], ["replaced", 3])
-    assert done.returncode == 3, done.stderr
-    assert "the machines were taken away: once more" in done.stdout
-    assert len(commands) == 2
 
 
 def _job_set():
