@@ -52,7 +52,10 @@ def run(
     table: str | Path | None = None,
     **sampling,
 ) -> list[Result]:
-    """Makes the video of every row that can be made, and OUT/report.csv, also when it is stopped.
+    """Makes the video of every row that can be made, and OUT/report.csv.
+
+    An exception that stops it, KeyboardInterrupt too, leaves the report of what there is; not in
+    several processes, of which none knows the results of the others.
 
     A row NAME becomes OUT/NAME.mp4, or NAME.png for a photo that drives, and what `Animator.record`
     writes beside it. All processes call this with the same rows and one folder; the first speaks.
