@@ -10,11 +10,16 @@ fi
 seconds=$1 workdir=$2 out=$3
 shift 3
 code=0
-# SIGTERM makes a run save and end with 75; timeout says 124.
-timeout --signal=TERM "$seconds" durian train --workdir "$workdir" "$@" || code=$?
+# SIGTERM makes a run save and end with 75, or with 143 if it comes before anything is there to save.
+timeout --preserve-status --signal=TERM "$seconds" durian train --workdir "$workdir" "$@" ||
+    code=$?
 case $code in
-    0 | 75 | 124) ;;
+    0 | 75 | 143) ;;
     *) exit "$code" ;;
 esac
+# The weights of the call before stay until the new ones are whole.
+out=${out%/}
+rm -rf "$out.new"
+durian convert --to safetensors --half --checkpoint "$workdir" --out "$out.new"
 rm -rf "$out"
-durian convert --to safetensors --half --checkpoint "$workdir" --out "$out"
+mv "$out.new" "$out"

@@ -188,15 +188,80 @@ def test_the_job_set_restarts_after_interruptions_without_limit():
     assert spec["failurePolicy"]["maxRestarts"] > 0
 
 
+# durian as far as launch/in_turns.sh knows it. `train` does as `act` says, and `convert` fails
+# where there is a file `fail`; both write down what they were asked.
+DURIAN = """#!/bin/bash
+echo "$@" >>asked
+case $1 in
+    train) source ./act ;;
+    convert)
+        out=${@: -1}
+        [ ! -e "$out" ] && mkdir "$out" && echo new >"$out/weights" && [ ! -e fail ] ;;
+esac
+"""
+
+
+@pytest.fixture
+def in_turns(tmp_path):
+    """A function (what `train` does) to the code of launch/in_turns.sh and the weights it leaves,
+    where there are some of a call before."""
+    programs, out = tmp_path / "bin", tmp_path / "out"
+    programs.mkdir()
+    (programs / "durian").write_text(DURIAN)
+    (programs / "durian").chmod(0o755)
+    out.mkdir()
+    (out / "weights").write_text("old\n")
+
+    def call(act):
+        (tmp_path / "act").write_text(act)
+        environment = os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+        done = subprocess.run(
+            [REPOSITORY / "launch" / "in_turns.sh", "1", "run", "out/", "--config", "x.py"],
+            cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=60,
+        )  # fmt: skip
+        return done.returncode, (out / "weights").read_text().strip()
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("act", "expected"),
+    [
+        ("true", (0, "new")),
+        ("trap 'exit 75' TERM; while true; do sleep 0.1; done", (0, "new")),
+        # Before the handler is there.
+        ("exec sleep 30", (0, "new")),
+        ("exit 2", (2, "old")),
+        # Its time was over, but then it could not save.
+        ("trap 'exit 1' TERM; while true; do sleep 0.1; done", (1, "old")),
+    ],
+)
+def test_a_turn_leaves_new_weights_unless_training_fails(in_turns, tmp_path, act, expected):
+    assert in_turns(act) == expected
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked[0] == "train --workdir run --config x.py"
+    convert = "convert --to safetensors --half --checkpoint run --out out.new"
+    assert asked[1:] == [convert] * (expected == (0, "new"))
+
+
+def test_a_turn_that_cannot_write_weights_keeps_the_old_and_the_next_goes_on(in_turns, tmp_path):
+    (tmp_path / "fail").touch()
+    assert in_turns("true") == (1, "old")
+    (tmp_path / "fail").unlink()
+    assert in_turns("true") == (0, "new")
+    assert not (tmp_path / "out.new").exists()
+
+
 def _slurm(tmp_path, code, arguments=("durian", "train")):
     """Runs launch/slurm.sbatch as Slurm would on a node of two GPUs; what srun and scontrol saw."""
-    for name, body in (("srun", f'echo "$JAX_LOCAL_DEVICE_IDS srun $*"; exit {code}'),
+    saw = '"$JAX_LOCAL_DEVICE_IDS cpus=$SRUN_CPUS_PER_TASK srun $*"'
+    for name, body in (("srun", f"echo {saw}; exit {code}"),
                        ("scontrol", 'echo "scontrol $*"')):  # fmt: skip
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
     environment = os.environ | {
         "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
-        "SLURM_GPUS_ON_NODE": "2", "SLURM_JOB_ID": "7",
+        "SLURM_GPUS_ON_NODE": "2", "SLURM_CPUS_PER_TASK": "64", "SLURM_JOB_ID": "7",
     }  # fmt: skip
     return subprocess.run(
         ["bash", REPOSITORY / "launch" / "slurm.sbatch", *arguments],
@@ -208,7 +273,7 @@ def test_slurm_puts_an_interrupted_job_back(tmp_path):
     done = _slurm(tmp_path, 75)
     assert done.returncode == 75
     first, _, last = done.stdout.splitlines()
-    assert (first, last) == ("0,1 srun --wait=60 durian train", "scontrol requeue 7")
+    assert (first, last) == ("0,1 cpus=64 srun --wait=60 durian train", "scontrol requeue 7")
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 70])
