@@ -72,8 +72,8 @@ def add_tone(silent, path):
 
 
 def pytest_configure():
-    # Tracing makes objects by the million, few of them in circles: to look for those after every
-    # 700 took a third of its time.
+    # Tracing makes objects by the million, few of them in reference cycles: to search for those
+    # after every 700 took a third of its time.
     gc.set_threshold(100_000, 50, 50)
 
 

@@ -309,7 +309,8 @@ class Animator:
         return _PreparedJob(job, path, scene, problem, watch.seconds)
 
     def read(self, job: Job) -> inputs.Scene:
-        """What will be animated: crops, keypoints and masks. Raises InputError as `animate`."""
+        """What will be animated: crops, keypoints, masks and, to interpolate, the alpha of every
+        frame. Raises InputError as `animate`."""
         scene = self._read_scene(
             job.portrait, job.attributes, job.driving, self.size, self._landmarker,
             inputs.Masking(self._segmenter, self._align, self._growth(job), self._masked),

@@ -19,8 +19,8 @@ _REFUSALS = frozenset(
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one verb; returns the exit code."""
-    # Tracing makes objects by the million, few of them in circles: to look for those after every
-    # 700 takes a fifth of the time in which a run starts.
+    # Tracing makes objects by the million, few of them in reference cycles: to search for those
+    # after every 700 takes a fifth of the time in which a run starts.
     gc.set_threshold(100_000, 50, 50)
     argv = [*map(arguments.at_home, sys.argv[1:] if argv is None else argv)]
     parser = arguments.parser(argv)

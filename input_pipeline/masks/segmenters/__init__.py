@@ -26,7 +26,7 @@ class Pictures:
       turns: quarter turns that set the source upright, as its shape and the crop take it to be, see
         `orientation.turn`.
 
-    The last five are what masks from files need; None where the pictures come from no file.
+    The last five are what masks from files need; pictures that come from no file go without.
 
     Raises:
       InputError: pictures or keypoints of another shape or type.
