@@ -35,8 +35,11 @@ def write_clips(out: str | Path, settings: Settings) -> int:
     stopped run resumes; equal settings give equal bytes.
 
     Raises:
-      InputError: `out` is not writable, or holds clips of other settings or labels of other clips.
+      InputError: `out` is not writable, or holds clips of other settings or labels of other clips;
+        settings of keypoints, which clips do not have.
     """
+    if settings.tracked:
+        raise InputError("clips have no keypoints, durian prepare finds them", option="tracked")
     store = Store.at(out)
     facts = {"renderer": settings.tools()["renderer"], "settings": settings.facts()}
     for name in ("people", "clips", "control"):  # of these there may be more

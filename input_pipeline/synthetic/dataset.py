@@ -138,7 +138,8 @@ class Rendered:
         # The setting that is gone keeps its place, so that runs of earlier versions can be resumed.
         settings = f"{str(self.settings)[:-1]}, depth=False)"
         facts = f"{VERSION} {settings} {self._people[0]} {len(self._people)}"
-        facts += " control" if self.settings.control else ""
+        extras = ("control", "tracked")
+        facts += "".join(f" {name}" for name in extras if getattr(self.settings, name))
         digest = hashlib.sha256(facts.encode()).hexdigest()
         schema = records.SCHEMA_VERSION
         return {"fingerprint": digest[:16], "records": len(self), "schema": schema}

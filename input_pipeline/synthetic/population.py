@@ -1,11 +1,13 @@
 """The people and clips of a synthetic data set: settings, identities, one rendered chunk."""
 
 import dataclasses
+import threading
 
 import numpy as np
 
 from input_pipeline.dataset import records
 from input_pipeline.errors import InputError
+from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.synthetic.motion import Motion, sample_clip
 from input_pipeline.synthetic.people import Person, sample_person
 from input_pipeline.synthetic.renderer import keypoints as truth
@@ -29,6 +31,8 @@ class Settings:
       seed: another seed, other people.
       oversample: render so many times larger and average: calmer textures.
       control: render somebody else with the motion of each clip as well: the control track.
+      tracked: keypoints as the landmarker finds them in the frames, as it will in the pictures that
+        are animated, in place of those that the renderer knows.
     """
 
     people: int = 2000
@@ -39,6 +43,7 @@ class Settings:
     seed: int = 0
     oversample: int = 1
     control: bool = dataclasses.field(default=False, repr=False)
+    tracked: bool = dataclasses.field(default=False, repr=False)
 
     def __post_init__(self):
         least = dict(people=1, clips=1, frames=3, size=64, oversample=1, seed=0)
@@ -53,8 +58,9 @@ class Settings:
     def facts(self) -> dict:
         """Plain values that name what is rendered."""
         values = dataclasses.asdict(self)
-        if not self.control:  # a set without it is what it was before there was any
-            del values["control"]
+        for name in ("control", "tracked"):  # a set without is what it was before there was any
+            if not values[name]:
+                del values[name]
         return values
 
     @property
@@ -103,12 +109,14 @@ def chunk(settings: Settings, index: int, clip: int) -> records.Chunk:
     person, motion = draw_person(settings, index), draw_motion(settings, index, clip)
     pictures = render.render_clip(person, motion, settings.size, settings.oversample)
     points = truth.keypoints_of_clip(person, motion, settings.size)
+    frames = render.to_uint8(pictures.colour)
+    keypoints, found = _keypoints(settings, frames, points)
     middle = (settings.size - 1) / 2
     return records.Chunk(
-        frames=[records.encode_frame(image) for image in render.to_uint8(pictures.colour)],
+        frames=[records.encode_frame(image) for image in frames],
         fps=settings.fps,
-        keypoints=points.points,
-        found=np.ones(settings.frames, bool),
+        keypoints=keypoints,
+        found=found,
         masks={
             kind: [records.encode_mask(mask) for mask in track]
             for kind, track in render.masks(pictures, person).items()
@@ -123,14 +131,36 @@ def chunk(settings: Settings, index: int, clip: int) -> records.Chunk:
     )
 
 
+def _keypoints(
+    settings: Settings, frames: np.ndarray, points: truth.Keypoints
+) -> tuple[np.ndarray, np.ndarray]:
+    """float32 [T, 478, 3] of the frames, and bool [T], False where they were looked for in vain:
+    those are the renderer's."""
+    if not settings.tracked:
+        return points.points, np.ones(len(frames), bool)
+    track = _landmarker().track(frames)
+    return np.where(track.found[:, None, None], track.keypoints, points.points), track.found
+
+
 def _control_track(settings: Settings, index: int, clip: int) -> records.ControlTrack:
     """The motion of a clip by its other performer: camera, pose and expression are the same."""
     person, motion = draw_performer(settings, index, clip), draw_motion(settings, index, clip)
     pictures = render.render_clip(person, motion, settings.size, settings.oversample)
+    frames = render.to_uint8(pictures.colour)
+    points = truth.keypoints_of_clip(person, motion, settings.size)
     return records.ControlTrack(
-        [records.encode_frame(image) for image in render.to_uint8(pictures.colour)],
-        truth.keypoints_of_clip(person, motion, settings.size).points,
+        [records.encode_frame(image) for image in frames], _keypoints(settings, frames, points)[0]
     )
+
+
+_of_thread = threading.local()
+
+
+def _landmarker() -> FaceLandmarker:
+    """One for each thread that renders: the interpreter behind it serves one call at a time."""
+    if not hasattr(_of_thread, "landmarker"):
+        _of_thread.landmarker = FaceLandmarker()
+    return _of_thread.landmarker
 
 
 def truth_rows(points: truth.Keypoints, motion: Motion) -> dict[str, np.ndarray]:

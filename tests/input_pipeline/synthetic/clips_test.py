@@ -64,3 +64,9 @@ def test_labels_of_other_clips_are_never_replaced(settings, tmp_path):
     with pytest.raises(InputError, match=r"holds a labels\.csv of something else"):
         clips.write_clips(tmp_path, settings)
     assert (tmp_path / "labels.csv").read_text().endswith("mine.mp4,yes\n")
+
+
+def test_clips_are_not_tracked(settings, tmp_path):
+    with pytest.raises(InputError, match="clips have no keypoints, durian prepare finds them"):
+        clips.write_clips(tmp_path, dataclasses.replace(settings, tracked=True))
+    assert not any(tmp_path.iterdir())

@@ -9,8 +9,10 @@ import pytest
 from input_pipeline.dataset import records, shards
 from input_pipeline.errors import InputError
 from input_pipeline.faces import geometry
+from input_pipeline.faces.landmarker import FaceLandmarker, Track
 from input_pipeline.media.pictures import read_picture
 from input_pipeline.synthetic import dataset, population
+from input_pipeline.synthetic.renderer import render
 from input_pipeline.training import loader, transforms
 
 
@@ -123,6 +125,39 @@ def test_the_control_track_is_somebody_else_with_the_same_motion(settings, small
             for frames in (chunk.frames, track.frames)
         ]
         assert np.abs(pictures[0] - pictures[1]).mean() > 10
+
+
+def test_tracked_keypoints_are_the_landmarkers(settings):
+    path = "synth:people=3,clips=1,frames=3,size=64,seed=5"
+    plain, tracked = dataset.Rendered(path), dataset.Rendered(path + ",tracked=1")
+    assert plain.identity["fingerprint"] != tracked.identity["fingerprint"]
+    assert plain.settings.facts() == {
+        name: value for name, value in tracked.settings.facts().items() if name != "tracked"
+    }
+    data = tracked[0]
+    assert data == tracked[0]
+    chunk, exact = records.decode(data), records.decode(plain[0])
+    # Found in the frames before they became JPEGs.
+    person, motion = population.draw_person(settings, 0), population.draw_motion(settings, 0, 0)
+    film = render.render_clip(person, motion, 64)
+    track = FaceLandmarker().track(render.to_uint8(film.colour))
+    assert track.found.all() and chunk.found.all()
+    np.testing.assert_allclose(chunk.keypoints, track.keypoints, atol=1e-5)
+    _, size, _ = geometry.head_pose(exact.keypoints)
+    apart = np.linalg.norm((chunk.keypoints - exact.keypoints)[..., :2], axis=-1).mean(1) / size
+    assert (apart > 0.01).all() and (apart < 0.15).all()
+    chunk.keypoints = exact.keypoints
+    np.testing.assert_equal(vars(chunk), vars(exact))  # nothing else has changed
+
+
+def test_where_the_landmarker_sees_no_face_keypoints_are_the_renderers(settings, monkeypatch):
+    lost = Track(np.full((3, 478, 3), np.nan, np.float32), np.array([False] * 3), 0)
+    monkeypatch.setattr(FaceLandmarker, "track", lambda *_: lost)
+    exact = population.chunk(settings, 0, 0)
+    chunk = population.chunk(dataclasses.replace(settings, tracked=True), 0, 0)
+    records.validate(chunk, 64)
+    assert not chunk.found.any()
+    np.testing.assert_array_equal(chunk.keypoints, exact.keypoints)
 
 
 def test_a_set_with_the_control_track_says_so_and_the_track_is_read_back(settings, tmp_path):
