@@ -17,6 +17,10 @@ case $code in
     0 | 75 | 143) ;;
     *) exit "$code" ;;
 esac
+# A first turn too short for a step has saved nothing; the next one finds its programs compiled.
+if [ "$code" -ne 0 ] && [ -z "$(ls "$workdir/checkpoints" 2>/dev/null)" ]; then
+    exit "$code"
+fi
 # The weights of the call before stay until the new ones are whole.
 out=${out%/}
 rm -rf "$out.new"

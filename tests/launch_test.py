@@ -167,7 +167,9 @@ def test_the_job_set_has_a_pod_for_each_machine():
     assert names == {"JAX_COMPILATION_CACHE_DIR"}
     mounted = {mount["name"] for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}
-    assert "durian train" in container["command"][-1]
+    command = container["command"][-1]
+    # The state of full size does not fit on a chip: the slice shares one.
+    assert "durian train" in command and f"--config.mesh.fsdp={int(rows) * int(columns)}" in command
 
 
 def test_the_job_set_restarts_after_interruptions_without_limit():
@@ -201,6 +203,9 @@ esac
 """
 
 
+SAVE = "mkdir -p run/checkpoints/4;"
+
+
 @pytest.fixture
 def in_turns(tmp_path):
     """A function (what `train` does) to the code of launch/in_turns.sh and the weights it leaves,
@@ -228,9 +233,12 @@ def in_turns(tmp_path):
     ("act", "expected"),
     [
         ("true", (0, "new")),
-        ("trap 'exit 75' TERM; while true; do sleep 0.1; done", (0, "new")),
+        (f"{SAVE} trap 'exit 75' TERM; while true; do sleep 0.1; done", (0, "new")),
         # Before the handler is there.
-        ("exec sleep 30", (0, "new")),
+        (f"{SAVE} exec sleep 30", (0, "new")),
+        # A first turn that ends before anything is there to save.
+        ("trap 'exit 75' TERM; while true; do sleep 0.1; done", (75, "old")),
+        ("exec sleep 30", (143, "old")),
         ("exit 2", (2, "old")),
         # Its time was over, but then it could not save.
         ("trap 'exit 1' TERM; while true; do sleep 0.1; done", (1, "old")),

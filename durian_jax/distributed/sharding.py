@@ -4,10 +4,12 @@ One mesh with two axes: "data" replicates parameters, "fsdp" shards them; both s
 device is a 1 x 1 mesh.
 """
 
+import collections
 import math
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -24,7 +26,7 @@ def make_mesh(fsdp: int = 1, devices=None) -> Mesh | AbstractMesh:
         number for a mesh that only has a shape.
 
     Raises:
-      ValueError: the number of devices is no multiple of `fsdp`.
+      ValueError: the number of devices is no multiple of `fsdp`, or slices cannot share it out.
     """
     abstract = isinstance(devices, int)
     count = devices if abstract else len(jax.devices() if devices is None else devices)
@@ -36,7 +38,32 @@ def make_mesh(fsdp: int = 1, devices=None) -> Mesh | AbstractMesh:
     axis_types = (AxisType.Auto,) * 2
     if abstract:
         return AbstractMesh(shape, names, axis_types=axis_types)
+    devices = jax.devices() if devices is None else devices
+    if len({_slice(device) for device in devices}) > 1:
+        return Mesh(_over_slices(devices, fsdp), names, axis_types=axis_types)
     return jax.make_mesh(shape, names, axis_types=axis_types, devices=devices)
+
+
+def _slice(device) -> int:
+    """Which TPU slice, or machine with GPUs, a device is in."""
+    return getattr(device, "slice_index", 0)
+
+
+def _over_slices(devices: list, fsdp: int) -> np.ndarray:
+    """[data, fsdp] devices of several slices, between which the network is slow: a copy of the
+    parameters lies within one, or takes up whole ones. `jax.make_mesh` refuses several."""
+    sizes = set(collections.Counter(map(_slice, devices)).values())
+    size = min(sizes)
+    if len(sizes) > 1 or (size % fsdp and fsdp % size):
+        raise ValueError(
+            f"mesh.fsdp {fsdp} does not fit slices of {sorted(sizes)} devices: use equal slices, and "
+            "a divisor or a multiple of their size"
+        )
+    inner = min(fsdp, size)
+    within, across = (size // inner, inner), (len(devices) * inner // (size * fsdp), fsdp // inner)
+    return mesh_utils.create_hybrid_device_mesh(
+        within, across, devices, allow_split_physical_axes=True
+    )
 
 
 def shard_layout(mesh: Mesh | AbstractMesh, shapes):

@@ -4,8 +4,11 @@ import os
 import subprocess
 import sys
 import textwrap
+import types
 
 import pytest
+
+from durian_jax.distributed import sharding
 
 
 def run_on_eight_devices(code: str) -> str:
@@ -57,3 +60,44 @@ def test_batch_is_split_over_all_devices(report):
 
 def test_a_mesh_that_does_not_divide_is_refused(report):
     assert "error mesh.fsdp 3 does not divide 8 devices" in report
+
+
+def machines(*sizes: int) -> list:
+    """Devices as those of machines with so many GPUs, each a slice of its own."""
+    places = [(machine, place) for machine, size in enumerate(sizes) for place in range(size)]
+    return [
+        types.SimpleNamespace(
+            id=i, process_index=machine, slice_index=machine, platform="gpu", device_kind="H200",
+            local_hardware_id=place,
+        )
+        for i, (machine, place) in enumerate(places)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("fsdp", [1, 2, 4, 8, 16])
+def test_a_copy_of_the_parameters_lies_within_a_slice_or_takes_up_whole_ones(fsdp, monkeypatch):
+    made = []
+    monkeypatch.setattr(sharding, "Mesh", lambda devices, *_, **__: made.append(devices))
+    sharding.make_mesh(fsdp, machines(4, 4, 4, 4))
+    (mesh,) = made
+    assert mesh.shape == (16 // fsdp, fsdp)
+    assert {device.id for device in mesh.flat} == set(range(16))
+    for copy in mesh:
+        assert len({device.slice_index for device in copy}) == max(1, fsdp // 4)
+    # A process's rows of the batch follow those of the process before.
+    assert [device.process_index for device in mesh.flat] == sorted([0, 1, 2, 3] * 4)
+
+
+@pytest.mark.parametrize(("fsdp", "sizes"), [(3, (6, 6)), (12, (6, 6)), (6, (2, 4))])
+def test_slices_of_other_sizes(fsdp, sizes, monkeypatch):
+    monkeypatch.setattr(sharding, "Mesh", lambda devices, *_, **__: devices)
+    if len(set(sizes)) > 1:
+        with pytest.raises(ValueError, match=r"mesh.fsdp 6 does not fit slices of \[2, 4\] devices"):
+            sharding.make_mesh(fsdp, machines(*sizes))
+    else:
+        assert sharding.make_mesh(fsdp, machines(*sizes)).shape == (12 // fsdp, fsdp)
+
+
+def test_a_copy_that_would_straddle_slices_is_refused():
+    with pytest.raises(ValueError, match="mesh.fsdp 4 does not fit slices of .6. devices"):
+        sharding.make_mesh(4, machines(6, 6))
