@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import inspect
 import os
 from pathlib import Path
 
@@ -20,8 +21,14 @@ def load_config(path: str, overrides: list[str]):
     if not Path(file).is_file():
         raise InputError(f"--config {file}: no such file: give a file such as configs/tiny.py")
     spec = importlib.util.spec_from_file_location("durian_config", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = spec and importlib.util.module_from_spec(spec)
+    if module:
+        spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise InputError(f"--config {file}: has no get_config(): give a file such as configs/tiny.py")
+    takes = inspect.signature(module.get_config).parameters
+    if stage and not takes:
+        raise InputError(f"--config {path}: its get_config() takes no stage: leave out :{stage}")
     try:
         config = module.get_config(*([stage] if stage else []))
     except ValueError as error:

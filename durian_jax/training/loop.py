@@ -82,7 +82,14 @@ def train(config, workdir: str | Path) -> TrainState:
         check_start()
         report.say(describe(state))
         report.say(origin)
-        if first_step >= config.steps:
+        # Up to which step there are samples; a run stopped at a step of samples owes them.
+        sampled = progress.get("sampled", first_step)
+
+        def must_sample(step: int) -> bool:
+            every = config.sample.every
+            return every and step > sampled and (step == config.steps or step % every == 0)
+
+        if first_step >= config.steps and not must_sample(first_step):
             report.say(f"nothing to do: {first_step} of {config.steps} steps are done")
             return state
 
@@ -132,9 +139,7 @@ def train(config, workdir: str | Path) -> TrainState:
                 request = requests.read()
                 stopping = request == guards.STOP
                 saving = is_due(config.save.every, step) or request != guards.NOTHING
-                sampling = (
-                    config.sample.every and is_due(config.sample.every, step) and not stopping
-                )
+                sampling = must_sample(step) and not stopping
                 if pending is not None and (sampling or saving):
                     log(step, pending)
                     pending = None
@@ -145,9 +150,11 @@ def train(config, workdir: str | Path) -> TrainState:
                         watchdog.expect(f"the validation of step {step}")
                         report.validation(step, validate(merge(state.frozen, state.ema)))
                         report.draw_loss_curve()
+                        sampled = step
                     if saving:
                         watchdog.expect(f"the checkpoint of step {step}")
                         progress = {"loader": batches.get_state(), "interval": interval.get_state()}
+                        progress["sampled"] = sampled
                         checkpoints.save(state, progress, meta)
                         requests.saved()
                 if stopping or step == config.steps:
@@ -168,7 +175,7 @@ def train(config, workdir: str | Path) -> TrainState:
         watchdog.expect("the last checkpoint to be written")
         checkpoints.wait()
         report.draw_loss_curve()
-        if stopping and step < config.steps:
+        if stopping and (step < config.steps or must_sample(step)):
             message = f"stopped by SIGTERM at step {step} of {config.steps}, which is saved"
             report.say(message)
             raise Interrupted(f"{message}: the same command continues there")

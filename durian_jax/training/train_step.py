@@ -62,6 +62,12 @@ class Training:
             process = make_process(config.diffusion)
         except ValueError as error:
             raise InputError(f"config: {error}") from error
+        dropout, parts = config.stage.dropout, system.parts
+        if isinstance(dropout, (tuple, list)) and len(dropout) != len(parts):
+            raise InputError(
+                f"config: stage.dropout={tuple(dropout)} has {len(dropout)} chances, the model "
+                f"{len(parts)} conditions ({', '.join(parts)}): give one for each, or a number"
+            )
         optimizer = make_optimizer(config.steps, **config.optimizer)
         initial = _initializer(config, system, optimizer)
         layout = sharding.shard_layout(mesh, jax.eval_shape(initial, jax.random.key(0), {}))

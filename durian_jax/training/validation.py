@@ -20,7 +20,7 @@ SCORES = ("l1", "keypoints", "no_face")
 class Validation:
     """Validation loss and counterfactual scores of a model while it trains.
 
-    The loss is that of training, without dropout, over `config.validation.batches` batches of the
+    The loss is that of training without dropout, the autoencoder's noise and `noise_offset`, over `config.validation.batches` batches of the
     split "val": noise and timesteps are the same each time, and the timesteps lie evenly in what
     training draws from. The scores are those of `durian evaluate` over the first
     `config.validation.cases` cases with one attribute in DATASET/counterfactual, sampled by
@@ -78,13 +78,18 @@ class Validation:
             for i in np.flatnonzero(counts):
                 values[f"val_noise_{i}"] = float(errors[i] / counts[i])
         if self._case_folder:
-            whole = jax.jit(lambda x: x, out_shardings=sharding.replicated(self._mesh))(params)
-            local = jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), whole)
+            local = jax.tree.map(self._fetch, params)
             if jax.process_index() == 0:
                 if self._examiner is None:
                     self._examiner = Examiner(local, self._config, self._case_folder)
                 values |= self._examiner(local)
         return values
+
+    def _fetch(self, leaf: jax.Array) -> np.ndarray:
+        """The whole of a parameter, on the host; one at a time, devices have no room for all."""
+        if not leaf.is_fully_replicated:
+            leaf = jax.device_put(leaf, sharding.replicated(self._mesh))
+        return np.asarray(leaf.addressable_data(0))
 
 
 def make_loss(system: System, process: Process, seed: int, mesh: jax.sharding.Mesh) -> Callable:
@@ -153,7 +158,9 @@ class Examiner:
             np.stack([resize(frame, self._size) for frame in video.frames]) / 255.0
             for video in self._animator.animate(jobs, quiet=True)
         )
-        return {f"case_{k}": v for k, v in self._scores(videos).items()} | self._baselines
+        values = {f"case_{k}": v for k, v in self._scores(videos).items()}
+        self._animator.generator.load({})  # training needs the room
+        return values | self._baselines
 
     def _scores(self, videos) -> dict[str, float]:
         from durian_jax.evaluate import scores

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -305,6 +306,22 @@ def test_the_sheet_of_augmentation_is_drawn_with_a_configs_ranges(prepared_datas
 def test_a_config_without_the_sheet_it_is_for(prepared_dataset, capsys):
     command = ["check", str(prepared_dataset), "--config", "configs/tiny.py"]
     assert "goes with --augmentation" in _fails(command, capsys)
+
+
+@pytest.mark.parametrize(
+    ("text", "stage", "message"),
+    [
+        (None, "", "README.md: has no get_config(): give a file such as configs/tiny.py"),
+        ("x = 1\n", "", "mine.py: has no get_config(): give a file such as configs/tiny.py"),
+        ("def get_config():\n    return {}\n", ":stage1", "takes no stage: leave out :stage1"),
+    ],
+)
+def test_a_file_that_is_no_config(tmp_path, capsys, text, stage, message):
+    file = Path("README.md") if text is None else tmp_path / "mine.py"
+    if text:
+        file.write_text(text)
+    command = ["train", "--config", f"{file}{stage}", "--workdir", str(tmp_path / "run")]
+    assert message in _fails(command, capsys)
 
 
 @pytest.mark.parametrize("option", ["portrait", "driving", "portrait-mask", "attribute", "out"])

@@ -60,6 +60,19 @@ def test_a_kill_during_a_save_costs_that_save_alone(killed):
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["20", "24"]
 
 
+def test_a_run_stopped_where_samples_are_due_makes_them_when_it_goes_on(data_set, tmp_path):
+    overrides = ("steps=12", "sample.every=6")
+    for stop, step in (("term@batch=5", 6), ("term@batch=11", 12)):
+        done = runs.run(data_set, tmp_path, *overrides, watch=f"toy {stop}")
+        assert done.returncode == Interrupted.code, done.stderr
+        assert f"stopped by SIGTERM at step {step} of 12" in done.stderr
+        assert not (tmp_path / f"samples/step_{step:07d}.png").exists()
+    done = runs.run(data_set, tmp_path, *overrides)
+    assert done.returncode == 0, done.stderr
+    made = sorted(path.name for path in (tmp_path / "samples").iterdir())
+    assert made == ["step_0000006.png", "step_0000012.png"]
+
+
 @pytest.mark.slow
 def test_the_model_itself_survives_being_killed(data_set, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -2,8 +2,9 @@ import jax
 import numpy as np
 import pytest
 
-from durian_jax.training.train_step import check_fit
+from durian_jax.training.train_step import Training, check_fit
 from input_pipeline.errors import InputError
+from tests import smallest
 
 WANTED = {
     "denoiser": {
@@ -25,6 +26,15 @@ def test_a_hand_over_counts_what_it_takes_and_lists_what_it_does_not():
     )
     whole = jax.tree.map(lambda leaf: np.zeros(leaf.shape), WANTED)
     assert check_fit(whole, WANTED, "RUN") == "weights: 4 of 4 tensors from RUN"
+
+
+def test_as_many_chances_to_drop_conditions_as_there_are():
+    config = smallest.get_config("stage1")
+    with config.ignore_type():
+        config.stage.dropout = (0.1, 0.1)
+    message = r"stage.dropout=\(0.1, 0.1\) has 2 chances, the model 1 conditions \(references\)"
+    with pytest.raises(InputError, match=message):
+        Training.build(config)
 
 
 @pytest.mark.parametrize(
