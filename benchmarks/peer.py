@@ -8,6 +8,7 @@ unconditional half is attended once more without them, and what was first comput
 dropped.
 """
 
+import copy
 import tempfile
 from pathlib import Path
 
@@ -60,9 +61,10 @@ class Peer:
         return self
 
     def compile(self) -> "Peer":
-        """torch.compile of the denoiser."""
-        self.nets["denoiser"] = torch.compile(self.nets["denoiser"])
-        return self
+        """The same weights with torch.compile of the denoiser; this one stays as it is."""
+        compiled = copy.copy(self)
+        compiled.nets = self.nets | {"denoiser": torch.compile(self.nets["denoiser"])}
+        return compiled
 
     def autocast(self):
         """For training; does nothing in float32."""

@@ -1,6 +1,6 @@
 """Preparation that is killed again and again must end with exactly the records of one that is not.
 
-    durian synth --out PEOPLE --videos --people 125 --clips 1
+    durian synth --out PEOPLE --videos --people 125 --clips 1 --size 256 --frames 48 --fps 12.5
     python -m benchmarks.prepare_soak PEOPLE --work FOLDER --clips 2000 --kills 4 \
         --options '--runner DirectRunner'
 

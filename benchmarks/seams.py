@@ -1,7 +1,7 @@
 """How visible the joints of windows are in clips that a model made, and whether they drift.
 
     durian evaluate --protocol reenact --dataset DATASET --checkpoint RUN --out REPORT
-    python -m benchmarks.seams DATASET/reenact --every 8 REPORT/predictions ...
+    python -m benchmarks.seams DATASET/reenact --every 7 REPORT/predictions ...
 
 Seam: the mean absolute change from the last frame of a window to the first of the next, over that
 between all other neighbours. A clip moves more at one place than at another, so the truth's own

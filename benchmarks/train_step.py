@@ -41,6 +41,8 @@ def main() -> None:
     parser.add_argument("--clock", choices=tuple(timing.CLOCKS), default="wall")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
+    if options.stage == "stage1" and options.frames > 1:
+        parser.error("--frames: stage1 draws a timestep for each frame, the peer for each clip: use 1")
     gpu = options.device == "gpu"
     jax.config.update("jax_platforms", "cuda" if gpu else "cpu")
     config = scene.load_config(
@@ -83,7 +85,7 @@ def main() -> None:
     cases = {"ours": ours, "PyTorch": theirs}
     work = {"ours": ours.work, "PyTorch": theirs.work()}
     if gpu:
-        theirs.peer.compile()
+        theirs.peer = theirs.peer.compile()
         theirs()
     cases["matmul"], work["matmul"] = timing.peak_product(config.model.dtype)
     cases["matmul"]()
@@ -128,7 +130,14 @@ class Theirs:
             {"params": matrices, "weight_decay": settings.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+        self.optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
+        # It makes its moments at the first step: now, so that they count as state, as ours do.
+        for tensor in self.trained:
+            tensor.grad = torch.zeros_like(tensor)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate
         self.average = [p.detach().clone() for p in self.trained]
 
     def __call__(self) -> np.ndarray:
