@@ -14,6 +14,8 @@ from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.media.files import folder_beside
 from input_pipeline.media.pictures import write_picture
 
+_FOLDERS = ("cases", "predictions", "sheets")  # of a report
+
 
 def write_cases(protocol: str, dataset: str | Path, out: str | Path) -> CaseSet:
     """Writes the cases of the self or cross protocol to a folder of their own, for any method.
@@ -27,7 +29,7 @@ def write_cases(protocol: str, dataset: str | Path, out: str | Path) -> CaseSet:
         raise InputError(
             f"{protocol}: durian synth writes its cases, evaluate does not", "protocol"
         )
-    with folder_beside(out, replaces="cases.json") as beside:
+    with folder_beside(out, replaces="cases.json", holds=("[0-9]*",)) as beside:
         selection.write_cases(dataset, rules, beside)
     return CaseSet.read(out)
 
@@ -82,7 +84,7 @@ def evaluate(
     rules = Protocol.load(protocol)
     landmarker = FaceLandmarker(landmarks)
     loaded, absent = perceptual.load(networks, weights or {})
-    with folder_beside(out, replaces="report.json") as beside:
+    with folder_beside(out, "report.json", ("report.*", *_FOLDERS)) as beside:
         if cases is None and rules.build is None:
             cases = Path(dataset) / protocol
         elif cases is None:

@@ -78,11 +78,13 @@ class Frechet(Network):
     def over_all(self) -> dict[str, dict]:
         cells = {}
         for method, parts in self._found.items():
-            found = np.concatenate([features for _, features in parts])
-            true = np.concatenate([self._true[id] for id, _ in parts])
-            if min(len(found), len(true)) < 2:
+            pairs = [(features, self._true[id]) for id, features in parts]
+            # Of a clip that is too short there are none, and no saying how many numbers each has.
+            found, true = ([part for part in side if len(part)] for side in zip(*pairs))
+            if min(sum(map(len, found)), sum(map(len, true))) < 2:
                 cells[method] = {"not_available": self.too_few}
             else:
+                found, true = np.concatenate(found), np.concatenate(true)
                 distance = frechet_distance(found, true)
                 cells[method] = {"mean": distance, "count": len(parts), "samples": len(found)}
         return cells

@@ -72,7 +72,7 @@ def load(chosen: list[str] | None, weights: dict[str, str]) -> tuple[list[Networ
     """
     networks = []
     absent = dict.fromkeys(_PACKAGED, "left out") | dict.fromkeys(_SUPPLIED, "no weights given")
-    for name in DEFAULT if chosen is None else chosen:
+    for name in DEFAULT if chosen is None else dict.fromkeys(chosen):
         if name not in _PACKAGED:
             raise InputError(f"{name}: choose from {', '.join(_PACKAGED)}, or none", "networks")
         try:

@@ -1,5 +1,6 @@
 """Predictions for the cases: read from a folder of any method's files, or made by a checkpoint."""
 
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 from durian_jax.evaluate import baselines
 from input_pipeline.dataset.cases import Case, CaseSet
 from input_pipeline.errors import InputError
+from input_pipeline.kinds import KINDS
 from input_pipeline.media import video
 from input_pipeline.media.pictures import read_picture, resize
 
@@ -110,7 +112,7 @@ class CheckpointPredictions:
         if self._animator.size != cases.size:
             self.note = (
                 f"{self.name}: made at {self._animator.size} px, resized to {cases.size} px "
-                "(bilinear)"
+                f"({'bilinear' if self._animator.size < cases.size else 'area means'})"
             )
 
     def predictions(self, cases: tuple[Case, ...]) -> Iterator[np.ndarray]:
@@ -167,7 +169,8 @@ def job_of(folder: Path, case: Case, seed: int):
 
 def _name(folder: str | Path) -> str:
     name = Path(folder).resolve().name
-    return f"{name} (method)" if name in baselines.NAMES else name
+    taken = (*baselines.NAMES, "portrait", *KINDS)  # columns of the sheets
+    return f"{name} (method)" if name in taken else name
 
 
 def _read_stills(folder: Path):
@@ -182,8 +185,10 @@ def _read_stills(folder: Path):
 def _read_array(path: Path) -> np.ndarray:
     try:
         frames = np.load(path)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path.name}: not a readable array ({error})") from None
+    if not isinstance(frames, np.ndarray):
+        raise InputError(f"{path.name}: several arrays (.npz): save one with numpy.save")
     if frames.ndim != 4:
         raise InputError(f"{path.name}: shape {frames.shape}, must be [F, S, S, 3]")
     if frames.dtype != np.uint8:

@@ -20,6 +20,7 @@ import dataclasses
 import hashlib
 import json
 import zipfile
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -317,7 +318,7 @@ def _read_truth(folder: Path) -> Truth:
     try:
         with np.load(folder / "truth.npz") as file:
             arrays = dict(file)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{folder / 'truth.npz'}: damaged ({error}): copy it again") from None
     masks = {
         name.removeprefix("mask_"): arrays.pop(name)

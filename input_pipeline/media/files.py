@@ -1,6 +1,7 @@
 """Files and folders that appear whole or not at all, and paths as people write them."""
 
 import contextlib
+import fnmatch
 import os
 import shutil
 import tempfile
@@ -100,10 +101,13 @@ def written_beside(path: Path, shared: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def folder_beside(path: str | Path, replaces: str | None = None) -> Iterator[Path]:
+def folder_beside(
+    path: str | Path, replaces: str | None = None, holds: tuple[str, ...] = ("*",)
+) -> Iterator[Path]:
     """An empty folder to fill; becomes `path` if all goes well, else goes away.
 
     replaces: a full folder is replaced if it has a file of this name; None: never.
+    holds: patterns of all other names that may go with it.
 
     InputError, at once: `path` has something in it that is not replaced. WriteError as in
     `written_beside`.
@@ -114,6 +118,9 @@ def folder_beside(path: str | Path, replaces: str | None = None) -> Iterator[Pat
             raise InputError(f"{path}: already there: name a new folder")
         if not (path / replaces).is_file():
             raise InputError(f"{path}: already there and has no {replaces}: name a new folder")
+        for name in sorted(os.listdir(path)):
+            if not any(fnmatch.fnmatch(name, pattern) for pattern in (replaces, *holds)):
+                raise InputError(f"{path}: would lose {name}, which is in it: name a new folder")
     path = path.resolve()
     beside = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)

@@ -12,7 +12,7 @@ from input_pipeline.dataset import records
 from input_pipeline.errors import InputError
 from input_pipeline.faces import descriptor, geometry, orientation
 from input_pipeline.faces.landmarker import FaceLandmarker
-from input_pipeline.kinds import MAX_ATTRIBUTE_AREA, MIN_ATTRIBUTE_AREA
+from input_pipeline.kinds import MAX_ATTRIBUTE_AREA, MAX_BAD_MASKS, MIN_ATTRIBUTE_AREA
 from input_pipeline.masks import segmenters
 from input_pipeline.media import video
 from input_pipeline.media.changes import Changes
@@ -23,7 +23,6 @@ from input_pipeline.prepare.labels import Label
 MIN_FRAMES = 16  # consecutive frames with a face, below which a clip is of no use
 MIN_FACE = 48  # face length in source pixels
 MIN_FACE_SHARE = 0.15  # face length / side of the data set's frames
-MAX_BAD_MASKS = 0.1  # share of a chunk's frames whose mask may be too small or too large
 
 
 @dataclasses.dataclass(frozen=True)

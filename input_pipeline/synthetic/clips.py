@@ -3,7 +3,7 @@
     OUT/person_000000/clip_000.mp4              the frames, lossless
     OUT/masks/person_000000/clip_000/hair/00000.png   white where the attribute shows
     OUT/masks/truth.json                        what rendered them
-    OUT/labels.csv                              what each clip shows, whom, and its split
+    OUT/labels.csv                              what each clip shows well, whom, and its split
     OUT/control/person_000000/clip_000.mp4      on demand, somebody else with its motion
 
 `durian prepare OUT --labels OUT/labels.csv --masks truth:OUT/masks --control OUT/control` reads
@@ -23,7 +23,7 @@ from tqdm import tqdm
 from input_pipeline.dataset import records
 from input_pipeline.dataset.store import Store
 from input_pipeline.errors import InputError
-from input_pipeline.kinds import KINDS
+from input_pipeline.kinds import KINDS, MAX_BAD_MASKS, MIN_ATTRIBUTE_AREA
 from input_pipeline.media import video
 from input_pipeline.synthetic import dataset, population
 from input_pipeline.synthetic.population import Settings
@@ -72,7 +72,8 @@ def _write_clip(out: Path, settings: Settings, index: int, clip: int) -> list[st
     if not film.exists():
         pictures = render.render_clip(person, motion, settings.size, settings.oversample)
         for kind, track in render.masks(pictures, person).items():
-            if not track.any():  # hair under a hat
+            # A strand of hair under a hat is not hair to learn from: prepare would refuse the clip.
+            if (track.mean((1, 2)) < MIN_ATTRIBUTE_AREA).mean() > MAX_BAD_MASKS:
                 continue
             folder = masks / kind
             folder.mkdir(parents=True, exist_ok=True)

@@ -70,7 +70,7 @@ def synth(
         counts = shards.write_dataset(out, encoded, settings.size, facts)
     sheets.draw_people(out, settings)
     film = dataclasses.replace(settings, frames=counterfactuals.FRAMES, fps=counterfactuals.FPS)
-    film = dataclasses.replace(film, control=False)
+    film = dataclasses.replace(film, control=False, tracked=False)
     for count, kind in wanted.values():
         if count:
             kind.write_cases(out / kind.PROTOCOL, film, count)

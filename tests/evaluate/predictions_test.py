@@ -72,6 +72,15 @@ def test_bad_arrays_are_errors(folder, case_set, frames, change, message):
     assert message in _problems(folder, case_set)
 
 
+def test_an_archive_of_arrays_is_an_error(folder, case_set):
+    path = folder / "0002.npy"
+    with path.open("wb") as file:
+        np.savez(file, frames=np.zeros(3))
+    assert "0002.npy: several arrays (.npz): save one with numpy.save" in _problems(folder, case_set)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert "not a readable array" in _problems(folder, case_set)
+
+
 def test_broken_files_are_errors(folder, case_set):
     (folder / "0000.mp4").write_text("no video")
     (folder / "0002.npy").write_text("no array")

@@ -77,9 +77,9 @@ class HubSegmenter(Segmenter):
             size = wanted.get("height", edge), wanted.get("width", edge)
         elif wanted:
             size = wanted, wanted
-        mean, deviation = NORMALISATIONS["imagenet"]
         if not self._facts.get("do_normalize", True):
-            mean, deviation = NORMALISATIONS["unit"]
+            return Preprocessing(size, *NORMALISATIONS["unit"])
+        mean, deviation = NORMALISATIONS["imagenet"]
         return Preprocessing(
             size,
             tuple(self._facts.get("image_mean", mean)),

@@ -65,6 +65,22 @@ def test_only_a_folder_of_the_same_kind_is_replaced(tmp_path):
     assert (tmp_path / "thesis.tex").exists()
 
 
+def test_a_folder_is_not_replaced_with_what_else_is_in_it(tmp_path):
+    for name in ("mark", "sheets", "mark.md", "notes.md"):
+        (tmp_path / name).touch()
+    replacing = {"replaces": "mark", "holds": ("mark.*", "sheets")}
+    with (
+        pytest.raises(InputError, match=f"^{tmp_path}: would lose notes.md, which is in it: name"),
+        files.folder_beside(tmp_path, **replacing),
+    ):
+        pass
+    assert len(list(tmp_path.iterdir())) == 4
+    (tmp_path / "notes.md").unlink()
+    with files.folder_beside(tmp_path, **replacing) as folder:
+        (folder / "mark").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["mark"]
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     for writing in (files.written_beside, files.folder_beside):

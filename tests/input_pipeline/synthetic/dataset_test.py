@@ -131,9 +131,7 @@ def test_tracked_keypoints_are_the_landmarkers(settings):
     path = "synth:people=3,clips=1,frames=3,size=64,seed=5"
     plain, tracked = dataset.Rendered(path), dataset.Rendered(path + ",tracked=1")
     assert plain.identity["fingerprint"] != tracked.identity["fingerprint"]
-    assert plain.settings.facts() == {
-        name: value for name, value in tracked.settings.facts().items() if name != "tracked"
-    }
+    assert tracked.settings.facts() == plain.settings.facts() | {"tracked": True}
     data = tracked[0]
     assert data == tracked[0]
     chunk, exact = records.decode(data), records.decode(plain[0])
@@ -146,6 +144,7 @@ def test_tracked_keypoints_are_the_landmarkers(settings):
     _, size, _ = geometry.head_pose(exact.keypoints)
     apart = np.linalg.norm((chunk.keypoints - exact.keypoints)[..., :2], axis=-1).mean(1) / size
     assert (apart > 0.01).all() and (apart < 0.15).all()
+    assert chunk.tools.pop("landmarks") == FaceLandmarker().version
     chunk.keypoints = exact.keypoints
     np.testing.assert_equal(vars(chunk), vars(exact))  # nothing else has changed
 
@@ -183,7 +182,8 @@ def test_sheets_show_people_and_cases(small_set):
         ({"people": 0}, "people 0: must be at least 1"),
         ({"size": 100}, "size 100: must be a multiple of 16"),
         ({"frames": 2}, "frames 2: must be at least 3"),
-        ({"fps": 0.0}, "fps 0.0: must be positive"),
+        ({"fps": 0.0}, "fps 0: must be 0.01 to 1000"),
+        ({"fps": float("inf")}, "fps inf: must be 0.01 to 1000"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, message):

@@ -5,7 +5,7 @@ import pytest
 
 from input_pipeline.errors import InputError
 from input_pipeline.masks import segmenters
-from input_pipeline.masks.segmenters import Pictures
+from input_pipeline.masks.segmenters import Pictures, hub
 from input_pipeline.masks.segmenters.classes import CLASS_MAPS
 
 torch = pytest.importorskip("torch")
@@ -103,6 +103,14 @@ def test_size_and_normalisation_come_from_the_models_folder(tmp_path):
     mask = segmenters.load(f"segformer:{folder}")(pictures, hair)["hair"]
     wanted = expected(folder, pictures, (128, 128), [FACE.index("hair")])
     assert (mask == wanted).mean() > 0.98
+
+
+@pytest.mark.parametrize(("normalised", "mean"), [(True, (0.4,) * 3), (False, (0.0,) * 3)])
+def test_a_model_that_wants_no_normalisation_gets_none(normalised, mean):
+    segment = object.__new__(hub.ClassSegmenter)  # only what the model's folder says
+    segment._facts = {"do_normalize": normalised, "image_mean": [0.4] * 3, "image_std": [0.3] * 3}
+    found = segment._preprocessing((8, 6))
+    assert found.mean == mean and found.size == (8, 6)
 
 
 def test_sapiens2_finds_hair_and_glasses_by_its_own_list_of_classes(tmp_path):
