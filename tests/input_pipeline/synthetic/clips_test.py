@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from input_pipeline.dataset import records, shards
 from input_pipeline.errors import InputError
 from input_pipeline.faces import geometry
 from input_pipeline.kinds import KINDS
 from input_pipeline.masks import segmenters
 from input_pipeline.media import video
+from input_pipeline.prepare import prepare
 from input_pipeline.synthetic import clips, dataset, population
 from input_pipeline.synthetic.renderer import render
 
@@ -68,6 +70,23 @@ def test_labels_of_other_clips_are_never_replaced(settings, tmp_path):
     with pytest.raises(InputError, match=r"holds a labels\.csv of something else"):
         clips.write_clips(tmp_path, settings)
     assert (tmp_path / "labels.csv").read_text().endswith("mine.mp4,yes\n")
+
+
+@pytest.mark.slow
+def test_prepare_takes_the_clips(tmp_path):
+    size = population.Settings(people=2, frames=16, size=128, fps=12.5, seed=5)
+    clips.write_clips(tmp_path / "people", size)
+    masks, labels = f"truth:{tmp_path / 'people/masks'}", tmp_path / "people/labels.csv"
+    summary = prepare.prepare(
+        tmp_path / "people", tmp_path / "set", size=128, labels=labels, masks=masks,
+        workers=1, progress=False,
+    )  # fmt: skip
+    assert not summary.skipped
+    source = shards.Dataset(tmp_path / "set", "train")
+    made = {chunk.identity: chunk for chunk in map(records.decode, (source[0], source[1]))}
+    for row in rows(tmp_path / "people"):
+        shown = {kind for kind in KINDS if row[kind] == "yes"}
+        assert set(made[row["identity"]].masks) == shown and shown
 
 
 def test_clips_are_not_tracked(settings, tmp_path):
