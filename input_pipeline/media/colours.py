@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 
 from input_pipeline.errors import InputError
 from input_pipeline.media import hdr
-from input_pipeline.media.files import as_url
+from input_pipeline.media.container import open_media
 
 _SRGB = ImageCms.createProfile("sRGB")
 _ORIENTATION, _SUBFILE = 0x0112, 0x00FE
@@ -65,7 +65,7 @@ def stated(path: Path) -> tuple[int, int]:
         start = file.read(8)
     if start != b"\x89PNG\r\n\x1a\n" and start[4:] != b"ftyp":
         return _UNSPECIFIED
-    with contextlib.suppress(av.FFmpegError), av.open(as_url(path)) as container:
+    with contextlib.suppress(av.FFmpegError), open_media(path) as container:
         for stream in container.streams.video[:1]:
             return stream.codec_context.color_primaries, stream.codec_context.color_trc
     return _UNSPECIFIED

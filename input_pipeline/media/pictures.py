@@ -12,8 +12,9 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from input_pipeline.errors import InputError
 from input_pipeline.media.colours import opened, stated, to_rgb
+from input_pipeline.media.container import open_media
 from input_pipeline.media.contents import describe_instead
-from input_pipeline.media.files import as_url, check_file, check_output, local, written_beside
+from input_pipeline.media.files import check_file, check_output, local, written_beside
 from input_pipeline.media.video import read_frames
 
 with contextlib.suppress(ImportError):  # the extra `heic`
@@ -105,7 +106,7 @@ def _check_whole(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(12)[4:] not in {b"ftyp" + kind for kind in _HEIF_KINDS}:
             return
-    with contextlib.suppress(av.FFmpegError), av.open(as_url(path)) as container:
+    with contextlib.suppress(av.FFmpegError), open_media(path) as container:
         if len(container.streams.video) == 1:
             return
     raise InputError(

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from input_pipeline.media.files import as_url
+from input_pipeline.media.container import open_media
 
 # Codecs that both the container and common players take; others are encoded anew.
 _TAKEN = {
@@ -34,7 +34,7 @@ class Choice:
 
 def choose(path: Path) -> Choice:
     """The track that players would take, but for silent ones and those that nothing decodes."""
-    with av.open(as_url(path)) as container:
+    with open_media(path) as container:
         tracks = container.streams.audio
         usual = av.stream.Disposition.default
         order = sorted(range(len(tracks)), key=lambda i: not tracks[i].disposition & usual)
@@ -87,7 +87,7 @@ def _loudness(path: Path, track: int, patient: bool) -> float | None:
     patient: listen to all of it, if need be; else whatever is decoded will do.
     """
     loudest = None
-    with av.open(as_url(path)) as source:
+    with open_media(path) as source:
         stream = source.streams.audio[track]
         if stream.codec_context is None:
             return None
@@ -112,10 +112,13 @@ def _decoded(source, stream) -> Iterator[av.AudioFrame]:
 
 
 def _copied(source, stream, copy, start: Fraction) -> Iterator[av.Packet]:
-    shift = round(start / stream.time_base)
+    shift, last = round(start / stream.time_base), None
     for packet in source.demux(stream):
         if packet.dts is None:  # the empty packet at the end
             continue
+        if last is not None and packet.dts <= last:  # a second time, where recordings were joined
+            continue
+        last = packet.dts
         packet.pts -= shift
         packet.dts -= shift
         packet.stream = copy
@@ -123,18 +126,34 @@ def _copied(source, stream, copy, start: Fraction) -> Iterator[av.Packet]:
 
 
 def _encoded(source, stream, encoder, start: Fraction) -> Iterator[av.Packet]:
-    resampler = av.AudioResampler(encoder.format, encoder.layout, _RATE, encoder.frame_size)
-    for frame in itertools.chain(_seamless(_decoded(source, stream), start), [None]):
-        for sound in resampler.resample(frame):
+    pieces = av.AudioResampler(encoder.format, encoder.layout, _RATE, encoder.frame_size)
+    frames = _of_one_kind(_seamless(_decoded(source, stream), start), encoder)
+    for frame in itertools.chain(frames, [None]):
+        for sound in pieces.resample(frame):
             yield from encoder.encode(sound)
     yield from encoder.encode()
 
 
+def _of_one_kind(frames: Iterator[av.AudioFrame], encoder) -> Iterator[av.AudioFrame]:
+    """What the encoder takes; a recording may go from stereo to mono, a resampler may not."""
+
+    def kind(frame: av.AudioFrame) -> tuple:
+        return frame.format.name, frame.layout.name, frame.sample_rate
+
+    for _, alike in itertools.groupby(frames, kind):
+        resampler = av.AudioResampler(encoder.format, encoder.layout, _RATE)
+        for frame in itertools.chain(alike, [None]):
+            yield from resampler.resample(frame)
+
+
 def _seamless(frames: Iterator[av.AudioFrame], start: Fraction) -> Iterator[av.AudioFrame]:
     """The sound from `start` on, one frame right after the other: gaps are filled with silence."""
-    done = 0
+    done = last = 0
     for frame in frames:
         samples, rate = frame.to_ndarray(), frame.sample_rate
+        if last not in (0, rate):
+            done = done * rate // last
+        last = rate
         step = 1 if frame.format.is_planar else frame.layout.nb_channels
         place = done
         if frame.pts is not None:

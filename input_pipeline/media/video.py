@@ -1,6 +1,7 @@
 """Clips, in and out, by PyAV. uint8 RGB everywhere."""
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +14,7 @@ from av.video.reformatter import Colorspace
 
 from input_pipeline.errors import InputError
 from input_pipeline.media import animations, display, sound, timing
+from input_pipeline.media.container import open_media
 from input_pipeline.media.contents import describe_instead
 from input_pipeline.media.files import as_url, check_file, check_output, local, written_beside
 
@@ -30,6 +32,7 @@ _OUTPUTS = {
 }
 OUTPUT_SUFFIXES = tuple(_OUTPUTS)
 _BT709, _MPEG_RANGE = 1, 1
+_GIF_FPS = 50
 _SKEW = 0.03  # of the ratio of the sides, by which rounded sizes may differ
 
 
@@ -109,7 +112,7 @@ class VideoWriter:
     """Writes a clip frame by frame, in constant memory.
 
     .mp4 and .mov: H.264, yuv420p, BT.709, index first. .webm: VP9. .gif: a palette for each frame,
-    no sound.
+    no sound; above 50 frames a second only every second, third, ... frame.
 
     Complete or not at all: the file appears when the `with` block ends without an exception.
 
@@ -145,9 +148,11 @@ class VideoWriter:
         self._path, self._fps, self._audio_from = local(path), Fraction(fps), audio_from
         self._suffix = self._path.suffix.lower()
         self._codec = _OUTPUTS.get(self._suffix, ("", ""))[1]
-        self._pixels, self._options = "yuv420p", {"crf": str(crf)}
+        self._pixels, self._options, self._stride = "yuv420p", {"crf": str(crf)}, 1
         if self._suffix == ".gif":
             self._pixels, self._options = "pal8", {}
+            # Its delays are whole 1/100 s, and players take their time over those below 2.
+            self._stride = math.ceil(self._fps / _GIF_FPS)
         elif self._suffix == ".webm":
             self._options |= {"b": "0", "cpu-used": "4", "row-mt": "1"}
         elif lossless:
@@ -187,6 +192,9 @@ class VideoWriter:
             self._start(frame.shape)
         if frame.shape != self._shape:
             raise ValueError(f"frame {self._count} is {frame.shape}, frame 0 is {self._shape}")
+        if self._count % self._stride:
+            self._count += 1
+            return
         height, width, _ = frame.shape
         even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
         picture = av.VideoFrame.from_ndarray(even, format="rgb24")
@@ -194,7 +202,7 @@ class VideoWriter:
             picture = picture.reformat(
                 format="yuv420p", dst_colorspace=Colorspace.ITU709, interpolation=display.EXACT
             )
-        picture.pts, picture.time_base = self._count, 1 / self._fps
+        picture.pts, picture.time_base = self._count // self._stride, self._stride / self._fps
         if self._pixels == "pal8":
             picture = self._reduced(picture)
         self._output.mux(self._stream.encode(picture))
@@ -207,7 +215,8 @@ class VideoWriter:
     def _start(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
         height, width = shape[:2]
-        stream = self._output.add_stream(self._codec, rate=self._fps, options=self._options)
+        rate = self._fps / self._stride
+        stream = self._output.add_stream(self._codec, rate=rate, options=self._options)
         stream.width, stream.height = width + width % 2, height + height % 2
         stream.pix_fmt = self._pixels
         if self._pixels == "yuv420p":
@@ -258,7 +267,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: Fraction, *
 def _open(path: Path) -> av.container.InputContainer:
     check_file(path)
     try:
-        return av.open(as_url(path))
+        return open_media(path)
     except av.FFmpegError as error:
         if what := describe_instead(path):
             raise InputError(f"{path}: not a readable video: {what}") from None

@@ -43,9 +43,11 @@ def film():
 
     def write(
         path, frames, rate=25, times=None, sounds=(), codec="libx264", pixels="yuv420p",
-        sound_codec="aac", options=None, codec_options=None, adjust=None, start=0,
+        sound_codec="aac", options=None, codec_options=None, adjust=None, start=0, layout="mono",
+        tags=(),
     ):  # fmt: skip
         with av.open(str(path), "w", options=options or {}) as output:
+            output.metadata.update(tags)
             video = output.add_stream(codec, rate=rate, options=codec_options or {})
             video.height, video.width = frames[0].shape[:2]
             video.pix_fmt = pixels
@@ -53,7 +55,7 @@ def film():
                 video.codec_context.time_base = video.time_base = Fraction(1, 1000)
             if adjust:
                 adjust(video.codec_context)
-            tracks = [output.add_stream(sound_codec, rate=RATE, layout="mono") for _ in sounds]
+            tracks = [output.add_stream(sound_codec, rate=RATE, layout=layout) for _ in sounds]
             for i, image in enumerate(frames):
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24")
                 frame.pts, frame.time_base = i, Fraction(1, rate)
@@ -67,7 +69,7 @@ def film():
                 )
                 whole.sample_rate, whole.pts = RATE, start * RATE // 1000
                 kind, size = track.format.name, track.codec_context.frame_size or 1024
-                sampler = av.AudioResampler(kind, "mono", RATE, size)
+                sampler = av.AudioResampler(kind, layout, RATE, size)
                 for part in [*sampler.resample(whole), *sampler.resample(None)]:
                     output.mux(track.encode(part))
                 output.mux(track.encode(None))

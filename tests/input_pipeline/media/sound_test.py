@@ -22,10 +22,10 @@ def test_pictures_and_sound_lie_side_by_side_in_the_file(tmp_path, talking_head_
     assert min(times.values()) > 2.2
 
 
-def written(tmp_path, source, name="out.mp4"):
-    """A silent picture for as long as the sound may last, with the sound of a clip."""
+def written(tmp_path, source, name="out.mp4", count=30):
+    """A picture for as long as the sound may last, with the sound of a clip."""
     path = tmp_path / name
-    frames = [np.full((64, 64, 3), 90, np.uint8)] * 30
+    frames = [np.full((64, 64, 3), 90, np.uint8)] * count
     video.write_video(path, frames, Fraction(25), audio_from=source)
     return path
 
@@ -101,6 +101,23 @@ def test_gaps_in_the_sound_stay_gaps(tmp_path, film, grey_steps, beep, heard):
                 packet.stream = pairs[packet.stream]
                 output.mux(packet)
     assert heard(written(tmp_path, gappy)) == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("codec", "second"), [("aac", "mono"), ("mp2", "mono"), ("mp2", "stereo")]
+)
+def test_joined_recordings_keep_their_sound(
+    tmp_path, film, grey_steps, beep, heard, codec, second
+):
+    # As `cat a.ts b.ts` joins them: the second begins at 0 again, and may have other channels.
+    parts = []
+    for name, layout in (("a.ts", "mono"), ("b.ts", second)):
+        film(tmp_path / name, grey_steps(15), sounds=[beep(0.2)], sound_codec=codec, layout=layout)
+        parts.append((tmp_path / name).read_bytes())
+    (tmp_path / "joined.ts").write_bytes(b"".join(parts))
+    path = written(tmp_path, tmp_path / "joined.ts", count=100)
+    assert codecs(path) == ["aac"]
+    assert heard(path) == pytest.approx(0.2, abs=0.05)
 
 
 def test_damaged_sound_is_no_reason_to_fail(tmp_path, film, grey_steps, beep):

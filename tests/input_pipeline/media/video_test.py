@@ -5,7 +5,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from input_pipeline.errors import InputError
 from input_pipeline.media import video
@@ -121,6 +121,28 @@ def test_names_that_look_like_links_or_patterns_are_files(tmp_path, photo, monke
         video.write_video(name, [photo] * 3, Fraction(25))
         assert len(list(video.read_frames(name))) == 3
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.mp4", "a.mkv"])
+def test_tags_in_another_alphabet_are_no_reason_to_fail(tmp_path, film, grey_steps, name):
+    path = tmp_path / name
+    film(path, grey_steps(5), tags={"title": "TITLE"})
+    data = path.read_bytes()
+    assert b"TITLE" in data
+    path.write_bytes(data.replace(b"TITLE", "Th\xe9\xe2t".encode("latin-1")))
+    assert video.probe(path).width == 64
+    assert len(list(video.read_frames(path))) == 5
+
+
+@pytest.mark.parametrize(("fps", "kept"), [(25, 12), (50, 12), (60, 6), (120, 4)])
+def test_a_gif_takes_as_long_as_its_frames(tmp_path, fps, kept):
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (16, 16, 3), np.uint8) for _ in range(12)]
+    video.write_video(tmp_path / "a.gif", frames, Fraction(fps))
+    with Image.open(tmp_path / "a.gif") as gif:
+        delays = [shown.info["duration"] for shown in ImageSequence.Iterator(gif)]
+    assert len(delays) == kept and min(delays) >= 20  # players slow down what is shorter
+    assert sum(delays) == pytest.approx(1000 * 12 / fps, abs=10)
 
 
 def test_of_several_picture_tracks_the_largest_is_read(tmp_path, photo):
