@@ -75,7 +75,8 @@ def plans() -> list[counterfactuals.Plan]:
         made.append(
             counterfactuals.Plan(
                 case=case, own=own, target=dataclasses.replace(own, **worn),
-                attribute_sources=[person for _, _, person, _ in sources], driver=driver, portrait=portrait,
+                attribute_sources=[person for _, _, person, _ in sources],
+                driver=driver, portrait=portrait,
                 shown=[pose for _, _, _, pose in sources], driving=driving,
             )
         )  # fmt: skip

@@ -42,7 +42,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     if options.stage == "stage1" and options.frames > 1:
-        parser.error("--frames: stage1 draws a timestep for each frame, the peer for each clip: use 1")
+        parser.error(
+            "--frames: stage1 draws a timestep for each frame, the peer for each clip: use 1"
+        )
     gpu = options.device == "gpu"
     jax.config.update("jax_platforms", "cuda" if gpu else "cpu")
     config = scene.load_config(

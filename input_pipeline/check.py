@@ -12,11 +12,12 @@ from input_pipeline.dataset import manifest, records, shards
 from input_pipeline.dataset.store import Store
 from input_pipeline.errors import InputError
 from input_pipeline.faces.drawing import COLOURS, draw_keypoints, draw_masks
+from input_pipeline.media.files import check_output
 from input_pipeline.media.pictures import write_picture
 from input_pipeline.prepare import duplicates
 from input_pipeline.training import transforms
 
-_CLIPS_PER_SHEET = 20
+_SHEET, _CLIPS_PER_SHEET = "contact_sheet.png", 20
 _MOST_CLIPS = 200  # on all sheets together, evenly chosen
 _FRAMES_PER_CLIP = 4
 _TILE, _STRIP = 144, 20
@@ -85,6 +86,8 @@ def check(dataset_dir: str | Path, out_dir: str | Path | None = None) -> Report:
         they are `Report.problems`.
     """
     dataset = shards.Dataset(dataset_dir, shards.ALL)
+    folder = Path(out_dir or dataset_dir)
+    check_output(folder / _SHEET, ".png")
     report = Report(Path(dataset_dir), dataset.size)
     report.remarks += duplicates.notes(manifest.read(Store.at(dataset_dir)))
     for index in tqdm(range(len(dataset)), unit="record", desc="check"):
@@ -99,7 +102,6 @@ def check(dataset_dir: str | Path, out_dir: str | Path | None = None) -> Report:
             _count(report, index, chunk)
     if not report.clips:
         report.problems.append("not one readable record")
-    folder = Path(out_dir or dataset_dir)
     report.sheets = _write_sheets(report, dataset, folder)
     print(report)
     return report
@@ -134,7 +136,7 @@ def _write_sheets(report: Report, dataset: shards.Dataset, folder: Path) -> list
         rows = [_legend(f"{report.path.name}, sheet {number} of {len(pages)}")]
         for clip in clips[first : first + _CLIPS_PER_SHEET]:
             rows.append(draw_clip(dataset, report.clips[clip]))
-        name = "contact_sheet.png" if number == 1 else f"contact_sheet_{number}.png"
+        name = _SHEET if number == 1 else f"contact_sheet_{number}.png"
         write_picture(folder / name, np.concatenate(rows))
         paths.append(folder / name)
     return paths
@@ -198,17 +200,22 @@ def _tile(image: np.ndarray) -> np.ndarray:
 
 def draw_clip(dataset: shards.Dataset, indices: list[int]) -> np.ndarray:
     """uint8 [strip + tile, W, 3]: a line of text over pairs of tiles, from all over the clip."""
-    chunks = [records.decode(dataset[index]) for index in indices]
-    places = [(chunk, frame) for chunk in chunks for frame in range(len(chunk.frames))]
+    # One record at a time: a clip may be an hour long.
+    places = [
+        (index, frame)
+        for index in indices
+        for frame in range(len(records.decode(dataset[index]).frames))
+    ]
     chosen = np.linspace(0, len(places) - 1, _FRAMES_PER_CLIP).round().astype(int)
     tiles = []
-    for chunk, frame in (places[i] for i in chosen):
+    for index, frame in (places[i] for i in chosen):
+        chunk = records.decode(dataset[index])
         image = records.decode_frame(chunk.frames[frame])
         tile = _tile(image)
         points = (chunk.keypoints[frame, :, :2] + 0.5) * (_TILE / dataset.size) - 0.5
         masks = {kind: records.decode_mask(pngs[frame]) for kind, pngs in chunk.masks.items()}
         tiles += [draw_keypoints(tile, points), draw_masks(tile, masks)]
-    first = chunks[0]
+    first = records.decode(dataset[indices[0]])
     kinds = ", ".join(first.masks) or "no attribute"
     line = f"{first.clip}   {len(places)} frames, {first.fps:.3g} fps, {kinds}"
     return np.concatenate([_strip([(line, (255, 255, 255))]), np.concatenate(tiles, 1)])

@@ -9,6 +9,7 @@ import gradio as gr
 from durian_jax import parameters
 from durian_jax.animation.job import Job
 from durian_jax.app.field import Field
+from durian_jax.app.words import without_folders
 from input_pipeline.errors import InputError
 from input_pipeline.motion.driver import MotionOptions
 
@@ -71,8 +72,11 @@ class Options:
         return words
 
 
-def command(verb: str, job: Job, words: list[str], checkpoint: str | None) -> str:
-    """The line that makes the same video, with the files by their names alone."""
+def command(verb: str, job: Job, words: list[str], given: dict[str, str]) -> str:
+    """The line that makes the same video, with the files by their names alone.
+
+    given: the model, its masks and so on, as the page was given them: values by option.
+    """
 
     def worn(attribute: tuple) -> str:
         photo, kind, *mask = attribute
@@ -86,7 +90,8 @@ def command(verb: str, job: Job, words: list[str], checkpoint: str | None) -> st
         for attribute in attributes:
             line += [flag, worn(attribute)]
     line += ["--driving", Path(job.driving).name, *words]
-    line += ["--checkpoint", checkpoint] if checkpoint else []
+    for name, value in given.items():
+        line += [f"--{name}", without_folders(value)]
     return shlex.join([*line, "--out", f"out{job.motion_options.suffix(job.driving)}"])
 
 

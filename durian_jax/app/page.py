@@ -75,13 +75,13 @@ def build(
     animator: Animator,
     visits: Visits,
     line: Line,
-    checkpoint: str | None = None,
+    given: dict[str, str] | None = None,
     folders: Sequence[Path] = (),
 ) -> gr.Blocks:
     """The page, not yet served; see `serve`."""
     datasets = [folder for folder in folders if kind_of(folder) == "dataset"]
     compared = [folder for folder in folders if folder not in datasets]
-    checkpoint = checkpoint and words.without_folders(checkpoint)
+    checkpoint = words.without_folders((given or {}).get("checkpoint", ""))
     wears = " and wears attributes of other people" if animator.takes_attributes else ""
     with gr.Blocks(title="Durian", analytics_enabled=False) as page:
         gr.Markdown(
@@ -91,7 +91,7 @@ def build(
         )
         for studio in (Animate, Interpolate) if animator.takes_attributes else (Animate,):
             with gr.Tab(studio.verb):
-                studio(animator, visits, line, checkpoint)
+                studio(animator, visits, line, given or {})
         if compared:
             with gr.Tab("Compare") as tab:
                 Compare(tab, visits, _named(compared))
@@ -117,12 +117,12 @@ def _named(folders: list[Path]) -> dict[str, Path]:
 
 
 def serve(
-    animator: Animator, access: Access, checkpoint: str | None = None, folders: Sequence[Path] = ()
+    animator: Animator, access: Access, given: dict[str, str], folders: Sequence[Path] = ()
 ) -> None:
     """Serves the page until it is interrupted.
 
     Args:
-      checkpoint: as it was given, for the line to copy.
+      given: checkpoint, masks and so on where they are not the defaults, for the line to copy.
       folders: reports, case folders and data sets to show.
 
     Raises:
@@ -130,7 +130,7 @@ def serve(
     """
     with tempfile.TemporaryDirectory(prefix="durian-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
-        page = build(animator, Visits(Path(folder)), line := Line(), checkpoint, folders)
+        page = build(animator, Visits(Path(folder)), line := Line(), given, folders)
         page.queue(max_size=64, api_open=False)
         middleware = [
             Middleware(TrustedHostMiddleware, allowed_hosts=access.hosts), Middleware(Guard)

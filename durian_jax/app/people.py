@@ -155,12 +155,14 @@ def to_editor(seen: tuple) -> dict:
     return {"background": crop, "layers": [paint], "composite": None}
 
 
-def keep_painted(visit: visits.Visit, editors: list[dict | None]) -> None:
-    """Saves what was painted since the editors were filled; they have the numbers of the masks."""
+def keep_painted(visit: visits.Visit, verb: str, editors: list[dict | None]) -> None:
+    """Saves what was painted since the editors of a studio were filled; they have the numbers of
+    the masks."""
+    seen = visit.seen.get(verb, {})
     for number, value in enumerate(editors):
-        if number not in visit.seen or not value or not value["layers"]:
+        if number not in seen or not value or not value["layers"]:
             continue
-        subject, kind, before = visit.seen[number]
+        subject, kind, before = seen[number]
         painted = np.any([layer[..., 3] > 64 for layer in value["layers"]], axis=0)
         painted = cv2.resize(painted.astype(np.uint8), (_SIDE, _SIDE)) > 0
         if (painted != _grown(before)).mean() < _CHANGED:
@@ -169,7 +171,7 @@ def keep_painted(visit: visits.Visit, editors: list[dict | None]) -> None:
         path = visit.new_folder() / f"{name}_mask.png"
         subject.write_mask(path, painted)
         visit.masks[number, str(subject.path), kind] = path
-        visit.seen[number] = subject, kind, painted
+        seen[number] = subject, kind, painted
 
 
 def _photo(label: str) -> gr.Image:

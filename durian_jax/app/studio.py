@@ -1,7 +1,9 @@
 """What the tabs that make videos have in common: fields, a look at the masks, options, a job."""
 
+import dataclasses
 import itertools
 import json
+import time
 from pathlib import Path
 
 import gradio as gr
@@ -34,13 +36,13 @@ class Studio:
 
     verb, photos, needed, motion = "", (), 0, ()
 
-    def __init__(self, animator: Animator, visits: Visits, line: Line, checkpoint: str | None):
+    def __init__(self, animator: Animator, visits: Visits, line: Line, given: dict[str, str]):
         """
         Args:
-          visits, line: of the page. checkpoint: for the line to copy.
+          visits, line, given: of the page.
         """
         self._animator, self._visits, self._line = animator, visits, line
-        self._checkpoint = checkpoint
+        self._given = given
         photos = self.photos if animator.takes_attributes else ()
         cases = CaseSet.read(people.EXAMPLES).cases
         cases = [case for case in cases if case.interpolates == bool(self.needed)]
@@ -112,6 +114,7 @@ class Studio:
             visit = self._visits.of(request)
             try:
                 for text, found in self._line.follow(visit, handler(visit, *values)):
+                    visit.used = time.time()
                     if text is None:
                         said, shown = found
                         yield (words.now(said), *clear, *visit.filed(shown))
@@ -132,7 +135,7 @@ class Studio:
         line for what differs from the defaults, attributes as `People.chosen`) of the fields."""
         rest = iter(values)
         files, more, options, kinds, editors = ([*itertools.islice(rest, n)] for n in self._counts)
-        people.keep_painted(visit, editors)
+        people.keep_painted(visit, self.verb, editors)
         portrait, driver, worn = self._people.chosen(files, kinds)
         fixed, sampling = self._options.read(options)
         fixed |= {"portrait": portrait, "driving": driver}
@@ -146,13 +149,15 @@ class Studio:
         return job, sampling, over_time, flags + self._options.words(options), worn
 
     def _look(self, visit, *values):
-        job, sampling, *_, worn = self._asked(visit, values)
+        job, sampling, over_time, *_, worn = self._asked(visit, values)
+        if not over_time:  # each alpha is a job of its own, and the masks are the same
+            job = dataclasses.replace(job, alpha=job.alpha[:1])
         self._animator.settings(job, **sampling)  # raises what is wrong with the options
 
         def work(progress):
             progress("reading photos and clip", 0, 0)
             scene = self._animator.read(job)
-            seen = visit.seen = people.masks_of(scene, worn)
+            seen = visit.seen[self.verb] = people.masks_of(scene, worn)
             numbers = range(self._counts[-1])
             return "Look at the pictures; where a mask is wrong, paint it. Then go on.", (
                 gr.Column(visible=True), people.told(scene), people.pictures(scene),
@@ -178,7 +183,7 @@ class Studio:
                 gr.Column(visible=True), clips,
                 gr.Slider(maximum=max(1, len(clips) - 1), value=0, visible=several),
                 *_shown(clips, 0), gr.Video(grid, visible=grid is not None),
-                _files(made, folder), command(self.verb.lower(), job, flags, self._checkpoint),
+                _files(made, folder), command(self.verb.lower(), job, flags, self._given),
             )  # fmt: skip
 
         return work

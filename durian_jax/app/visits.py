@@ -44,9 +44,9 @@ def check_driver(path: str) -> None:
     if driver.is_still(path):
         return check_photo(path)
     head = _head(path, "clip")
-    boxes = head[4:8] in _BOXES or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
+    boxes = head[4:8] in _BOXES or (head[:4] == b"RIFF" and head[8:12] in (b"AVI ", b"WEBP"))
     if not boxes and not head.startswith(_CLIPS):
-        raise InputError(f"{path}: not a clip: give an MP4, MOV, WebM or GIF, or a photo")
+        raise InputError(f"{path}: not a clip: give an MP4, MOV, WebM, GIF or WebP, or a photo")
     info = video.probe(path)
     seconds, side = float(info.frame_count / info.fps), max(info.width, info.height)
     if seconds > MOST_SECONDS or info.frame_count > MOST_FRAMES:
@@ -60,6 +60,8 @@ def check_driver(path: str) -> None:
 
 
 def _head(path: str, kind: str) -> bytes:
+    if not os.path.exists(path):
+        raise InputError(f"{path}: was uploaded too long ago: upload it again")
     size = os.path.getsize(path) / 2**20
     if size > MOST_MEGABYTES[kind]:
         raise InputError(f"{path}: {size:.0f} MB: a {kind} may have {MOST_MEGABYTES[kind]} MB")
@@ -74,7 +76,8 @@ class Visit:
       folder: for files of its own.
       uploads: files that it brought.
       masks: files of painted masks, by (number, photo, kind), see `people.masks_of`.
-      seen: `people.masks_of` what was last looked at.
+      seen: `people.masks_of` what was last looked at, by the verb of the studio.
+      used: when it last asked for something or waited for it, in seconds of `time.time`.
     """
 
     def __init__(self, root: Path):
@@ -82,7 +85,8 @@ class Visit:
         self.folder.mkdir()
         self.uploads: set[str] = set()
         self.masks: dict[tuple, Path] = {}
-        self.seen: dict[int, tuple] = {}
+        self.seen: dict[str, dict[int, tuple]] = {}
+        self.used = time.time()
 
     def new_folder(self) -> Path:
         """For the files of a result."""
@@ -104,7 +108,7 @@ class Visit:
 
 class Visits:
     """All tabs. Everything lies below `root`, uploads too, and goes when its tab closes, or after
-    an hour."""
+    an hour in which it asks for nothing."""
 
     def __init__(self, root: Path):
         self._root, self._open = root, {}
@@ -114,7 +118,9 @@ class Visits:
         """The tab that a request comes from."""
         if request.session_hash not in self._open:
             self._open[request.session_hash] = Visit(self._root)
-        return self._open[request.session_hash]
+        visit = self._open[request.session_hash]
+        visit.used = time.time()
+        return visit
 
     def answering(self, handler: Callable, *failed) -> Callable:
         """Gives a line, for what is wrong, and what a handler returns, `Visit.filed`; or `failed`
@@ -137,11 +143,14 @@ class Visits:
             Path(path).unlink(missing_ok=True)
 
     def sweep(self, now: float | None = None) -> None:
-        """Removes files that are older than an hour."""
+        """Removes files that are older than an hour, but for those of tabs in use."""
         limit = (time.time() if now is None else now) - KEPT_SECONDS
+        used = [visit for visit in [*self._open.values()] if visit.used >= limit]
+        uploads = set().union(*(visit.uploads for visit in used))
         with contextlib.suppress(FileNotFoundError):  # a tab is closed meanwhile: next time
             for path in self._root.rglob("*"):
-                if path.is_file() and path.stat().st_mtime < limit:
+                kept = str(path) in uploads or any(one.folder in path.parents for one in used)
+                if not kept and path.is_file() and path.stat().st_mtime < limit:
                     path.unlink()
 
     def _sweep_forever(self) -> None:

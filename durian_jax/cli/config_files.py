@@ -25,7 +25,9 @@ def load_config(path: str, overrides: list[str]):
     if module:
         spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
-        raise InputError(f"--config {file}: has no get_config(): give a file such as configs/tiny.py")
+        raise InputError(
+            f"--config {file}: has no get_config(): give a file such as configs/tiny.py"
+        )
     takes = inspect.signature(module.get_config).parameters
     if stage and not takes:
         raise InputError(f"--config {path}: its get_config() takes no stage: leave out :{stage}")

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import gc
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -220,7 +221,12 @@ def _app(options: argparse.Namespace, _) -> None:
     _configure_jax()
     from durian_jax.animation.animator import Animator
 
-    page.serve(_animator(Animator, options), access, options.checkpoint, options.show)
+    usual = inspect.signature(Animator.load).parameters
+    given = {"checkpoint": options.checkpoint} if options.checkpoint else {}
+    for name in ("masks", "aligner", "landmarks"):
+        if (value := getattr(options, name)) != usual[name].default:
+            given[name] = str(value)
+    page.serve(_animator(Animator, options), access, given, options.show)
 
 
 def _animator(kind, options: argparse.Namespace, devices: list | None = None):

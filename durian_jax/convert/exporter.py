@@ -12,12 +12,11 @@ from durian_jax.convert.importer import join, save, with_progress
 from durian_jax.convert.names import to_torch, torch_key, transposed
 from durian_jax.convert.shapes import unet_shapes
 from durian_jax.convert.sources import durian, sd3, x_portrait
-from durian_jax.convert.sources.diffusers import EXPORT
 from durian_jax.models.temporal import frame_positions
 from durian_jax.models.unet import UNet
 from durian_jax.systems.system import System, build
 from durian_jax.weights import storage
-from durian_jax.weights.storage import Stored
+from durian_jax.weights.storage import EXPORT, Stored
 from input_pipeline.errors import InputError
 from input_pipeline.media.files import folder_beside
 

@@ -218,7 +218,7 @@ def _build(system: str, sources: list[Source]) -> System:
     fields, origin = {}, {}
     for source in sources:
         for name, value in source.fields.items():
-            if name in fields and _listed(fields[name]) != _listed(value):
+            if name in fields and not _agree(fields[name], value):
                 raise InputError(
                     f"{source.name}: {name} is {value}, but {fields[name]} in {origin[name]}: "
                     "these do not belong together"
@@ -313,6 +313,13 @@ def _zeros(shapes: Shapes) -> dict[str, Stored]:
 def _plain(config) -> dict:
     """The config as JSON holds it."""
     return {name: _listed(value) for name, value in dataclasses.asdict(config).items()}
+
+
+def _agree(one, other) -> bool:
+    """Whether two sources say the same, in what both say; the compute dtype is nobody's."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(_agree(one[k], other[k]) for k in one.keys() & other.keys() - {"dtype"})
+    return _listed(one) == _listed(other)
 
 
 def _listed(value):

@@ -56,8 +56,8 @@ def _over_slices(devices: list, fsdp: int) -> np.ndarray:
     size = min(sizes)
     if len(sizes) > 1 or (size % fsdp and fsdp % size):
         raise ValueError(
-            f"mesh.fsdp {fsdp} does not fit slices of {sorted(sizes)} devices: use equal slices, and "
-            "a divisor or a multiple of their size"
+            f"mesh.fsdp {fsdp} does not fit slices of {sorted(sizes)} devices: use equal slices, "
+            "and a divisor or a multiple of their size"
         )
     inner = min(fsdp, size)
     within, across = (size // inner, inner), (len(devices) * inner // (size * fsdp), fsdp // inner)

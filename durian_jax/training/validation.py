@@ -20,9 +20,9 @@ SCORES = ("l1", "keypoints", "no_face")
 class Validation:
     """Validation loss and counterfactual scores of a model while it trains.
 
-    The loss is that of training without dropout, the autoencoder's noise and `noise_offset`, over `config.validation.batches` batches of the
-    split "val": noise and timesteps are the same each time, and the timesteps lie evenly in what
-    training draws from. The scores are those of `durian evaluate` over the first
+    The loss is that of training without dropout, the autoencoder's noise and `noise_offset`, over
+    `config.validation.batches` batches of the split "val": noise and timesteps are the same each
+    time, and the timesteps lie evenly in what training draws from. The scores are those of `durian evaluate` over the first
     `config.validation.cases` cases with one attribute in DATASET/counterfactual, sampled by
     `config.sample`, beside the still portrait ("copy") and the pasted attribute ("paste").
 

@@ -23,6 +23,7 @@ from input_pipeline.media.contents import describe_instead
 from input_pipeline.media.files import folder_beside
 
 MANIFEST = "durian.json"
+EXPORT = "export"  # Entry of an export's durian.json: folder of each network, keys added.
 FORMAT = 1
 # Folders of weights that are part of the package, and the SHA-256 of their durian.json.
 _PACKAGED = Path(__file__).parents[1] / "shipped"
@@ -169,8 +170,10 @@ def read_manifest(folder: Path) -> dict:
 
 def stored(folder: Path) -> dict[str, Stored]:
     """All tensors of a folder by their full path, "denoiser/conv_in/kernel"; reads nothing yet."""
-    found = {}
-    for file in read_manifest(folder)["files"]:
+    found, manifest = {}, read_manifest(folder)
+    if EXPORT in manifest:
+        raise InputError(f"{folder}: an export for diffusers: convert it from diffusers first")
+    for file in manifest["files"]:
         tensors = read_safetensors(Path(folder) / file, "linen")
         prefix = file.removesuffix(".safetensors")
         found |= {f"{prefix}/{key}": tensor for key, tensor in tensors.items()}

@@ -200,7 +200,11 @@ class Dataset:
             raise InputError(
                 f"{path}: no data set here (metadata.json missing): run durian prepare"
             )
-        self.metadata = json.loads(facts.read_text())
+        again = "copy or prepare the data set again"
+        try:
+            self.metadata = json.loads(facts.read_text())
+        except ValueError as error:
+            raise InputError(f"{facts}: damaged ({error}): {again}") from None
         if self.metadata["schema_version"] != records.SCHEMA_VERSION:
             raise InputError(
                 f"{path}: schema version {self.metadata['schema_version']}, this code reads "
@@ -211,13 +215,17 @@ class Dataset:
         if not self._shards:
             known = ", ".join(self.metadata["records"])
             raise InputError(f"{path}: no split {split!r}: choose one of {known}")
-        self._source = ArrayRecordDataSource([str(shard) for shard in self._shards])
+        try:
+            self._source = ArrayRecordDataSource([str(shard) for shard in self._shards])
+        except RuntimeError as error:  # cut short
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{path}: split {split} cannot be read ({reason}): {again}") from None
         counts = self.metadata["records"]
         expected = sum(counts.values()) if split == ALL else counts[split]
         if len(self._source) != expected:
             raise InputError(
                 f"{path}: split {split} holds {len(self._source)} records, metadata.json says "
-                f"{expected}: copy or prepare the data set again"
+                f"{expected}: {again}"
             )
 
     @functools.cached_property

@@ -63,11 +63,26 @@ class Store:
     def files(self, folder: str = "") -> dict[str, str]:
         """All files below a folder, sorted, each with a text that changes with its content."""
         base = self._fs._strip_protocol(self.url(folder))
-        found = self._fs.find(base, detail=True)
+        found = self._walk(base) if self.is_local else self._fs.find(base, detail=True)
         return {
             posixpath.relpath(path, base): f"{info['size']} {_version(info)}"
             for path, info in sorted(found.items())
         }
+
+    def _walk(self, base: str) -> dict[str, dict]:
+        """Facts of the files below a folder of this machine, through links, each folder once."""
+        found, seen = {}, set()
+        for folder, folders, names in os.walk(base, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            for path in (posixpath.join(folder, name) for name in names):
+                # Of a link the file behind it counts; of one that leads nowhere the link.
+                facts = os.stat(path) if os.path.exists(path) else os.lstat(path)
+                found[path] = {"size": facts.st_size, "mtime": facts.st_mtime}
+        return found
 
     def list(self, folder: str = "") -> list[str]:
         """Names of the files right in a folder, sorted."""

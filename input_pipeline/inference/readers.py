@@ -16,6 +16,7 @@ def read_attributes(portrait, attributes, *rest, references=(), **options) -> Sc
     hidden, and the portrait whole.
     """
     _refuse(references)
+    _refuse_mask(attributes, options)
     scene = read_scene(portrait, attributes, *rest, **options)
     if attributes:
         return scene
@@ -33,6 +34,7 @@ def read_portrait(portrait, attributes, *rest, references=(), **options) -> Scen
     _refuse(references)
     if attributes:
         raise InputError("this model takes no attributes, only a portrait: leave them out")
+    _refuse_mask(attributes, options)
     return read_scene(portrait, (), *rest, **options)
 
 
@@ -40,6 +42,15 @@ def read_regions(*given, references=(), **options) -> Scene:
     """`read_controlled` for systems that see eyes, nose and mouth of the driver."""
     _refuse(references)
     return read_controlled(*given, draw=regions, **options)
+
+
+def _refuse_mask(attributes, options: dict) -> None:
+    mask = options.get("portrait_mask")
+    if mask is not None and not attributes:
+        raise InputError(
+            f"{mask}: hides what an attribute replaces, and none is given: give one, or no mask",
+            option="portrait_mask",
+        )
 
 
 def _refuse(references) -> None:

@@ -59,7 +59,7 @@ class Settings:
 class FaceTrack:
     """Pass 1 over a clip.
 
-    fresh: bool, one per frame of the file, False for repeats. The rest counts the fresh frames:
+    fresh: bool, one per frame that is read, False for repeats. The rest counts the fresh frames:
     keypoints [T, 478, 3] in source pixels, found [T], runs of usable frames, frames per second.
     picture: float32 [64, 64], the mean of the frames in grey, what a fingerprint is made of. notes:
     what was done to the pictures that is no matter of course.

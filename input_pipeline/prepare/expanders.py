@@ -23,7 +23,7 @@ from input_pipeline.prepare.clip_jobs import WORK, Job
 
 NUM_FRAMES, NUM_MASKS = 8, 4  # of a chunk, and of a frame by each expander; the paper's are unknown
 _GROWTH = 0.02, 0.12  # shares of the face's height
-_DONORS = f"{WORK}/donors.npz"
+_DONORS, _LENDERS = f"{WORK}/donors.npz", f"{WORK}/lenders"
 
 # (chunk, frame, kind, own mask bool [S, S], Generator) -> masks bool [S, S] to be hidden as well.
 Expander = Callable[[Chunk, int, str, np.ndarray, np.random.Generator], list[np.ndarray]]
@@ -78,12 +78,17 @@ def expand(chunk: Chunk, expanders: list[Expander], rng: np.random.Generator) ->
 
 
 def write_donors(out: Store, jobs: list[Job]) -> None:
-    """Collects the donors that `borrow` needs from finished jobs, unless that is done."""
-    if out.exists(_DONORS):
+    """Collects the donors that `borrow` needs from finished jobs, unless that is done. What was
+    borrowed from others, before labels or splits were changed, goes."""
+    lenders = hashlib.sha256(" ".join(job.key for job in jobs).encode()).hexdigest().encode()
+    if out.exists(_LENDERS) and out.read(_LENDERS) == lenders:
         return
+    names = [name for name in out.list(WORK) if ".expanded" in name]
+    out.remove([_LENDERS, *(f"{WORK}/{name}" for name in names)])
     most = min(4 * shards.MOST_DONORS, len(jobs))
     chosen = [jobs[i] for i in np.linspace(0, len(jobs) - 1, most).astype(int)]
     out.write(_DONORS, Donors.collect(_first_chunks(chosen)).encode())
+    out.write(_LENDERS, lenders)
 
 
 def _first_chunks(jobs: list[Job]) -> Iterator[Chunk]:
@@ -109,8 +114,13 @@ def _load(spec: str, masks: str, out: Store) -> Expander:
     if spec == "grow":
         return _grown
     if spec == "borrow":
-        return functools.partial(_borrowed, Donors.decode(out.read(_DONORS)))
+        return lambda *arguments: _borrowed(_donors(out, out.read(_LENDERS)), *arguments)
     return functools.partial(_generated, generation.load(spec), segmenters.load(masks))
+
+
+@functools.lru_cache(maxsize=1)
+def _donors(out: Store, lenders: bytes) -> Donors:
+    return Donors.decode(out.read(_DONORS))
 
 
 def _grown(chunk, frame, kind, own, rng):

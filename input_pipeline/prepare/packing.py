@@ -63,9 +63,12 @@ def pack(shard: Shard) -> tuple[int, int]:
     """Writes a shard unless that is done. Returns its records and their bytes."""
     facts = [shard.name, [dataclasses.astuple(piece) for piece in shard.pieces]]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    finished, target = f"{WORK}/{digest[:20]}.packed", f"{shards.STAGING}/{shard.name}"
-    if shard.out.exists(finished) and shard.out.exists(target):
-        return tuple(json.loads(shard.out.read(finished)))
+    finished, target = f"{WORK}/{shard.name}.packed", f"{shards.STAGING}/{shard.name}"
+    if shard.out.exists(finished):
+        packed, *lengths = json.loads(shard.out.read(finished))
+        if packed == digest and shard.out.exists(target):
+            return tuple(lengths)
+        shard.out.remove([finished])
     count = num_bytes = 0
     with shard.out.writing(target) as path:
         writer = shards.Writer(path)
@@ -76,7 +79,7 @@ def pack(shard: Shard) -> tuple[int, int]:
         writer.close()
     if shard.split == "train":
         shards.keep_donors(shard.out, shard.name, shard.count)
-    shard.out.write(finished, json.dumps([count, num_bytes]).encode())
+    shard.out.write(finished, json.dumps([digest, count, num_bytes]).encode())
     return count, num_bytes
 
 

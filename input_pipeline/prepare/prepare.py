@@ -106,6 +106,8 @@ def prepare(
         raise InputError(
             f"size {size} and chunk_frames {chunk_frames}: need at least 32 and {chunks.MIN_FRAMES}"
         )
+    if workers is not None and workers < 0:
+        raise InputError(f"{workers}: must be at least 1; 0 for one a core", option="workers")
     expanders.check(expand)
     clips, target = Store.at(clips_dir), Store.at(out)
     controls = None if control is None else Store.at(control)
@@ -174,6 +176,9 @@ def _find_clips(root: Store, controls: Store | None) -> dict[str, str]:
     if not clips:
         kinds = ", ".join(sorted(video.VIDEO_SUFFIXES))
         raise InputError(f"{root}: no clips in this folder; looked for {kinds}")
+    for name in clips:
+        if name != name.encode(errors="replace").decode():  # no table or record could hold it
+            raise InputError(f"{root}: the name {name!a} has bytes that are not UTF-8: rename it")
     return clips
 
 
@@ -201,7 +206,10 @@ def _row(job: Job, split: str, result: dict | Row) -> Row:
     """A clip's line, of what its job returned or of what the last manifest says."""
     if isinstance(result, Row):
         return dataclasses.replace(result, split=split)
-    return Row(job.clip, job.key, job.label.identity, split, **result)
+    result = dict(result)
+    # Under its own key it would not be tried again.
+    key = f"{job.key} unread" if result.pop("passing", False) else job.key
+    return Row(job.clip, key, job.label.identity, split, **result)
 
 
 def _summary(rows: list[Row], notes: list[str]) -> Summary:

@@ -62,17 +62,23 @@ class Samples:
         return self._sample(index, rng)
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict:
-        """The sample of a record, or of the first record after it that is whole."""
+        """The sample of a record, or of the first record after it that is whole and long enough;
+        with it the first corrupt one on the way, -1 for none: the others have turns of their own.
+        """
+        corrupt = -1
         for skipped in range(len(self.dataset)):
             candidate = (index + skipped) % len(self.dataset)
             try:
                 chunk = records.decode(self.dataset[candidate])
                 sample = self.options.make(chunk, rng, self.dataset.donors)
-            except records.DAMAGED as error:
+            except transforms.TooShort as error:
                 self._warn(candidate, error)
                 continue
-            first = index if skipped else -1
-            return {**sample, "id": np.int32(candidate), "corrupt": np.int32([first, skipped])}
+            except records.DAMAGED as error:
+                self._warn(candidate, error)
+                corrupt = candidate if corrupt < 0 else corrupt
+                continue
+            return {**sample, "id": np.int32(candidate), "corrupt": np.int32(corrupt)}
         raise InputError(
             f"{self.dataset.path}: no record is usable for {self.options.frames} target frames; "
             "the log names the reasons: run durian check, or lower data.frames"
@@ -109,8 +115,8 @@ class Loader:
     """Endless iterator over batches: the batch contract with a leading axis of B / processes.
 
     Keys as in `transforms.make_sample`, plus id int32 [B], the index of each sample's record.
-    A corrupt record is replaced by the next whole one; more than 5 % of the data set corrupt raises
-    InputError from `__next__`.
+    A record that is corrupt, or shorter than a sample, is replaced by the next that is neither;
+    more than 5 % of the data set corrupt raises InputError from `__next__`.
     """
 
     def __init__(
@@ -163,8 +169,7 @@ class Loader:
         batch = next(self._iterator)
         self._batch += 1
         count = len(self._dataset)
-        for first, skipped in batch.pop("corrupt"):
-            self._corrupt.update((int(first) + k) % count for k in range(skipped))
+        self._corrupt.update(int(index) for index in batch.pop("corrupt") if index >= 0)
         if len(self._corrupt) > MAX_CORRUPT_SHARE * count:
             raise InputError(
                 f"{self._dataset.path}: {len(self._corrupt)} of {count} records are corrupt, "

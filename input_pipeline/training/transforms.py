@@ -78,6 +78,10 @@ class SampleOptions(Augmentation):
         return dataclasses.replace(self, affine_probability=0.0, jitter_probability=0.0)
 
 
+class TooShort(ValueError):
+    """A record that is whole, but has fewer frames than a sample needs."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Choice:
     """Which frames of a chunk make a sample: target int [F], the two references, the attribute."""
@@ -179,7 +183,7 @@ def choose_frames(
     """
     frames = options.frames
     if count < options.least_frames:
-        raise ValueError(f"{count} frames are too few for {frames} target frames and 2 references")
+        raise TooShort(f"{count} frames are too few for {frames} target frames and 2 references")
     stride = options.stride if count >= (frames - 1) * options.stride + 3 else 1
     start = rng.integers(count - (frames - 1) * stride)
     target = start + stride * np.arange(frames)

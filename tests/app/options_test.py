@@ -54,7 +54,8 @@ def test_the_line_to_copy_makes_the_same_job(options, towards):
         portrait_mask="/tmp/y/m.png", towards=towards, alpha=(0.0, 1.0) if towards else (), **fixed,
     )  # fmt: skip
     verb, more = ("interpolate", ["--alphas", "0,1"]) if towards else ("animate", [])
-    line = command(verb, job, more + options.words(values), "runs/2")
+    given = {"checkpoint": "runs/2", "masks": "parser:/tmp/net.onnx,hair=17", "aligner": "self"}
+    line = command(verb, job, more + options.words(values), given)
     assert "/tmp" not in line
     argv = shlex.split(line)[1:]
     parsed = arguments.parser(argv).parse_args(argv)
@@ -67,7 +68,8 @@ def test_the_line_to_copy_makes_the_same_job(options, towards):
     }  # fmt: skip
     default = Sampling(steps=12, guidance=2.0)
     assert default.changed(**fields.given(Sampling, parsed)) == Sampling(**sampling)
-    assert parsed.checkpoint == "runs/2"
+    assert (parsed.checkpoint, parsed.aligner) == ("runs/2", "self")
+    assert parsed.masks == "parser:net.onnx,hair=17"
 
 
 @pytest.mark.parametrize(("name", "text"), [("frames", "many"), ("best_frame", "1.5")])

@@ -18,7 +18,7 @@ from input_pipeline.errors import InputError
 
 def _labels(tmp_path, takes_attributes):
     animator = SimpleNamespace(size=64, sampling=Sampling(), takes_attributes=takes_attributes)
-    page = build(animator, Visits(tmp_path), Line(), "/home/me/runs/2")
+    page = build(animator, Visits(tmp_path), Line(), {"checkpoint": "/home/me/runs/2"})
     texts = [getattr(one, "label", None) or one.value for one in page.blocks.values()
              if hasattr(one, "label") or hasattr(one, "value")]  # fmt: skip
     return [text for text in texts if isinstance(text, str)]

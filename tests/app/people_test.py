@@ -32,16 +32,16 @@ def visit(tmp_path):
     """A tab in which a portrait and an attribute photo were looked at."""
     visit = Visits(tmp_path).of(SimpleNamespace(session_hash="me"))
     kinds = (frozenset(["hair"]), "hair")
-    visit.seen = {i: (_subject(f"{i}.png"), kind, HAIR) for i, kind in enumerate(kinds)}
+    visit.seen["Animate"] = {i: (_subject(f"{i}.png"), kind, HAIR) for i, kind in enumerate(kinds)}
     return visit
 
 
 def _editors(visit):
-    return [people.to_editor(visit.seen[number]) for number in (0, 1)] + [None]
+    return [people.to_editor(visit.seen["Animate"][number]) for number in (0, 1)] + [None]
 
 
 def test_what_is_not_painted_on_is_not_a_mask_of_the_users(visit):
-    people.keep_painted(visit, _editors(visit))
+    people.keep_painted(visit, "Animate", _editors(visit))
     assert visit.masks == {}
 
 
@@ -50,11 +50,19 @@ def test_a_stroke_is_a_mask_of_its_photo_and_is_there_the_next_time(visit):
     assert editors[1]["background"].shape == (SIDE, SIDE, 3)
     editors[1]["layers"][0][300:320, 100:400] = 255
     for _ in range(2):
-        people.keep_painted(visit, editors)
+        people.keep_painted(visit, "Animate", editors)
         assert list(visit.masks) == [(1, "1.png", "hair")]
     mask = read_picture(visit.masks[1, "1.png", "hair"])[..., 0] > 127
     assert mask[300:320, 100:400].all() and not mask[330:].any() and mask[100, 200]
     assert (_editors(visit)[1]["layers"][0][310, 200:300, 3] > 0).all()
+
+
+def test_what_the_other_studio_looked_at_changes_nothing(visit):
+    editors = _editors(visit)
+    editors[1]["layers"][0][300:320, 100:400] = 255
+    visit.seen["Interpolate"] = {1: (_subject("other.png"), "hat", HAIR)}
+    people.keep_painted(visit, "Animate", editors)
+    assert list(visit.masks) == [(1, "1.png", "hair")]
 
 
 def test_an_example_stays_and_its_masks_are_those_of_its_kinds(tmp_path, monkeypatch):

@@ -126,6 +126,30 @@ def test_a_line_says_what_is_wrong_in_place_of_an_answer(tabs, capsys):
     assert "secret" in capsys.readouterr().err
 
 
+def test_files_of_a_tab_in_use_stay(tabs, tmp_path):
+    one = tabs.of(_tab("one"))
+    mine, others = _file(tmp_path, "mine.png", b"x"), _file(tmp_path, "others.png", b"x")
+    one.uploads.add(mine)
+    result = one.new_folder() / "out.mp4"
+    result.write_bytes(b"x")
+    for path in (mine, others, result):
+        os.utime(path, (0, 0))
+    tabs.sweep()
+    assert os.path.exists(mine) and result.exists() and not os.path.exists(others)
+    one.used -= 3700
+    tabs.sweep()
+    assert not os.path.exists(mine) and not result.exists()
+    with pytest.raises(InputError, match="was uploaded too long ago: upload it again"):
+        check_photo(mine)
+
+
+def test_an_animated_webp_may_drive(tmp_path):
+    path = tmp_path / "a.webp"
+    frames = [Image.fromarray(np.full((64, 64, 3), 40 * i, np.uint8)) for i in range(3)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=40)
+    check_driver(str(path))
+
+
 def test_files_go_after_an_hour(tabs, tmp_path):
     result = tabs.of(_tab("one")).new_folder() / "out.mp4"
     result.write_bytes(b"x")

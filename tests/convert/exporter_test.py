@@ -188,3 +188,8 @@ def test_a_missing_added_key_is_named(exported, tmp_path):
     safetensors.numpy.save_file(weights, file)
     with pytest.raises(InputError, match=r"attribute_encoder: conv_out.bias is missing"):
         importer.convert([("diffusers", tmp_path / "cut")], tmp_path / "out")
+
+
+def test_an_export_is_no_checkpoint(exported):
+    with pytest.raises(InputError, match="an export for diffusers: convert it from diffusers fir"):
+        loading.load(exported)

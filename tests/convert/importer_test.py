@@ -531,3 +531,13 @@ def test_an_incomplete_checkpoint_does_not_animate(tmp_path):
     importer.convert([("moore", other_weights.write_moore(tmp_path / "moore"))], tmp_path / "ckpt")
     with pytest.raises(InputError, match="has no autoencoder, clip: convert it again"):
         Animator.load(tmp_path / "ckpt")
+
+
+def test_what_it_lacks_is_joined_to_a_checkpoint_of_ours(pipeline, tmp_path):
+    importer.convert([("moore", other_weights.write_moore(tmp_path / "moore"))], tmp_path / "ckpt")
+    leaves, manifest = convert(
+        tmp_path / "whole", ("durian", tmp_path / "ckpt"), ("diffusers", pipeline / "vae"),
+        ("diffusers", pipeline / "image_encoder"),
+    )  # fmt: skip
+    assert complete(leaves, manifest) and not manifest["absent"]
+    assert manifest["config"]["system"] == "animate_anyone"

@@ -92,12 +92,14 @@ def test_a_copy_of_the_parameters_lies_within_a_slice_or_takes_up_whole_ones(fsd
 def test_slices_of_other_sizes(fsdp, sizes, monkeypatch):
     monkeypatch.setattr(sharding, "Mesh", lambda devices, *_, **__: devices)
     if len(set(sizes)) > 1:
-        with pytest.raises(ValueError, match=r"mesh.fsdp 6 does not fit slices of \[2, 4\] devices"):
+        with pytest.raises(
+            ValueError, match=r"mesh.fsdp 6 does not fit slices of \[2, 4\] devices"
+        ):
             sharding.make_mesh(fsdp, machines(*sizes))
     else:
         assert sharding.make_mesh(fsdp, machines(*sizes)).shape == (12 // fsdp, fsdp)
 
 
 def test_a_copy_that_would_straddle_slices_is_refused():
-    with pytest.raises(ValueError, match="mesh.fsdp 4 does not fit slices of .6. devices"):
+    with pytest.raises(ValueError, match=r"mesh.fsdp 4 does not fit slices of .6. devices"):
         sharding.make_mesh(4, machines(6, 6))

@@ -76,7 +76,9 @@ def test_an_archive_of_arrays_is_an_error(folder, case_set):
     path = folder / "0002.npy"
     with path.open("wb") as file:
         np.savez(file, frames=np.zeros(3))
-    assert "0002.npy: several arrays (.npz): save one with numpy.save" in _problems(folder, case_set)
+    assert "0002.npy: several arrays (.npz): save one with numpy.save" in _problems(
+        folder, case_set
+    )
     path.write_bytes(path.read_bytes()[:-20])
     assert "not a readable array" in _problems(folder, case_set)
 

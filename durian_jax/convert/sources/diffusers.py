@@ -21,10 +21,9 @@ from durian_jax.convert.sources.animatediff import motion_fields
 from durian_jax.convert.sources.files import read_json
 from durian_jax.convert.sources.folders import open_folder, refuse
 from durian_jax.systems.system import system_name
-from durian_jax.weights.storage import MANIFEST, Stored, read_manifest
+from durian_jax.weights.storage import EXPORT, MANIFEST, Stored, read_manifest
 from input_pipeline.errors import InputError
 
-EXPORT = "export"  # Entry of an export's durian.json: folder of each network, keys added.
 _OTHERS = (
     "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel",
     "StableDiffusionSafetyChecker",

@@ -33,5 +33,9 @@ def read(path: Path, ema: bool = True) -> Source:
             fields.pop(name, None)
     if not fields.get("control_channels"):
         fields.pop("control_channels", None)
+    # Where a network is not in there, whoever brings it says what it is.
+    for name, network in (("kl", "autoencoder"), ("clip", "clip"), ("arcface", "arcface")):
+        if network not in networks:
+            fields.pop(name, None)
     settings = {name: value for name, value in meta["config"].items() if name != "model"}
     return Source(str(path), fields, networks, settings, system)

@@ -167,12 +167,15 @@ class _Unpickler(pickle.Unpickler):
         """torch._utils._rebuild_tensor_v2; the key is filled in once the dict is complete."""
         dtype, name, count = storage
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        if 0 not in size and not 0 <= offset <= last < count:
+        backwards = any(step < 0 for step in stride)
+        if 0 not in size and (backwards or not 0 <= offset <= last < count):
             raise ValueError("a tensor reaches beyond its storage")
 
         def read() -> np.ndarray:
             try:
                 data = np.frombuffer(self.archive.read(f"{self.root}/data/{name}"), dtype)
+                if len(data) < count:
+                    raise ValueError(f"{len(data)} values, its pickle says {count}")
                 steps = [step * dtype.itemsize for step in stride]
                 return np.lib.stride_tricks.as_strided(data[offset:], size, steps)
             except (zipfile.BadZipFile, ValueError, EOFError) as error:

@@ -13,6 +13,7 @@ import safetensors
 from durian_jax.convert.source import Source
 from durian_jax.convert.sources import sd3
 from durian_jax.convert.sources.files import open_weights, read_json
+from durian_jax.convert.sources.folders import open_folder
 from durian_jax.weights.storage import Stored
 from input_pipeline.errors import InputError
 
@@ -30,21 +31,20 @@ def read(path: Path) -> Source:
       InputError: neither of them is in there.
     """
     path = Path(path)
-    file = path / "model.safetensors" if path.is_dir() else path
-    weights = open_weights(file)
+    weights = open_folder(path) if path.is_dir() else open_weights(path)
     if set(sd3.TEXT.values()) == weights.keys():
         tokens, pooled = (weights[name] for name in sd3.TEXT.values())
         found = {"weight": context(tokens), "pooled": _row(pooled)}
         tells, settings = {"prompt_tokens": found["weight"].shape[0]}, {"prompt": str(path)}
         return Source(str(path), tells, {"prompt": found}, settings, sd3.SYSTEM)
     if any(_TOWER in key for key in weights) or "final_layer_norm.weight" in weights:
-        stored = tower(weights, _heads(file))
+        stored = tower(weights, _heads(path))
     else:
         tensors = list(weights.values())
         shape = tensors[0].shape
         if len(tensors) > 1 or len(shape) not in (2, 3) or shape[:-2] not in ((), (1,)):
             raise InputError(
-                f"{file}: neither a text tower ({_TOWER}*) nor one tensor [tokens, channels]: give "
+                f"{path}: neither a text tower ({_TOWER}*) nor one tensor [tokens, channels]: give "
                 "CLIP's text_encoder, or the file of the context alone"
             )
         stored = context(tensors[0])
@@ -138,13 +138,13 @@ def _encode(found: dict[str, Stored], heads: int, file: Path) -> np.ndarray:
     return norm(x, "final_layer_norm")
 
 
-def _heads(file: Path) -> int | None:
-    """Those that transformers' config beside a file, or in its header, tells."""
-    values = {}
-    if (file.parent / "config.json").is_file():
-        values = read_json(file.parent / "config.json")
-    if file.suffix == ".safetensors":
-        with safetensors.safe_open(file, "numpy") as opened:
+def _heads(path: Path) -> int | None:
+    """Those that transformers' config in a folder, beside a file or in its header tells."""
+    values, folder = {}, path if path.is_dir() else path.parent
+    if (folder / "config.json").is_file():
+        values = read_json(folder / "config.json")
+    if path.suffix == ".safetensors" and path.is_file():
+        with safetensors.safe_open(path, "numpy") as opened:
             values = values | json.loads((opened.metadata() or {}).get("config", "{}"))
     heads = values.get("num_attention_heads")
     return heads if isinstance(heads, int) and heads > 0 else None

@@ -20,7 +20,7 @@ class Pictures:
       images: uint8 [T, S, S, 3] RGB, head and shoulders, about 2.3 times as wide as the face.
       keypoints: float32 [T, 478, 3], pixels of `images`, z growing away from the camera.
       source: the clip, relative to the folder of the clips, or the photo's file name.
-      frames: int [T], indices of the frames in the source, from 0.
+      frames: int [T], indices of the frames in the source, as it is read at an even rate, from 0.
       source_shape: height and width of the source's pictures.
       crop: source pixels -> pixels of `images`.
       turns: quarter turns that set the source upright, as its shape and the crop take it to be, see

@@ -36,7 +36,7 @@ class FilesSegmenter(Segmenter):
     def version(self) -> str:
         """Changes with any file: a digest of names, sizes and times, read again on every call."""
         digest = hashlib.sha256()
-        for folder, folders, files in os.walk(self._folder):
+        for folder, folders, files in os.walk(self._folder, followlinks=True):
             folders.sort()
             for file in sorted(files):
                 stat = os.stat(os.path.join(folder, file))

@@ -67,3 +67,18 @@ def test_unknown_schemes_and_unwritable_folders_are_refused(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="cannot be written"):
         Store.at(tmp_path / "file" / "out").make()
+
+
+def test_folders_behind_links_are_searched_each_once(tmp_path):
+    clips, other = Store.at(tmp_path / "clips"), Store.at(tmp_path / "other")
+    other.write("b.txt", b"two")
+    clips.write("a.txt", b"one")
+    (tmp_path / "clips/more").symlink_to(tmp_path / "other")
+    (tmp_path / "clips/c.txt").symlink_to(tmp_path / "other/b.txt")
+    (tmp_path / "clips/lost.txt").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "other/round").symlink_to(tmp_path / "clips")
+    assert list(clips.files()) == ["a.txt", "c.txt", "lost.txt", "more/b.txt"]
+    before = clips.files()
+    other.write("b.txt", b"four")
+    after = clips.files()
+    assert {name for name in after if after[name] != before[name]} == {"c.txt", "more/b.txt"}

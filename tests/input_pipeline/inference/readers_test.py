@@ -46,3 +46,10 @@ def test_systems_without_attributes_refuse_them(landmarker, masking, system):
 def test_more_photos_are_refused_where_one_is_taken(landmarker, masking):
     with pytest.raises(InputError, match="takes one photo of the person"):
         _read("durian", landmarker, masking, references=[EXAMPLE / "portrait.png"])
+
+
+@pytest.mark.parametrize("system", ["durian", "animate_anyone"])
+def test_a_mask_for_no_attribute_is_refused(landmarker, masking, system):
+    mask = EXAMPLE / "portrait_mask.png"
+    with pytest.raises(InputError, match=r"^portrait_mask .*portrait_mask.png: hides what an attr"):
+        _read(system, landmarker, masking, portrait_mask=mask)

@@ -103,12 +103,8 @@ def test_gaps_in_the_sound_stay_gaps(tmp_path, film, grey_steps, beep, heard):
     assert heard(written(tmp_path, gappy)) == pytest.approx(1.0, abs=0.05)
 
 
-@pytest.mark.parametrize(
-    ("codec", "second"), [("aac", "mono"), ("mp2", "mono"), ("mp2", "stereo")]
-)
-def test_joined_recordings_keep_their_sound(
-    tmp_path, film, grey_steps, beep, heard, codec, second
-):
+@pytest.mark.parametrize(("codec", "second"), [("aac", "mono"), ("mp2", "mono"), ("mp2", "stereo")])
+def test_joined_recordings_keep_their_sound(tmp_path, film, grey_steps, beep, heard, codec, second):
     # As `cat a.ts b.ts` joins them: the second begins at 0 again, and may have other channels.
     parts = []
     for name, layout in (("a.ts", "mono"), ("b.ts", second)):

@@ -7,7 +7,7 @@ from input_pipeline.dataset import records, shards
 from input_pipeline.errors import InputError
 from input_pipeline.masks.regions import grow
 from input_pipeline.media import video
-from input_pipeline.prepare import expanders, prepare
+from input_pipeline.prepare import expanders, packing, prepare
 
 
 def test_some_frames_of_every_kind_get_the_masks_of_all_expanders(painted_chunk):
@@ -75,6 +75,22 @@ def test_nobody_of_another_split_lends_masks_to_training(clips, tmp_path):
         dataset = shards.Dataset(out, split)
         masks[split] = records.decode(dataset[0]).expanded
     assert masks["val"]["hair"] and not masks["train"].get("hair"), "a has nobody, b has a"
+
+
+def test_nor_does_anybody_who_left_it_while_a_run_was_stopped(clips, tmp_path, monkeypatch):
+    labels, out = tmp_path / "labels.csv", tmp_path / "out"
+
+    def run(split):
+        labels.write_text(f"file,identity,split,hair\na.mp4,a,train,long\nb.mp4,b,{split},long\n")
+        options = {"labels": labels, "expand": ["borrow"], "workers": 1, "progress": False}
+        prepare.prepare(clips, out, size=64, **options)
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(packing, "pack", lambda shard: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run("train")
+    run("val")
+    assert not records.decode(shards.Dataset(out, "train")[0]).expanded.get("hair")
 
 
 @pytest.mark.parametrize("spec", ["dilate", "generate", "generate:base=x", "borrow:x"])

@@ -490,3 +490,32 @@ def test_a_full_disk_ends_the_run_and_counts_no_clip_as_done(short_clips, tmp_pa
         run(short_clips, tmp_path / "out")
     monkeypatch.undo()
     assert run(short_clips, tmp_path / "out").kept == 2
+
+
+def test_what_the_system_refuses_to_read_is_tried_again(short_clips, tmp_path, monkeypatch):
+    real = chunks.follow
+
+    def refused(path, *arguments):
+        if path.name == sorted(short_clips.iterdir())[0].name:
+            raise InputError(f"{path}: cannot be read (Stale file handle)") from OSError("stale")
+        return real(path, *arguments)
+
+    monkeypatch.setattr(chunks, "follow", refused)
+    assert run(short_clips, tmp_path / "out").kept == 1
+    assert list(skipped(tmp_path / "out").values()) == ["cannot be read (Stale file handle)"]
+    monkeypatch.setattr(chunks, "follow", real)
+    assert run(short_clips, tmp_path / "out").kept == 2
+    assert skipped(tmp_path / "out") == {}
+
+
+def test_a_name_that_is_no_text_is_refused_before_work(short_clips, tmp_path):
+    clip = sorted(short_clips.iterdir())[0]
+    os.rename(clip, os.fsencode(short_clips) + b"/Th\xe9.mp4")
+    with pytest.raises(InputError, match=r"the name 'Th.udce9.mp4' has bytes that are not UTF-8"):
+        run(short_clips, tmp_path / "out")
+
+
+def test_a_negative_number_of_workers_is_refused_before_work(short_clips, tmp_path):
+    with pytest.raises(InputError, match=r"^workers -1: must be at least 1"):
+        run(short_clips, tmp_path / "out", workers=-1)
+    assert not (tmp_path / "out").exists()

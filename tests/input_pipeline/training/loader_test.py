@@ -4,6 +4,7 @@ import itertools
 import numpy as np
 import pytest
 
+from input_pipeline.dataset import records, shards
 from input_pipeline.errors import InputError
 from input_pipeline.training.loader import Loader
 from input_pipeline.training.transforms import SampleOptions
@@ -105,6 +106,21 @@ def test_too_many_corrupt_records_stop_the_run(write_painted, workers):
     dataset = write_painted(24, corrupt=(5, 17))
     with pytest.raises(InputError, match=r"2 of 24 records are corrupt.*limit is 5%"):
         _batches(dataset, 3, batch_size=8, workers=workers)
+
+
+def test_records_too_short_for_the_target_are_passed_over_and_are_not_corrupt(
+    painted_chunk, tmp_path
+):
+    # A third of them: far more than may be corrupt.
+    chunks = [painted_chunk(i, 12 if i % 3 else 4) for i in range(12)]
+    encoded = [records.encode(chunk, 64) for chunk in chunks]
+    shards.write_dataset(tmp_path, {"train": encoded}, 64, {})
+    options = SampleOptions(size=64, frames=3)
+    found = Loader(shards.Dataset(tmp_path), options, seed=0, batch_size=4)
+    with contextlib.closing(found) as loader:
+        ids = np.concatenate([next(loader)["id"] for _ in range(3)])
+        assert loader.num_corrupt == 0
+    assert set(ids.tolist()) == {i for i in range(12) if i % 3}
 
 
 def test_a_data_set_too_short_for_the_target_says_so(dataset):
