@@ -22,9 +22,10 @@ class Validation:
 
     The loss is that of training without dropout, the autoencoder's noise and `noise_offset`, over
     `config.validation.batches` batches of the split "val": noise and timesteps are the same each
-    time, and the timesteps lie evenly in what training draws from. The scores are those of `durian evaluate` over the first
-    `config.validation.cases` cases with one attribute in DATASET/counterfactual, sampled by
-    `config.sample`, beside the still portrait ("copy") and the pasted attribute ("paste").
+    time, and the timesteps lie evenly in what training draws from. The scores are those of `durian
+    evaluate` over the first `config.validation.cases` cases with one attribute in
+    DATASET/counterfactual, sampled by `config.sample`, beside the still portrait ("copy") and the
+    pasted attribute ("paste").
 
     All processes of a run make one and call it together; the first computes the scores.
     """
