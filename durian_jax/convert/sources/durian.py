@@ -34,7 +34,7 @@ def read(path: Path, ema: bool = True) -> Source:
     if not fields.get("control_channels"):
         fields.pop("control_channels", None)
     # Where a network is not in there, whoever brings it says what it is.
-    for name, network in (("kl", "autoencoder"), ("clip", "clip"), ("arcface", "arcface")):
+    for name, network in (("kl", "autoencoder"), ("clip", "clip")):
         if network not in networks:
             fields.pop(name, None)
     settings = {name: value for name, value in meta["config"].items() if name != "model"}
