@@ -35,7 +35,7 @@ def read(path: Path, ema: bool = True) -> Source:
         fields.pop("control_channels", None)
     # Where a network is not in there, whoever brings it says what it is.
     for name, network in (("kl", "autoencoder"), ("clip", "clip")):
-        if network not in networks:
-            fields.pop(name, None)
+        if network not in networks and fields.get(name):
+            del fields[name]
     settings = {name: value for name, value in meta["config"].items() if name != "model"}
     return Source(str(path), fields, networks, settings, system)
