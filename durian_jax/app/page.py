@@ -75,13 +75,13 @@ def build(
     animator: Animator,
     visits: Visits,
     line: Line,
-    given: dict[str, str] | None = None,
+    given: dict[str, str],
     folders: Sequence[Path] = (),
 ) -> gr.Blocks:
     """The page, not yet served; see `serve`."""
     datasets = [folder for folder in folders if kind_of(folder) == "dataset"]
     compared = [folder for folder in folders if folder not in datasets]
-    checkpoint = words.without_folders((given or {}).get("checkpoint", ""))
+    checkpoint = words.without_folders(given.get("checkpoint", ""))
     wears = " and wears attributes of other people" if animator.takes_attributes else ""
     with gr.Blocks(title="Durian", analytics_enabled=False) as page:
         gr.Markdown(
@@ -91,7 +91,7 @@ def build(
         )
         for studio in (Animate, Interpolate) if animator.takes_attributes else (Animate,):
             with gr.Tab(studio.verb):
-                studio(animator, visits, line, given or {})
+                studio(animator, visits, line, given)
         if compared:
             with gr.Tab("Compare") as tab:
                 Compare(tab, visits, _named(compared))

@@ -14,7 +14,7 @@ from input_pipeline.faces.landmarker import FaceLandmarker
 from input_pipeline.media.files import folder_beside
 from input_pipeline.media.pictures import write_picture
 
-_FOLDERS = ("cases", "predictions", "sheets")  # of a report
+_PARTS = ("report.*", "cases", "predictions", "sheets")  # of the folder of a report
 
 
 def write_cases(protocol: str, dataset: str | Path, out: str | Path) -> CaseSet:
@@ -84,7 +84,7 @@ def evaluate(
     rules = Protocol.load(protocol)
     landmarker = FaceLandmarker(landmarks)
     loaded, absent = perceptual.load(networks, weights or {})
-    with folder_beside(out, "report.json", ("report.*", *_FOLDERS)) as beside:
+    with folder_beside(out, replaces="report.json", holds=_PARTS) as beside:
         if cases is None and rules.build is None:
             cases = Path(dataset) / protocol
         elif cases is None:

@@ -79,7 +79,7 @@ class Frechet(Network):
         cells = {}
         for method, parts in self._found.items():
             pairs = [(features, self._true[id]) for id, features in parts]
-            # Of a clip that is too short there are none, and no saying how many numbers each has.
+            # A clip that is too short has none, and its empty array another width.
             found, true = ([part for part in side if len(part)] for side in zip(*pairs))
             if min(sum(map(len, found)), sum(map(len, true))) < 2:
                 cells[method] = {"not_available": self.too_few}

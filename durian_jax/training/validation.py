@@ -45,6 +45,7 @@ class Validation:
           say: told what is left out, and why.
         """
         self._config, self._mesh = config, mesh
+        self._gather = jax.jit(lambda leaf: leaf, out_shardings=sharding.replicated(mesh))
         self._loss = make_loss(system, process, config.seed, mesh)
         self._batches = []
         try:
@@ -89,7 +90,7 @@ class Validation:
     def _fetch(self, leaf: jax.Array) -> np.ndarray:
         """The whole of a parameter, on the host; one at a time, devices have no room for all."""
         if not leaf.is_fully_replicated:
-            leaf = jax.device_put(leaf, sharding.replicated(self._mesh))
+            leaf = self._gather(leaf)
         return np.asarray(leaf.addressable_data(0))
 
 

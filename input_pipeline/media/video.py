@@ -151,7 +151,7 @@ class VideoWriter:
         self._pixels, self._options, self._stride = "yuv420p", {"crf": str(crf)}, 1
         if self._suffix == ".gif":
             self._pixels, self._options = "pal8", {}
-            # Its delays are whole 1/100 s, and players take their time over those below 2.
+            # Its delays are whole 1/100 s, and players slow down frames with less than 2.
             self._stride = math.ceil(self._fps / _GIF_FPS)
         elif self._suffix == ".webm":
             self._options |= {"b": "0", "cpu-used": "4", "row-mt": "1"}

@@ -48,10 +48,10 @@ def run(job: Job) -> int:
         return json.loads(job.out.read(finished))
     total, size = 0, job.settings.size
     with job.out.reading(job.part) as root, job.out.writing(job.expanded) as path:
-        writer = shards.Writer(path)
+        writer, expanders = shards.Writer(path), _expanders(job)
         for chunk in _chunks(str(root / job.part)):
             seed = hashlib.sha256(f"{job.key} {chunk.start}".encode()).digest()
-            expand(chunk, _expanders(job), np.random.default_rng(list(seed)))
+            expand(chunk, expanders, np.random.default_rng(list(seed)))
             encoded = records.encode(chunk, size)
             writer.write(encoded)
             total += len(encoded)
@@ -105,22 +105,18 @@ def _chunks(path: str) -> Iterator[Chunk]:
 
 
 def _expanders(job: Job) -> list[Expander]:
-    return [_load(spec, job.settings.masks, job.out) for spec in job.settings.expand]
+    lenders = job.out.read(_LENDERS)
+    return [_load(spec, job.settings.masks, job.out, lenders) for spec in job.settings.expand]
 
 
 @functools.cache
-def _load(spec: str, masks: str, out: Store) -> Expander:
-    """The expander of a spec; one per process."""
+def _load(spec: str, masks: str, out: Store, lenders: bytes) -> Expander:
+    """The expander of a spec; one per process and digest of who lends."""
     if spec == "grow":
         return _grown
     if spec == "borrow":
-        return lambda *arguments: _borrowed(_donors(out, out.read(_LENDERS)), *arguments)
+        return functools.partial(_borrowed, Donors.decode(out.read(_DONORS)))
     return functools.partial(_generated, generation.load(spec), segmenters.load(masks))
-
-
-@functools.lru_cache(maxsize=1)
-def _donors(out: Store, lenders: bytes) -> Donors:
-    return Donors.decode(out.read(_DONORS))
 
 
 def _grown(chunk, frame, kind, own, rng):

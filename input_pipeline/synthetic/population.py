@@ -135,8 +135,8 @@ def chunk(settings: Settings, index: int, clip: int) -> records.Chunk:
 def _keypoints(
     settings: Settings, frames: np.ndarray, points: truth.Keypoints
 ) -> tuple[np.ndarray, np.ndarray]:
-    """float32 [T, 478, 3] of the frames, and bool [T], False where they were looked for in vain:
-    those are the renderer's."""
+    """float32 [T, 478, 3] in pixels of the frames, and bool [T], False where the landmarker found
+    no face: there they are the renderer's."""
     if not settings.tracked:
         return points.points, np.ones(len(frames), bool)
     track = _landmarker().track(frames)
