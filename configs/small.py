@@ -12,8 +12,8 @@
         --config.optimizer.decay_steps=3200 --config.diffusion.timestep_shift=20.
 
 What was shipped ran as more runs, see docs/model_card.md: two CPU cores, about 5.5 hours, 298,000
-frames; validation loss 0.307 (so shifted); on 112 counterfactual cases 24.1 dB (still portrait 19.7), keypoints
-0.070 of the eye distance (0.261), attribute IoU 0.48 (0.17).
+frames; validation loss 0.307 (so shifted); on 112 counterfactual cases 24.1 dB (still portrait
+19.7), keypoints 0.070 of the eye distance (0.261), attribute IoU 0.48 (0.17).
 """
 
 from ml_collections import ConfigDict
