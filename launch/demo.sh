@@ -6,21 +6,21 @@ set -eu
 run=$1
 examples=durian_jax/examples
 
-# Portrait and driver are the same in all examples.
+# The example's portrait, what it loses, and its driver.
 animate() {
-    name=$1
-    shift
-    durian animate --portrait "$examples/0000/portrait.png" \
-        --portrait-mask "$examples/0000/portrait_mask.png" "$@" \
-        --driving "$examples/0000/driving.mp4" --out "$run/$name.mp4"
+    name=$1 example=$examples/$2
+    shift 2
+    durian animate --portrait "$example/portrait.png" \
+        --portrait-mask "$example/portrait_mask.png" "$@" \
+        --driving "$example/driving.mp4" --out "$run/$name.mp4"
 }
 mkdir -p "$run"
 hair="$examples/0000/attribute_0.png:hair:$examples/0000/attribute_0_mask.png"
 glasses="$examples/0001/attribute_0.png:glasses:$examples/0001/attribute_0_mask.png"
-animate hair --attribute "$hair"
+animate hair 0000 --attribute "$hair"
 echo "the first video is there: $run/hair_grid.mp4 (portrait | attribute | driver | result)"
-animate glasses --attribute "$glasses"
-animate both --attribute "$hair" --attribute "$glasses"
+animate glasses 0001 --attribute "$glasses"
+animate both 0002 --attribute "$hair" --attribute "$glasses"
 other="$examples/0003/attribute_1.png:hair:$examples/0003/attribute_1_mask.png"
 durian interpolate --portrait "$examples/0003/portrait.png" \
     --portrait-mask "$examples/0003/portrait_mask.png" --from "$hair" --to "$other" --over-time \
