@@ -1,5 +1,6 @@
 """The scripts that start a run in several processes."""
 
+import json
 import os
 import re
 import signal
@@ -39,6 +40,30 @@ def _all(code, count=2):
     """Runs Python code in processes that know their number as `i`."""
     head = "import os, signal, sys, time; i = int(os.environ['JAX_PROCESS_ID'])\n"
     return _local("-n", count, "--", sys.executable, "-c", head + code)
+
+
+def test_each_animation_of_the_demo_hides_what_its_own_example_says(tmp_path):
+    """The mask of the hair example, in the glasses animation, showed her bald."""
+    for name in ("durian", "python"):
+        fake = tmp_path / name
+        fake.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\n')
+        fake.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    script = REPOSITORY / "launch" / "demo.sh"
+    subprocess.run([script, tmp_path / "run"], cwd=REPOSITORY, env=environment, check=True)
+    examples = REPOSITORY / "durian_jax" / "examples"
+    cases = json.loads((examples / "cases.json").read_text())["cases"]
+    example = {
+        frozenset(attribute["kind"] for attribute in case["attributes"]): case["id"]
+        for case in cases
+        if "interpolation" not in case["group"]
+    }
+    animations = [line for line in (tmp_path / "asked").read_text().splitlines()
+                  if line.startswith("animate ")]  # fmt: skip
+    assert len(animations) == 3
+    for line in animations:
+        kinds = frozenset(re.findall(r"--attribute \S+?:(\w+):", line))
+        assert f"/{example[kinds]}/portrait_mask.png" in line
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
